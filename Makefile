@@ -1,0 +1,31 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: setup demo test test-fast test-slow lint clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup ## the main job on its defaults, in under 5 minutes on 2 cores
+	$(BIN)/python main.py
+
+test: setup ## the whole suite; the browser tests run where a Chromium is found
+	$(BIN)/python -m pytest
+
+test-fast: setup ## under 60 s
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## the long studies: planted taste on and off
+	$(BIN)/python -m pytest -m long -o addopts="-ra"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv outputs mlruns

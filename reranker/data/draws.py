@@ -1,0 +1,115 @@
+"""Random draws as functions of their keys: no state, so no partition, order, worker or retry changes one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.integer[Any]]
+FloatArray = npt.NDArray[np.floating[Any]]
+KeyArray = npt.NDArray[np.uint64]
+
+# splitmix64: increment and multipliers of Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def text_keys(texts: Iterable[str]) -> KeyArray:
+    """(n,) stable 64-bit keys of strings, the same in every process and on every machine (BLAKE2b)."""
+    digests = b"".join(hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def bits(seed: int, purpose: str, *parts: IntArray | KeyArray | int) -> KeyArray:
+    """64 random bits for every row of the parts, which broadcast together.
+
+    Args:
+        seed: The stage's seed.
+        purpose: Names the draw, so that one seed used in two places gives independent numbers.
+        parts: Keys of the row: user key, book id, slot.
+    """
+    start = int(text_keys([f"{seed}/{purpose}"])[0])
+    state: KeyArray = np.asarray(start, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # arithmetic is modulo 2^64 by design
+        for part in parts:
+            state = _splitmix(state ^ _splitmix(np.asarray(part).astype(np.uint64) + _GOLDEN))
+    return state
+
+
+def _splitmix(x: KeyArray) -> KeyArray:
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * _MIX_1
+    x = (x ^ (x >> np.uint64(27))) * _MIX_2
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(random_bits: KeyArray) -> FloatArray:
+    """Floats in the open interval (0, 1), from the upper 53 bits."""
+    return ((random_bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def below(random_bits: KeyArray, n: IntArray | int) -> IntArray:
+    """Integers in [0, n), n < 2^32, by the high half of bits * n (Lemire 2019); the bias is below n / 2^64."""
+    size = np.asarray(n).astype(np.uint64)
+    low_half = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    product = (random_bits >> shift) * size + (((random_bits & low_half) * size) >> shift)
+    return (product >> shift).astype(np.int64)
+
+
+def distinct(n: IntArray, k: int, *, seed: int, purpose: str, key: KeyArray) -> IntArray:
+    """For every row, k distinct integers of [0, n), uniform over ordered subsets.
+
+    A sparse Fisher-Yates shuffle, step m on all rows at once: no rejection at any density. Draw m does not depend on
+    k, so a smaller k gives a prefix of a larger one.
+
+    Args:
+        n: (n_rows,) sizes, each at least k; a smaller one is the caller's error.
+        key: (n_rows,) what identifies a row, whatever its place.
+
+    Returns:
+        (n_rows, k) int64.
+    """
+    rows = len(n)
+    place = np.empty((rows, k), dtype=np.int64)  # where step m wrote
+    value = np.empty((rows, k), dtype=np.int64)  # what it wrote there
+    out = np.empty((rows, k), dtype=np.int64)
+    for m in range(k):
+        pick = m + below(bits(seed, purpose, key, m), np.asarray(n) - m)
+        mine = np.full(rows, m, dtype=np.int64)
+        drawn = pick.copy()
+        for earlier in range(m):  # later writes win, hence ascending
+            hit = place[:, earlier] == pick
+            drawn[hit] = value[hit, earlier]
+            hit = place[:, earlier] == m
+            mine[hit] = value[hit, earlier]
+        out[:, m] = drawn
+        place[:, m], value[:, m] = pick, mine
+    return out
+
+
+def unseen(rank: IntArray, row: IntArray, seen_row: IntArray, seen_book: IntArray, n_books: int) -> IntArray:
+    """The rank-th book that a row has not seen (0-based, ascending book codes), by an order-statistic shift.
+
+    With a row's seen books s_0 < s_1 < …, t_i = s_i - i books below s_i are unseen, so the r-th unseen book is r plus
+    the number of t_i <= r.
+
+    Args:
+        rank: (n,) in [0, n_books - seen books of the row).
+        row: (n,) row of each rank.
+        seen_row, seen_book: (n_seen,) sorted by (row, book), without duplicates.
+
+    Returns:
+        (n,) int64 book codes.
+    """
+    size = n_books + 1
+    first = np.searchsorted(seen_row, seen_row, side="left")  # start of the row of each seen book
+    shifted = seen_book.astype(np.int64) - (np.arange(len(seen_row)) - first)
+    sorted_key = seen_row.astype(np.int64) * size + shifted
+    below_rank = np.searchsorted(sorted_key, row.astype(np.int64) * size + rank, side="right")
+    return rank + below_rank - np.searchsorted(seen_row, row, side="left")

@@ -1,0 +1,25 @@
+"""The errors that a user can mend. Each message says what was expected, what came, where, and what to do."""
+
+
+class RerankerError(Exception):
+    """Any failure that this package explains; the command line prints it without a traceback and exits 1."""
+
+
+class ConfigError(RerankerError):
+    """A key, value or combination in the configuration is impossible."""
+
+
+class DataError(RerankerError):
+    """An input table is missing, unreadable, of the wrong schema, or too small for what is asked of it."""
+
+
+class LeakError(RerankerError):
+    """The audit found an answer inside a question; the run stops."""
+
+
+class ModelError(RerankerError):
+    """Weights are missing, not the pinned ones, or do not fit the task."""
+
+
+class RequestError(RerankerError):
+    """A request to rerank cannot be answered as it stands; the field is named."""

@@ -1,0 +1,101 @@
+"""Scorers without fine-tuning, on the same frozen lists as the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import bm25s
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from reranker.data import Contexts, Tables
+from reranker.data.draws import FloatArray, IntArray, bits, text_keys, uniform
+from reranker.eval.lists import Lists
+
+Embed = Callable[[Sequence[str]], FloatArray]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a baseline may look at: the tables' known side, the contexts, and the rows to score."""
+
+    tables: Tables
+    contexts: Contexts
+    rows: pd.DataFrame  # a frozen list's frame
+    embed: Embed  # texts -> (n_texts, dim) unit vectors
+    seed: int
+
+
+def score_baselines(
+    names: Sequence[str], tables: Tables, contexts: Contexts, lists: Lists, *, embed: Embed, seed: int
+) -> dict[str, FloatArray]:
+    """Scores of the named baselines, each (n_rows,) float64, aligned to `lists.frame`."""
+    question = Question(tables, contexts, lists.frame, embed, seed)
+    return {name: BASELINES[name](question) for name in names}
+
+
+def random(q: Question) -> FloatArray:
+    """A hash of (seed, user, book): chance level, the same in every run."""
+    user = text_keys(q.tables.users["user_id"])[q.rows["user"]]
+    return uniform(bits(q.seed, "random baseline", user, q.tables.books["book_id"].to_numpy()[q.rows["book"]]))
+
+
+def popularity(q: Question) -> FloatArray:
+    """Known ratings of the candidate, by any reader."""
+    return np.bincount(q.tables.known()["book"], minlength=len(q.tables.books)).astype(np.float64)[q.rows["book"]]
+
+
+def item_knn(q: Question) -> FloatArray:
+    """Sum of cosine similarities between the candidate and the context books, over who is known to have rated them.
+
+    Source: Deshpande & Karypis 2004, with all neighbours kept.
+    """
+    users, row = np.unique(q.rows["user"], return_inverse=True)
+    known = _matrix(q.tables.known(), q.tables)
+    norm = np.sqrt(np.asarray(known.multiply(known).sum(axis=0)).ravel())
+    cosine = known @ sp.diags_array(np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0))
+    context = _matrix(q.contexts.rows, q.tables)[users]
+    scores = (context @ cosine.T) @ cosine  # (n_list_users, n_books) sparse
+    return np.asarray(scores.tocsr()[row, q.rows["book"].to_numpy()]).ravel()
+
+
+def bm25(q: Question) -> FloatArray:
+    """BM25 of the candidate's text for the user context as the query, over the whole catalogue."""
+    index = bm25s.BM25()
+    texts = q.tables.books["book_text"].tolist()
+    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+    out = np.empty(len(q.rows))
+    for user, rows in q.rows.groupby("user").indices.items():
+        [words] = bm25s.tokenize(
+            [q.contexts.text[int(str(user))]], stopwords="en", return_ids=False, show_progress=False
+        )
+        out[rows] = index.get_scores(words)[q.rows["book"].to_numpy()[rows]]
+    return out
+
+
+def bi_encoder(q: Question) -> FloatArray:
+    """Cosine between the candidate's embedding and the mean of the context books' embeddings."""
+    mine = q.contexts.rows[q.contexts.rows["user"].isin(q.rows["user"].unique())]
+    books = np.union1d(mine["book"], q.rows["book"])
+    vectors = np.asarray(q.embed([q.tables.books["book_text"].iloc[b] for b in books]), dtype=np.float64)
+    users, row = np.unique(q.rows["user"], return_inverse=True)
+    place = (np.searchsorted(users, mine["user"]), np.searchsorted(books, mine["book"]))
+    total = sp.csr_array((np.ones(len(mine)), place), shape=(len(users), len(books))) @ vectors
+    mean = total / np.linalg.norm(total, axis=1, keepdims=True)
+    return np.einsum("ij,ij->i", mean[row], vectors[np.searchsorted(books, q.rows["book"])])
+
+
+def _matrix(rows: pd.DataFrame, tables: Tables) -> sp.csr_array:
+    index: tuple[IntArray, IntArray] = (rows["user"].to_numpy(), rows["book"].to_numpy())
+    return sp.csr_array((np.ones(len(rows)), index), shape=(len(tables.users), len(tables.books)))
+
+
+BASELINES: dict[str, Callable[[Question], FloatArray]] = {
+    "random": random,
+    "popularity": popularity,
+    "item_knn": item_knn,
+    "bm25": bm25,
+    "bi_encoder": bi_encoder,
+}

@@ -1,0 +1,6 @@
+"""Weights and the cross-encoder that scores with them. Torch is imported when a model is loaded, not before."""
+
+from reranker.model.encoder import Encoder, device, load
+from reranker.model.source import Weights, resolve
+
+__all__ = ["Encoder", "Weights", "device", "load", "resolve"]

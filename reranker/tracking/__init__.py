@@ -1,0 +1,11 @@
+"""Results in; MLflow runs, sweeps and plots out."""
+
+import os
+
+# MLflow reads this when it is imported: no usage events leave this machine unless somebody asks for it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from reranker.tracking.run import RunLog, start
+from reranker.tracking.store import default_uri, open_store
+
+__all__ = ["RunLog", "default_uri", "open_store", "start"]

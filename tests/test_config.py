@@ -1,0 +1,105 @@
+"""The configuration refuses what cannot work, before any work, and names the key and the choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+
+from reranker import config
+from reranker.config import ROOT, Config
+from reranker.errors import ConfigError
+
+
+def composed(*overrides: str) -> Config:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return config.from_hydra(compose("config", overrides=list(overrides)))
+
+
+def test_defaults_are_the_demo_with_the_wheels_weights() -> None:
+    cfg = composed()
+    assert (cfg.data.name, cfg.model.name, cfg.sampling.neg_ratio) == ("demo", "minilm_wheel", 3)
+    assert cfg.tracking.uri == f"sqlite:///{ROOT}/mlruns/mlflow.db"
+
+
+def options() -> list[str]:
+    groups = (path for path in (ROOT / "conf").iterdir() if path.is_dir())
+    return [f"{group.name}={file.stem}" for group in groups for file in group.glob("*.yaml")]
+
+
+@pytest.mark.parametrize("option", sorted(options()))
+def test_every_option_of_every_group_composes(option: str) -> None:
+    root = ["data.root=somewhere"] if option == "data=bookdb" else []
+    group, name = option.split("=")
+    cfg = composed(option, *root)
+    block = getattr(cfg, group)
+    assert getattr(block, "name", name) == name
+
+
+@pytest.mark.parametrize("experiment", sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml")))
+def test_every_committed_experiment_composes(experiment: str) -> None:
+    data = ["data=bookdb", "data.root=somewhere"] if "goodreads" in experiment else []
+    assert composed(*data, f"experiments={experiment}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("sampling.neg_rato=3", "Did you mean sampling.neg_ratio?"),
+        ("data.world.tast=1", "data.world.taste"),
+        ("modle=tiny", "Did you mean model?"),
+        ("+surprise=1", "Choices at the top level: data, sampling, model, trainer, eval, tracking, engine"),
+        ("trainer.epochs.more=1", "unknown option 'trainer.epochs.more'"),
+    ],
+)
+def test_a_typo_is_refused_with_the_choices(argument: str, named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.check_overrides([argument])
+    assert named in str(error.value)
+
+
+def test_hydras_own_flags_and_keys_pass() -> None:
+    config.check_overrides(["-m", "--cfg=job", "hydra.job.chdir=false", "hydra/launcher=joblib", "model=minilm,bge"])
+
+
+def test_an_unknown_choice_of_a_group_names_the_choices() -> None:
+    with pytest.raises(Exception, match="Available options in 'model':[\\s\\S]*bge[\\s\\S]*tiny"):
+        composed("model=huge")
+
+
+@pytest.mark.parametrize("override", ["sampling.neg_ratio=many", "trainer.learning_rate=[1]", "eval.kinds=3"])
+def test_a_wrong_type_names_the_key(override: str) -> None:
+    with pytest.raises(ConfigCompositionException) as error:
+        composed(override)
+    assert override.split("=")[0] in str(error.value) + str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["trainer.precision=fp8"], "trainer.precision='fp8' is unknown; choose one of auto, fp32, bf16"),
+        (["eval.kinds=[uniform,dense]"], "eval.kinds: 'dense' is unknown; choose from uniform, popularity"),
+        (["eval.baselines=[]"], "give at least one"),
+        (["sampling.neg_ratio=0"], "sampling.neg_ratio=0 is impossible; it must be at least 1"),
+        (["sampling.min_positives=9"], "sampling.max_positives=4 is impossible; it must be at least sampling.min_pos"),
+        (["eval.max_positives=40"], "below eval.n_candidates"),
+        (["eval.cutoffs=[0,10]"], "eval.cutoffs=[0, 10] is impossible"),
+        (["eval.cutoffs=[3]"], "lacks 10"),
+        (["data.test_fraction=0.6", "data.dev_fraction=0.4"], "leave no train users"),
+        (["data=bookdb"], "set data.root=FOLDER"),
+        (["data.root=x"], "belongs to data=bookdb"),
+        (["data=bookdb", "data.root=x", "data.world.taste=2"], "data.world.* belongs to data=demo"),
+        (["data.world.taste=-1"], "data.world.taste=-1.0 is impossible"),
+        (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
+    ],
+)
+def test_an_impossible_value_or_combination_names_its_key(overrides: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        composed(*overrides)
+    assert named in str(error.value)
+
+
+def test_model_path_takes_the_place_of_the_source(tmp_path: Path) -> None:
+    assert composed("model=minilm", "model.revision=null", f"model.path={tmp_path}").model.path == str(tmp_path)

@@ -1,0 +1,85 @@
+"""Draws are exact, uniform, nested, and functions of their keys alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from reranker.data.draws import below, bits, distinct, text_keys, uniform, unseen
+
+
+def test_keys_do_not_depend_on_the_hash_seed() -> None:
+    code = "from reranker.data.draws import *; print(bits(1, 'x', text_keys(['a', 'é']), 3).tolist())"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": s}, capture_output=True, text=True, check=True
+        ).stdout
+        for s in ("0", "1", "77")
+    }
+    assert len(outputs) == 1
+
+
+def test_purpose_and_seed_give_other_numbers() -> None:
+    key = np.arange(1000, dtype=np.uint64)
+    streams = [bits(0, "a", key), bits(0, "b", key), bits(1, "a", key)]
+    assert all(not np.any(x == y) for i, x in enumerate(streams) for y in streams[:i])
+
+
+def test_uniform_is_uniform_over_consecutive_keys() -> None:
+    sample = uniform(bits(0, "u", np.arange(20_000, dtype=np.uint64)))
+    assert stats.kstest(sample, "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 1000, 2**32 - 1])
+def test_below_is_in_range_and_exact_at_the_edges(n: int) -> None:
+    edge = np.array([0, 2**64 - 1], dtype=np.uint64)
+    assert below(edge, n).tolist() == [0, n - 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.data())
+def test_distinct_gives_k_different_numbers_at_any_density(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, n))
+    rows = distinct(np.full(50, n), k, seed=3, purpose="t", key=np.arange(50, dtype=np.uint64))
+    assert all(len(set(row)) == k for row in rows.tolist())
+    assert rows.min() >= 0
+    assert rows.max() < n
+
+
+def test_distinct_is_uniform_over_ordered_subsets() -> None:
+    rows = distinct(np.full(24_000, 4), 3, seed=0, purpose="t", key=np.arange(24_000, dtype=np.uint64))
+    _, counts = np.unique(rows @ [16, 4, 1], return_counts=True)
+    assert len(counts) == 24  # 4 * 3 * 2
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_fewer_draws_are_a_prefix_of_more() -> None:
+    key = text_keys(map(str, range(100)))
+    n = np.full(100, 30)
+    few, many = (distinct(n, k, seed=1, purpose="t", key=key) for k in (9, 15))
+    assert np.array_equal(few, many[:, :9])
+
+
+def test_a_row_draws_the_same_whatever_rows_stand_beside_it() -> None:
+    key = np.arange(10, dtype=np.uint64)
+    n = np.arange(20, 30)
+    assert np.array_equal(
+        distinct(n, 5, seed=1, purpose="t", key=key)[3:4], distinct(n[3:4], 5, seed=1, purpose="t", key=key[3:4])
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 9), max_size=9), min_size=1, max_size=5))
+def test_unseen_is_the_set_difference_in_order(seen: list[set[int]]) -> None:
+    seen_row = np.array([u for u, books in enumerate(seen) for _ in books], dtype=np.int64)
+    seen_book = np.array([b for books in seen for b in sorted(books)], dtype=np.int64)
+    for u, books in enumerate(seen):
+        rest = sorted(set(range(10)) - books)
+        rank = np.arange(len(rest))
+        assert unseen(rank, np.full(len(rest), u), seen_row, seen_book, 10).tolist() == rest
