@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from reranker import config
@@ -21,55 +22,72 @@ from reranker.errors import RerankerError
 
 
 def run(cfg: Config, run_dir: Path) -> float:
-    """One run, from raw tables to the registry. Returns the fine-tuned model's mean NDCG@10 on the dev lists."""
+    """One run, from raw tables to the registry. Returns the best checkpoint's mean NDCG@10 on the dev lists."""
     from reranker import data, eval, model, sampling, tracking, trainer
 
     cache = Cache(cfg.cache_dir)
     with tracking.start(cfg, run_dir) as log:
         with log.stage("tables"):
-            tables = log.tables(data.load(cfg.data, cache))
+            tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
+            log.input("tables", tables)
         with log.stage("lists"):
-            dev = log.lists(eval.build_lists(tables, cfg.eval, "dev", cache))
-            test = log.lists(eval.build_lists(tables, cfg.eval, "test", cache))
+            dev, test = (eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test"))
+            log.input("lists/dev", dev)
+            log.input("lists/test", test)
         with log.stage("pairs"):
-            pairs = log.pairs(sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache))
+            pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
+            log.input("pairs", pairs)
         with log.stage("audit"):
             log.counts("audit", sampling.audit(tables, contexts, pairs, dev.frame, test.frame))
-        with log.stage("model"):
-            encoder = model.load(cfg.model, device=cfg.trainer.device, batch_size=cfg.eval.batch_size)
         with log.stage("baselines"):
-            scores = eval.score_baselines(
-                cfg.eval.baselines, tables, contexts, test, embed=model.bi_encoder(cache), seed=cfg.eval.seed
-            )
+            questions = eval.Questions(tables, contexts, test, seed=cfg.eval.seed)
+            scores = eval.score_baselines(cfg.eval.baselines, questions, model.embed, cache)
+        with log.stage("model"):
+            device = model.device(cfg.trainer.device)
+            encoder = model.load(cfg.model, device=device, batch_size=cfg.eval.batch_size)
+            log.weights(encoder.weights, new_head=encoder.new_head)
         with log.stage("before"):
             scores["before"] = eval.score_lists(encoder.score, tables, contexts, test)
         with log.stage("train"):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
-            history = log.history(trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.trainer_log))
+            history = trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.training_callback_metrics)
+            log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(encoder.score, tables, contexts, test)
-        with log.stage("report"):
-            log.evaluation(eval.evaluate(tables, test, scores, cfg.eval), history)
+        with log.stage("evaluate"):
+            evaluation = eval.evaluate(tables, test, scores, cfg.eval)
+            log.evaluation(evaluation)
+            log.scores(test.frame, tables, scores)
         with log.stage("register"):
-            log.register(encoder, tables, cfg, dev, history)
+            registered = log.register(encoder, tables, history, dev.hash)
+    tracking.report(evaluation, registered, cfg)
     return history.best_dev
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(cfg: DictConfig) -> float:
-    """One job of Hydra: a run, or one child of a sweep."""
-    return run(config.from_hydra(cfg), Path(HydraConfig.get().runtime.output_dir))
+    """One job of Hydra: a run, or one child of a sweep, whose error Hydra keeps so that the other jobs go on."""
+    try:
+        return run(config.from_hydra(cfg), Path(HydraConfig.get().runtime.output_dir))
+    except RerankerError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def main() -> None:
     """Check the command line, run the job or the sweep, and print an error that a user can mend as one line."""
+    from reranker.tracking.sweep import close_sweep
+
     config.register()
     try:
         config.check_overrides(sys.argv[1:])
         job()
     except RerankerError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    finally:
+        close_sweep("FAILED")  # Hydra does not call on_multirun_end when a job fails; a closed sweep stays as it is
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class ModelConfig:
     hub_id: str | None = None
     revision: str | None = None  # commit of hub_id, 40 hex digits
     package: str | None = None  # import name of the wheel that holds a folder `model/`
-    sha256: str | None = None  # of model.safetensors, checked before loading
+    sha256: str | None = None  # of the model.safetensors of `source`, checked before loading
     max_length: int = 256  # tokens of context and book together
     dropout: float | None = None  # null keeps what the checkpoint says
     activation: str = "identity"  # identity | sigmoid, applied to the logit when scoring

@@ -61,7 +61,7 @@ def test_the_originals_leak_is_found_and_its_first_user_and_book_named(
 def test_another_edition_in_the_context_is_found(
     tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame
 ) -> None:
-    """Tables whose editions were not merged: the target's twin, another id of one title and author, is in the context."""
+    """Editions that were not merged: the target's twin, another id of one title and author, is in the context."""
     target = pairs.codes[pairs.codes["label"] == 1].iloc[0]
     mine = contexts.rows[contexts.rows["user"] == target["user"]].iloc[0]
     books = tables.books.copy()

@@ -65,7 +65,7 @@ def test_hydras_own_flags_and_keys_pass() -> None:
 
 
 def test_an_unknown_choice_of_a_group_names_the_choices() -> None:
-    with pytest.raises(Exception, match="Available options in 'model':[\\s\\S]*bge[\\s\\S]*tiny"):
+    with pytest.raises(Exception, match=r"Available options in 'model':[\s\S]*bge[\s\S]*tiny"):
         composed("model=huge")
 
 

@@ -79,15 +79,22 @@ def test_a_wrong_hash_is_refused_with_both_hashes_and_the_remedy() -> None:
         load(dataclasses.replace(WHEEL, sha256="0" * 64))
 
 
-def test_the_hash_is_checked_for_every_source_that_has_weights(folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"set model\.sha256"):
-        resolve(at(folder, sha256=SHA256))
+def test_a_path_takes_the_place_of_the_sources_pin(folder: Path) -> None:
+    """`python main.py model.path=FOLDER` keeps the wheel's sha256 in its config; it says nothing of the folder."""
+    assert resolve(at(folder, sha256=SHA256)).folder == folder
 
 
-def test_the_hash_is_checked_before_anything_loads(folder: Path) -> None:
-    """The folder's weights are no safetensors file; the complaint is about the hash all the same."""
+def test_the_hash_is_checked_before_anything_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """The package's weights are no safetensors file; the complaint is about the hash all the same."""
+    package = tmp_path / "wheel_with_other_weights"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copytree(folder, package / "model")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelError, match="pins"):
-        load(at(folder, sha256=SHA256))
+        load(dataclasses.replace(WHEEL, package=package.name))
 
 
 def test_the_wheel_is_found_without_running_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder) -> None:

@@ -153,7 +153,7 @@ def test_a_ratio_larger_than_the_catalogue_is_refused_and_leaves_nothing(
     tables: Tables, contexts: Contexts, cache: Cache
 ) -> None:
     with pytest.raises(
-        DataError, match="sampling.neg_ratio=100: .* needs .* x 100 distinct negatives, has 30 unrated of"
+        DataError, match=r"sampling.neg_ratio=100: .* needs .* x 100 distinct negatives, has 30 unrated of"
     ):
         build(tables, contexts, cache, neg_ratio=100)
     assert not list((cache.root / "pairs").glob("*/*"))
@@ -169,7 +169,7 @@ def test_every_unrated_book_can_be_drawn(raw: object, tmp_path: Path) -> None:
 
 
 def test_no_train_user_with_enough_positives_is_an_error(tables: Tables, contexts: Contexts, cache: Cache) -> None:
-    with pytest.raises(DataError, match="has 6 positives among the target books. Lower sampling.min_positives"):
+    with pytest.raises(DataError, match=r"has 6 positives among the target books. Lower sampling.min_positives"):
         build(tables, contexts, cache, min_positives=6, max_positives=6)
 
 

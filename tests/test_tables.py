@@ -1,4 +1,4 @@
-"""Tables: folds by a hash of the user, disjoint sides of a history, the seed's feature tables, and every drop counted."""
+"""Tables: folds by a hash of the user, disjoint sides of a history, the seed's tables, and every drop counted."""
 
 from __future__ import annotations
 

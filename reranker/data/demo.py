@@ -11,25 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranker.config import WorldConfig
-from reranker.data import demo_words as words
+from reranker.data.demo_books import Works, build, stream, write
 from reranker.data.draws import FloatArray, IntArray, bits
 
 VERSION = 1  # of the world; raise it when the same WorldConfig gives other files
-
-BOOKS_PER_AUTHOR = 5
-AUTHORS_PER_GENRE = 3  # at least; a small world has fewer genres, so that nobody has read out a favourite one
-POPULARITY_SIGMA = 1.5  # of log popularity: the top tenth of books draws 30 % of choices at popularity_bias 0.5
-HOME_FRACTION = 0.85  # of an author's books that are of the author's own genre
-SECOND_FRACTION = 0.35  # of works that have a second genre
-COAUTHOR_FRACTION = 0.05
-SERIES_FRACTION = 0.5  # of the (author, genre) groups of two or more works
-MAX_SERIES = 5  # works
-TEXT_FRACTION = 0.8  # of books with a row in book_texts_reduced
-DESCRIPTION_FRACTION = 0.85
-YEAR_FRACTION = 0.95
-SHELF_SHARE = ((0.40, 0.60), (0.10, 0.25), (0.05, 0.20), (0.15, 0.35), (0.03, 0.12))  # see _genre_shelves
-HABITS_PER_BOOK = 7
-TEXT_GENRES = 3
 
 N_FAVOURITES = (0.3, 0.4, 0.3)  # chance of one, two, three favourite genres
 STRENGTHS = (1.0, 0.9, 0.8)  # affinity to books of the first, second, third favourite; to all others 0
@@ -51,39 +36,9 @@ SPAN = (YEAR, 5 * YEAR)  # and go on for one to five years
 USERS_PER_CHUNK = 4096  # one row group; also the unit of the random streams, so other values give another world
 CELLS_PER_BLOCK = 1 << 21  # readers x works raced at once: 8 MiB; other values give the same world
 
-_TEXT = pa.string()
-_SHELVES = pa.list_(pa.struct([("count", _TEXT), ("name", _TEXT)]))
-BOOKS = pa.schema(
-    [
-        ("book_id", pa.int64()),
-        ("title", _TEXT),
-        ("description", _TEXT),
-        ("popular_shelves", _SHELVES),
-        ("authors", pa.list_(_TEXT)),
-        ("publication_year", pa.float64()),
-        ("language_code", _TEXT),
-    ]
-)
 INTERACTIONS = pa.schema(
-    [("user_id", _TEXT), ("book_id", pa.int64()), ("rating", pa.int64()), ("timestamp", pa.int64())]
+    [("user_id", pa.string()), ("book_id", pa.int64()), ("rating", pa.int64()), ("timestamp", pa.int64())]
 )
-AUTHORS = pa.schema([("author_id", _TEXT), ("name", _TEXT)])
-TEXTS = pa.schema([("book_id", pa.int64()), ("text", _TEXT)])
-
-
-@dataclass(frozen=True)
-class _Works:
-    """What readers see of a work, one element each; -1 where there is no second genre, coauthor or other edition."""
-
-    n_genres: int
-    n_authors: int
-    genre: IntArray
-    second: IntArray
-    author: IntArray
-    coauthor: IntArray
-    log_popularity: FloatArray
-    book_id: IntArray
-    other_id: IntArray  # book_id of the second edition
 
 
 @dataclass(frozen=True)
@@ -114,8 +69,8 @@ def generate(cfg: WorldConfig, folder: Path) -> dict[str, object]:
 
     Source: choosing without replacement by an exponential race, Efraimidis & Spirakis 2006.
     """
-    works = _works(cfg)
-    _write_catalogue(cfg, works, folder)
+    works = build(cfg)
+    write(cfg, works, folder)
     n_ratings = 0
     with pq.ParquetWriter(folder / "reduced_interactions.parquet", INTERACTIONS, compression="zstd") as writer:
         for table in _interactions(cfg, works):
@@ -125,151 +80,7 @@ def generate(cfg: WorldConfig, folder: Path) -> dict[str, object]:
     return {"n_books": cfg.n_books, "n_editions": n_editions, "n_users": cfg.n_users, "n_ratings": n_ratings}
 
 
-def _stream(cfg: WorldConfig, purpose: str, chunk: int = 0) -> np.random.Generator:
-    return np.random.default_rng(int(bits(cfg.seed, f"demo {purpose}", chunk)))
-
-
-# Works
-
-
-def _works(cfg: WorldConfig) -> _Works:
-    rng = _stream(cfg, "works")
-    n = cfg.n_books
-    n_authors = max(n // BOOKS_PER_AUTHOR, 3 * AUTHORS_PER_GENRE)
-    n_genres = min(n_authors // AUTHORS_PER_GENRE, len(words.GENRES))
-    productivity = rng.lognormal(0.0, 0.7, n_authors)
-    extra = rng.choice(n_authors, n - n_authors, p=productivity / productivity.sum())
-    author = np.concatenate([np.arange(n_authors), extra])
-    genre = np.where(rng.random(n) < HOME_FRACTION, author % n_genres, rng.integers(n_genres, size=n))
-    near = (genre + rng.choice([-2, -1, 1, 2], n)) % n_genres
-    coauthor = (author + rng.integers(1, n_authors, n)) % n_authors
-    n_editions = round(n * cfg.edition_fraction)
-    ids = rng.permutation(10 * (n + n_editions))[: n + n_editions] + 1
-    other_id = np.full(n, -1)
-    other_id[rng.permutation(n)[:n_editions]] = ids[n:]
-    return _Works(
-        n_genres=n_genres,
-        n_authors=n_authors,
-        genre=genre,
-        second=np.where(rng.random(n) < SECOND_FRACTION, near, -1),
-        author=author,
-        coauthor=np.where(rng.random(n) < COAUTHOR_FRACTION, coauthor, -1),
-        log_popularity=rng.normal(0.0, POPULARITY_SIGMA, n),
-        book_id=ids[:n],
-        other_id=other_id,
-    )
-
-
-def _write_catalogue(cfg: WorldConfig, works: _Works, folder: Path) -> None:
-    rng = _stream(cfg, "catalogue")
-    editions = np.flatnonzero(works.other_id >= 0)
-    ids = np.concatenate([works.book_id, works.other_id[editions]])
-    order = np.argsort(ids)
-    ids, work = ids[order], np.concatenate([np.arange(cfg.n_books), editions])[order]
-    is_other = order >= cfg.n_books
-    names = words.author_names(works.n_authors, rng)
-    author_ids = [str(i + 1) for i in rng.permutation(10 * works.n_authors)[: works.n_authors]]
-    by = [[a] if b < 0 else [a, b] for a, b in zip(works.author.tolist(), works.coauthor.tolist(), strict=True)]
-    title, series = words.titles(works.genre, rng), _series(works, rng)
-    described = rng.random(cfg.n_books) < DESCRIPTION_FRACTION
-    sentence = [s if d else None for s, d in zip(words.descriptions(works.genre, rng), described, strict=True)]
-    shelves, shares = _genre_shelves(works, rng)
-
-    full = [f"{t} ({s.replace(' #', ', #')})" if s else t for t, s in zip(title, series, strict=True)]
-    paperback = [f"{t} (Paperback)" for t in title]
-    readers = np.exp(works.log_popularity[work]) * np.where(is_other, 0.3, 1.0)
-    year = np.rint(2009 - rng.gamma(1.2, 18.0, cfg.n_books))[work] + 2.0 * is_other
-    language = rng.choice(np.array(["eng", "en-US", "en-GB", None]), len(work), p=[0.7, 0.15, 0.05, 0.1])
-    books = {
-        "book_id": ids,
-        "title": [(paperback if other else full)[w] for w, other in zip(work, is_other, strict=True)],
-        "description": [sentence[w] for w in work],
-        "popular_shelves": _popular_shelves(shelves[work], shares[work], readers, rng),
-        "authors": [[author_ids[a] for a in by[w]] for w in work],
-        "publication_year": pa.array(year, mask=rng.random(len(work)) >= YEAR_FRACTION),
-        "language_code": language.tolist(),
-    }
-    _write(folder / "reduced_books.parquet", pa.table(books, BOOKS))
-    _write(folder / "new_authors.parquet", pa.table({"author_id": author_ids, "name": names}, AUTHORS))
-
-    genres = _top_shelves(shelves, shares)
-    rows = np.flatnonzero(rng.random(len(work)) < TEXT_FRACTION)
-    texts = [
-        _text((paperback if is_other[r] else title)[w], [names[a] for a in by[w]], series[w], genres[w], sentence[w])
-        for r, w in zip(rows, work[rows], strict=True)
-    ]
-    _write(folder / "book_texts_reduced.parquet", pa.table({"book_id": ids[rows], "text": texts}, TEXTS))
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd")
-
-
-def _text(title: str, authors: list[str], series: str, genres: list[str], description: str | None) -> str:
-    parts = [f"Title: {title}", f"Authors: {', '.join(authors)}", f"Series: {series}" if series else ""]
-    return " | ".join(filter(None, [*parts, f"Genres: {', '.join(genres)}", description]))
-
-
-def _series(works: _Works, rng: np.random.Generator) -> list[str]:
-    """`Dragon Saga #2`, or nothing, for each work: some authors number their first works of a genre."""
-    _, group, size = np.unique(works.author * works.n_genres + works.genre, return_inverse=True, return_counts=True)
-    order = np.argsort(group, kind="stable")
-    place = np.empty(len(group), dtype=np.int64)
-    place[order] = np.arange(len(group)) - (np.cumsum(size) - size)[group[order]]
-    genre = works.genre[order[np.cumsum(size) - size]]
-    name = words.series_names(genre, rng)
-    length = np.where(rng.random(len(size)) < SERIES_FRACTION, rng.integers(2, MAX_SERIES + 1, len(size)), 0)
-    inside = (size[group] > 1) & (place < length[group])
-    return [f"{name[g]} #{p + 1}" if i else "" for g, p, i in zip(group, place, inside, strict=True)]
-
-
-def _genre_shelves(works: _Works, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
-    """(n_works, 5) shelves and the share of readers who use them, 0 where there is none.
-
-    In SHELF_SHARE's order: the genre, two narrower shelves of it, the second genre, a narrower shelf of that.
-    """
-    n = len(works.genre)
-    narrow = len(words.GENRES[0].shelves)
-    one, step, other = (rng.integers(low, narrow, n) for low in (0, 1, 0))
-    subs = [_narrow(works.genre, one), _narrow(works.genre, (one + step) % narrow), _narrow(works.second, other)]
-    shelves = np.stack([works.genre, subs[0], subs[1], works.second, subs[2]], axis=1)
-    low, high = np.array(SHELF_SHARE).T
-    shares = rng.uniform(low, high, shelves.shape)
-    shares[:, 3:] *= (works.second >= 0)[:, None]
-    return shelves, shares
-
-
-def _narrow(genre: IntArray, which: IntArray) -> IntArray:
-    return len(words.GENRES) + genre * len(words.GENRES[0].shelves) + which
-
-
-def _top_shelves(shelves: IntArray, shares: FloatArray) -> list[list[str]]:
-    top = np.argsort(-shares, axis=1, kind="stable")[:, :TEXT_GENRES]
-    return np.array(words.SHELVES)[np.take_along_axis(shelves, top, axis=1)].tolist()
-
-
-def _popular_shelves(shelves: IntArray, shares: FloatArray, readers: FloatArray, rng: np.random.Generator) -> pa.Array:
-    """Genre shelves and HABITS_PER_BOOK habits of each book, most used first, with counts as Goodreads gives them."""
-    n_habits = len(words.HABITS)
-    habit_shares = rng.random((len(shelves), n_habits)) * 1.2 * 0.85 ** np.arange(n_habits)
-    habits = np.argsort(-habit_shares, axis=1, kind="stable")[:, :HABITS_PER_BOOK]
-    codes = np.hstack([shelves, len(words.SHELVES) - n_habits + habits])
-    share = np.hstack([shares, np.take_along_axis(habit_shares, habits, axis=1)])
-    order = np.argsort(-share, axis=1, kind="stable")
-    codes, share = np.take_along_axis(codes, order, axis=1), np.take_along_axis(share, order, axis=1)
-    used = share > 0
-    counts = (share * 1000 * readers[:, None]).astype(np.int64)[used] + 1
-    fields = [pa.array(counts).cast(_TEXT), pa.array(words.SHELVES).take(pa.array(codes[used]))]
-    offsets = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(fields, ["count", "name"])
-    )
-
-
-# Readers
-
-
-def _interactions(cfg: WorldConfig, works: _Works) -> Iterator[pa.Table]:
+def _interactions(cfg: WorldConfig, works: Works) -> Iterator[pa.Table]:
     for chunk, first in enumerate(range(0, cfg.n_users, USERS_PER_CHUNK)):
         n = min(USERS_PER_CHUNK, cfg.n_users - first)
         readers = _readers(cfg, works, chunk, n)
@@ -278,9 +89,9 @@ def _interactions(cfg: WorldConfig, works: _Works) -> Iterator[pa.Table]:
         yield _rate(cfg, works, readers, user=user, work=work, affinity=affinity, chunk=chunk, ids=ids)
 
 
-def _readers(cfg: WorldConfig, works: _Works, chunk: int, n: int) -> _Readers:
+def _readers(cfg: WorldConfig, works: Works, chunk: int, n: int) -> _Readers:
     """The first n readers of a chunk; all are drawn, so that the first ones do not depend on n."""
-    rng = _stream(cfg, "readers", chunk)
+    rng = stream(cfg, "readers", chunk)
     size, g = USERS_PER_CHUNK, works.n_genres
     gap = np.abs(np.arange(g)[:, None] - np.arange(g))
     first = rng.integers(g, size=size)
@@ -307,7 +118,7 @@ def _readers(cfg: WorldConfig, works: _Works, chunk: int, n: int) -> _Readers:
     return _Readers(*(column[:n] for column in columns))
 
 
-def _choose(cfg: WorldConfig, works: _Works, readers: _Readers, chunk: int) -> tuple[IntArray, IntArray, FloatArray]:
+def _choose(cfg: WorldConfig, works: Works, readers: _Readers, chunk: int) -> tuple[IntArray, IntArray, FloatArray]:
     """Reader (of the chunk), work and affinity of every choice; a reader's works are distinct."""
     g = works.n_genres
     by_second = np.hstack([np.zeros((len(readers.taste), 1)), SECOND_AFFINITY * readers.taste])
@@ -320,7 +131,7 @@ def _choose(cfg: WorldConfig, works: _Works, readers: _Readers, chunk: int) -> t
     by_author = np.split(np.argsort(works.author, kind="stable"), np.cumsum(np.bincount(works.author))[:-1])
     author_slow = np.float32(np.exp(-pull * AUTHOR_AFFINITY))
 
-    rng = _stream(cfg, "choices", chunk)
+    rng = stream(cfg, "choices", chunk)
     n_rows = max(1, CELLS_PER_BLOCK // len(kind))
     users, chosen = [], []
     for a in range(0, len(slow), n_rows):
@@ -348,7 +159,7 @@ def _fastest(race: FloatArray, n: IntArray) -> IntArray:
 
 def _rate(
     cfg: WorldConfig,
-    works: _Works,
+    works: Works,
     readers: _Readers,
     *,
     user: IntArray,
@@ -358,9 +169,9 @@ def _rate(
     ids: pa.Array,
 ) -> pa.Table:
     """Rows of the interactions table: by reader, in the order of time, which knows nothing of rating or choice."""
-    noise = _stream(cfg, "noise", chunk).standard_normal((len(user), 2))
-    time = _stream(cfg, "times", chunk).random((len(user), 2))
-    luck = _stream(cfg, "editions", chunk).random((len(user), 2))
+    noise = stream(cfg, "noise", chunk).standard_normal((len(user), 2))
+    time = stream(cfg, "times", chunk).random((len(user), 2))
+    luck = stream(cfg, "editions", chunk).random((len(user), 2))
     mean = np.bincount(user, affinity) / readers.n_read
     expected = RATING_MEAN + cfg.taste * SPREAD * (affinity - mean[user])
     first, second = works.book_id[work], works.other_id[work]

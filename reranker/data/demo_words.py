@@ -25,9 +25,13 @@ class Genre:
     deeds: tuple[str, ...]
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _genre(name: str, shelves: str, adjectives: str, nouns: str, *phrases: str) -> Genre:
     tails, heroes, deeds = (tuple(p.strip() for p in phrase.split(",")) for phrase in phrases)
-    return Genre(name, tuple(shelves.split()), tuple(adjectives.split()), tuple(nouns.split()), tails, heroes, deeds)
+    return Genre(name, _words(shelves), _words(adjectives), _words(nouns), tails, heroes, deeds)
 
 
 # A ring: genres that stand near each other share readers and books (the last is the first one's neighbour).
@@ -39,7 +43,7 @@ GENRES: tuple[Genre, ...] = (
         "crown sword dragon throne wizard kingdom tower spell rune oath prophecy sorcerer amulet realm wand elf",
         "the North, the Old Gods, the Seven Seals, the Lost King, the Deep Wood, Ash and Flame, the High Moor",
         "an exiled mage, a hedge knight, a young dragon rider, the last elf queen, an old wizard, a royal thief",
-        "breaks an ancient curse, guards a dragon egg, seeks the hidden throne, wakes a sleeping god, learns dark spells",
+        "breaks an ancient curse, guards a dragon egg, seeks the hidden throne, wakes a sleeping god, learns a spell",
     ),
     _genre(
         "science-fiction",
@@ -63,7 +67,7 @@ GENRES: tuple[Genre, ...] = (
         "humor",
         "funny comedy satire humour",
         "awkward ridiculous accidental clumsy hilarious absurd unlikely reluctant cheerful hopeless silly grumpy",
-        "neighbor uncle parrot excuse disaster meeting llama sofa prank mishap landlord penguin lawnmower dentist blunder",
+        "neighbor uncle parrot excuse disaster meeting llama sofa prank mishap landlord penguin dentist blunder",
         "Mondays, Bad Advice, the Office, Small Talk, My Mother, Aisle Five, Mild Panic",
         "a hopeless clerk, an angry landlord, a talking parrot, a bored dentist, a nervous groom, my awkward uncle",
         "ruins a wedding, adopts a llama, gets stuck in a lift, starts a silly feud, misreads every email",
@@ -75,7 +79,7 @@ GENRES: tuple[Genre, ...] = (
         "kitchen oven bread recipe butter spoon pepper table feast broth garlic pastry skillet harvest lemon",
         "Tuscany, the Farm, My Grandmother, the Sea Coast, Sunday Lunch, Five Spices, the Market",
         "a village baker, a tired chef, a market cook, an Italian grandmother, a pastry student, a food critic",
-        "bakes sour bread, shares simple recipes, roasts the perfect lamb, cooks with five spices, opens a small kitchen",
+        "bakes sour bread, shares simple recipes, roasts the perfect lamb, cooks with five spices, opens a kitchen",
     ),
     _genre(
         "travel",
@@ -90,10 +94,10 @@ GENRES: tuple[Genre, ...] = (
         "biography",
         "memoirs autobiography history non-fiction",
         "unfinished extraordinary public private remarkable early complete honest turbulent famous humble brilliant",
-        "life president inventor senator painter letters composer general diary legacy portrait pioneer statesman career",
+        "life president inventor senator painter letters composer general diary legacy portrait pioneer career",
         "an American, a Genius, the First Lady, a Revolutionary, My Father, the Century, a Champion",
         "a poor inventor, a jazz singer, the young president, a famous painter, a forgotten nurse, an Olympic runner",
-        "rises to power, recalls a hard childhood, changes modern science, looks back on fame, leads a nation through war",
+        "rises to power, recalls a hard childhood, changes modern science, looks back on fame, leads a nation at war",
     ),
     _genre(
         "philosophy",
@@ -117,7 +121,7 @@ GENRES: tuple[Genre, ...] = (
         "classics",
         "literature classic-literature 19th-century novels",
         "proud noble virtuous provincial idle respectable melancholy great wretched worthy dutiful fallen",
-        "gentleman estate orphan clerk governess merchant fortune parish carriage widow inheritance duel countess miller",
+        "gentleman estate orphan clerk governess merchant fortune parish carriage widow inheritance duel miller",
         "Two Cities, Barton Hall, the Marsh, Good Society, the Provinces, Saint Petersburg, Quality",
         "a proud gentleman, a poor orphan, a governess, a country doctor, a fallen countess, a student in debt",
         "inherits a great estate, marries without love, leaves the provinces, fights a duel, gambles away a fortune",
@@ -126,7 +130,7 @@ GENRES: tuple[Genre, ...] = (
         "historical-fiction",
         "historical war world-war-ii medieval",
         "royal wartime colonial medieval occupied loyal besieged imperial last Tudor rebel Roman",
-        "queen soldier castle spy regiment courtier nurse cathedral fortress empress musket legion pilgrim trench battalion",
+        "queen soldier castle spy regiment courtier nurse cathedral fortress empress musket legion pilgrim trench",
         "Vienna, Normandy, the Tudors, the Plague, Troy, the Empire, London",
         "a court painter, a wartime nurse, the king's mistress, a Roman slave, a French spy, a soldier's wife",
         "survives the siege, carries letters to Paris, hides a refugee family, betrays the queen, waits out the war",
@@ -146,7 +150,7 @@ GENRES: tuple[Genre, ...] = (
         "brave lost fearless broken almost chosen sixteen ordinary rising faraway rebellious glittering",
         "girl boy sister locker summer-camp prom diaries twin crush rebel classroom senior skateboard playlist dare",
         "Us, the New Girl, Senior Year, the Chosen, First Love, Everything After, Goodbye",
-        "a teenage runaway, the new girl, a chosen twin, two best friends, a shy senior, a foster kid",
+        "a teenage runaway, the new girl, a chosen twin, a best friend, a shy senior, a foster kid",
         "survives high school, starts a rebellion, keeps a sister's secret, runs from home, finds first love",
     ),
     _genre(
@@ -155,14 +159,14 @@ GENRES: tuple[Genre, ...] = (
         "missing silent poisoned locked curious hidden vanishing sealed crooked careful unsolved double",
         "detective clue corpse alibi inspector witness vicar suspect murder manor key cellar will ledger magpie",
         "Baker Lane, the Vicarage, Room Nine, Thorn Cottage, the Widow, the Village, Suspicion",
-        "a village detective, a retired inspector, a nosy librarian, a quiet vicar, an amateur sleuth, the only witness",
+        "a village detective, a retired inspector, a nosy librarian, a quiet vicar, an amateur sleuth, the sole witness",
         "solves a murder, finds a body, doubts every alibi, opens a locked room, follows a cold clue",
     ),
     _genre(
         "thriller",
         "suspense psychological-thriller espionage action",
         "deadly vanished fatal ruthless lethal covert dangerous wanted perfect wounded hostile black",
-        "agent target assassin hostage conspiracy sniper protocol bomb fugitive informant bunker ransom traitor mole trap",
+        "agent target assassin hostage conspiracy sniper protocol bomb fugitive informant bunker ransom traitor trap",
         "the Kremlin, Zero Hour, the Mole, Berlin, Revenge, the Agency, No Return",
         "a rogue agent, a hunted lawyer, a former sniper, a kidnapped wife, a double agent, the prime suspect",
         "stops a bomb plot, runs from assassins, exposes a conspiracy, has one hour left, trades a hostage",
@@ -171,21 +175,34 @@ GENRES: tuple[Genre, ...] = (
         "horror",
         "paranormal ghosts vampires supernatural",
         "dark rotting haunted bloody buried screaming unholy pale hungry dead crawling nameless",
-        "grave ghost asylum vampire coffin demon crypt nightmare scarecrow werewolf curse séance graveyard corridor fang",
+        "grave ghost asylum vampire coffin demon crypt nightmare scarecrow werewolf curse séance corridor fang",
         "Blackwood, the Damned, the Cellar, Hollow Hill, Teeth, the Drowned, Midnight",
-        "a haunted widow, a small town priest, a hungry vampire, four lost campers, a grave digger, a sleepless child",
+        "a haunted widow, a small town priest, a hungry vampire, a lost camper, a grave digger, a sleepless child",
         "hears the dead, opens the wrong grave, moves into a haunted house, feeds something below, wakes a demon",
     ),
 )
-HABITS = (  # shelves that say what a reader does with a book, not what it is; the first ones are the most frequent
+# Shelves that say what a reader does with a book, not what it is; the most frequent first.
+HABITS = _words(
     "to-read currently-reading favorites owned books-i-own kindle library read-in-2015 wish-list to-buy ebook "
     "audiobook re-read default my-books read-in-2014 book-club dnf"
-).split()
-SHELVES = [g.name for g in GENRES] + [shelf for g in GENRES for shelf in g.shelves] + HABITS
+)
+SHELVES = (*(g.name for g in GENRES), *(shelf for g in GENRES for shelf in g.shelves), *HABITS)
 ENDINGS = ("", "", " before winter", " with an unlikely friend", " at a high price", " far from home")
-SERIES = ["Chronicles", "Saga", "Cycle", "Trilogy", "Files", "Quartet", "Tales", "Stories"]
-FIRST_NAMES = ["Anna", "Marcus", "Elena", "Thomas", "Grace", "Daniel", "Laura", "Peter", "Maria", "Simon", "Alice", "Victor", "Nina", "Oscar", "Clara", "Henry", "Julia", "Felix", "Rosa", "Martin", "Emma", "Hugo", "Sarah", "Leo", "Diana", "Paul", "Irene", "Adam", "Vera", "George", "Helen", "Max", "Ruth", "Samuel", "Nora", "Ivan", "Lucy", "Arthur", "Eva", "James", "Marta", "Robert", "Sofia", "David", "Jane", "Carl", "Iris", "Edward", "Amy", "Frank", "Rachel", "Louis", "Olga", "Brian", "Tara", "Neil", "Miriam", "Joseph", "Kate", "Alan"]
-LAST_NAMES = ["Holt", "Marsh", "Vance", "Reed", "Stone", "Barker", "Lang", "Frost", "Hale", "Quinn", "Archer", "Doyle", "Wells", "Nash", "Cole", "Price", "Hunt", "Webb", "Rowe", "Shaw", "Drake", "Pierce", "Lowe", "Burke", "Finch", "Cross", "Moore", "Blake", "Novak", "Silva", "Romano", "Weber", "Larsen", "Dubois", "Moreau", "Rossi", "Kowalski", "Tanaka", "Mori", "Chen", "Wong", "Patel", "Singh", "Khan", "Haddad", "Okafor", "Mensah", "Santos", "Cruz", "Vega", "Ortiz", "Ramos", "Flores", "Mendez", "Castro", "Ivanov", "Popov", "Orlov", "Weiss", "Keller", "Schmidt", "Vogel", "Brandt", "Jansen", "Olsen", "Berg", "Lund", "Nilsson", "Virtanen", "Murphy", "Kelly", "Byrne", "Walsh", "Grant", "Boyd", "Fraser", "Murray", "Innes", "Pryce", "Morgan", "Lloyd", "Hughes", "Parry", "Carter", "Mason", "Fisher", "Turner", "Porter", "Sawyer", "Cooper", "Fletcher", "Wright"]
+SERIES = _words("Chronicles Saga Cycle Trilogy Files Quartet Tales Stories")
+FIRST_NAMES = _words(
+    "Anna Marcus Elena Thomas Grace Daniel Laura Peter Maria Simon Alice Victor Nina Oscar Clara Henry Julia "
+    "Felix Rosa Martin Emma Hugo Sarah Leo Diana Paul Irene Adam Vera George Helen Max Ruth Samuel Nora Ivan Lucy "
+    "Arthur Eva James Marta Robert Sofia David Jane Carl Iris Edward Amy Frank Rachel Louis Olga Brian Tara Neil "
+    "Miriam Joseph Kate Alan"
+)
+LAST_NAMES = _words(
+    "Holt Marsh Vance Reed Stone Barker Lang Frost Hale Quinn Archer Doyle Wells Nash Cole Price Hunt Webb Rowe "
+    "Shaw Drake Pierce Lowe Burke Finch Cross Moore Blake Novak Silva Romano Weber Larsen Dubois Moreau Rossi "
+    "Kowalski Tanaka Mori Chen Wong Patel Singh Khan Haddad Okafor Mensah Santos Cruz Vega Ortiz Ramos Flores "
+    "Mendez Castro Ivanov Popov Orlov Weiss Keller Schmidt Vogel Brandt Jansen Olsen Berg Lund Nilsson Virtanen "
+    "Murphy Kelly Byrne Walsh Grant Boyd Fraser Murray Innes Pryce Morgan Lloyd Hughes Parry Carter Mason Fisher "
+    "Turner Porter Sawyer Cooper Fletcher Wright"
+)
 
 
 def titles(genre: IntArray, rng: np.random.Generator) -> list[str]:

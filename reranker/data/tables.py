@@ -43,6 +43,7 @@ class Tables:
         positive_rating: A rating of at least this much is a positive.
         digest: SHA-256 of the folder `path` that holds all of these as parquet.
         counts: Rows in, out and dropped, by reason.
+        hit: They came from the cache.
     """
 
     books: pd.DataFrame
@@ -53,6 +54,7 @@ class Tables:
     digest: str
     counts: dict[str, int]
     path: Path
+    hit: bool = False
 
     def known(self) -> pd.DataFrame:
         """The ratings that statistics may see: all of train users, the context side of dev and test users."""
@@ -85,7 +87,7 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
         pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "histories", "editions")
     )
     counts = {k: int(str(v)) for k, v in entry.info.items()}
-    return Tables(books, users, histories, editions, cfg.positive_rating, entry.digest, counts, entry.path)
+    return Tables(books, users, histories, editions, cfg.positive_rating, entry.digest, counts, entry.path, entry.hit)
 
 
 def _world(world: WorldConfig, cache: Cache) -> Path:

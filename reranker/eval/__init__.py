@@ -1,12 +1,13 @@
 """Frozen lists, baselines, per-user metrics, and the account of them."""
 
-from reranker.eval.baselines import score_baselines
+from reranker.eval.baselines import Questions, score_baselines
 from reranker.eval.evaluate import Evaluation, dev_scorer, evaluate, mean_ndcg_10, score_lists
 from reranker.eval.lists import Lists, build_lists
 
 __all__ = [
     "Evaluation",
     "Lists",
+    "Questions",
     "build_lists",
     "dev_scorer",
     "evaluate",

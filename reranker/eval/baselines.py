@@ -4,50 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import bm25s
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from reranker.cache import Cache
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, IntArray, bits, text_keys, uniform
 from reranker.eval.lists import Lists
+
+VERSION = 1  # raise it when a baseline changes
 
 Embed = Callable[[Sequence[str]], FloatArray]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a baseline may look at: the tables' known side, the contexts, and the rows to score."""
+class Questions:
+    """What a baseline may look at: the tables' known side, the contexts, and the lists to score."""
 
     tables: Tables
     contexts: Contexts
-    rows: pd.DataFrame  # a frozen list's frame
-    embed: Embed  # texts -> (n_texts, dim) unit vectors
+    lists: Lists
     seed: int
 
-
-def score_baselines(
-    names: Sequence[str], tables: Tables, contexts: Contexts, lists: Lists, *, embed: Embed, seed: int
-) -> dict[str, FloatArray]:
-    """Scores of the named baselines, each (n_rows,) float64, aligned to `lists.frame`."""
-    question = Question(tables, contexts, lists.frame, embed, seed)
-    return {name: BASELINES[name](question) for name in names}
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The frozen lists' frame: kind, user, book, label."""
+        return self.lists.frame
 
 
-def random(q: Question) -> FloatArray:
+def score_baselines(names: Sequence[str], questions: Questions, embed: Embed, cache: Cache) -> dict[str, FloatArray]:
+    """Scores of the named baselines, each (n_rows,) float64, aligned to the lists' frame.
+
+    A baseline depends on tables, lists and seed alone, so its scores come from the cache when these are the same.
+
+    Args:
+        embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder`.
+    """
+    return {name: _cached(name, questions, embed, cache) for name in names}
+
+
+def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> FloatArray:
+    key = {
+        "version": VERSION,
+        "name": name,
+        "tables": questions.tables.digest,
+        "lists": questions.lists.hash,
+        "seed": questions.seed,
+    }
+
+    def build(folder: Path) -> dict[str, object]:
+        scorer = BASELINES.get(name)
+        scores = bi_encoder(questions, embed) if scorer is None else scorer(questions)
+        np.save(folder / "scores.npy", scores, allow_pickle=False)
+        return {}
+
+    entry = cache.fetch("baselines", key, build)
+    scores: FloatArray = np.load(entry.path / "scores.npy", allow_pickle=False)
+    return scores
+
+
+def random(q: Questions) -> FloatArray:
     """A hash of (seed, user, book): chance level, the same in every run."""
     user = text_keys(q.tables.users["user_id"])[q.rows["user"]]
     return uniform(bits(q.seed, "random baseline", user, q.tables.books["book_id"].to_numpy()[q.rows["book"]]))
 
 
-def popularity(q: Question) -> FloatArray:
+def popularity(q: Questions) -> FloatArray:
     """Known ratings of the candidate, by any reader."""
     return np.bincount(q.tables.known()["book"], minlength=len(q.tables.books)).astype(np.float64)[q.rows["book"]]
 
 
-def item_knn(q: Question) -> FloatArray:
+def item_knn(q: Questions) -> FloatArray:
     """Sum of cosine similarities between the candidate and the context books, over who is known to have rated them.
 
     Source: Deshpande & Karypis 2004, with all neighbours kept.
@@ -61,7 +92,7 @@ def item_knn(q: Question) -> FloatArray:
     return np.asarray(scores.tocsr()[row, q.rows["book"].to_numpy()]).ravel()
 
 
-def bm25(q: Question) -> FloatArray:
+def bm25(q: Questions) -> FloatArray:
     """BM25 of the candidate's text for the user context as the query, over the whole catalogue."""
     index = bm25s.BM25()
     texts = q.tables.books["book_text"].tolist()
@@ -75,11 +106,11 @@ def bm25(q: Question) -> FloatArray:
     return out
 
 
-def bi_encoder(q: Question) -> FloatArray:
+def bi_encoder(q: Questions, embed: Embed) -> FloatArray:
     """Cosine between the candidate's embedding and the mean of the context books' embeddings."""
     mine = q.contexts.rows[q.contexts.rows["user"].isin(q.rows["user"].unique())]
     books = np.union1d(mine["book"], q.rows["book"])
-    vectors = np.asarray(q.embed([q.tables.books["book_text"].iloc[b] for b in books]), dtype=np.float64)
+    vectors = np.asarray(embed([q.tables.books["book_text"].iloc[b] for b in books]), dtype=np.float64)
     users, row = np.unique(q.rows["user"], return_inverse=True)
     place = (np.searchsorted(users, mine["user"]), np.searchsorted(books, mine["book"]))
     total = sp.csr_array((np.ones(len(mine)), place), shape=(len(users), len(books))) @ vectors
@@ -92,10 +123,10 @@ def _matrix(rows: pd.DataFrame, tables: Tables) -> sp.csr_array:
     return sp.csr_array((np.ones(len(rows)), index), shape=(len(tables.users), len(tables.books)))
 
 
-BASELINES: dict[str, Callable[[Question], FloatArray]] = {
+# `bi_encoder` needs embeddings as well, so it is called by name.
+BASELINES: dict[str, Callable[[Questions], FloatArray]] = {
     "random": random,
     "popularity": popularity,
     "item_knn": item_knn,
     "bm25": bm25,
-    "bi_encoder": bi_encoder,
 }

@@ -1,6 +1,7 @@
 """Weights and the cross-encoder that scores with them. Torch is imported when a model is loaded, not before."""
 
+from reranker.model.bi_encoder import embed
 from reranker.model.encoder import Encoder, device, load
 from reranker.model.source import Weights, resolve
 
-__all__ = ["Encoder", "Weights", "device", "load", "resolve"]
+__all__ = ["Encoder", "Weights", "device", "embed", "load", "resolve"]

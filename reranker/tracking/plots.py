@@ -99,7 +99,8 @@ def users(evaluation: Evaluation, kind: str) -> Figure:
     """The share of users with at most a given NDCG@10: fine-tuned, before, and the best of the baselines."""
     summary = evaluation.summary[evaluation.summary["kind"] == kind].set_index("scorer")["ndcg_10"]
     baselines = summary.drop(["fine_tuned", "before"], errors="ignore")
-    shown = [s for s in ("fine_tuned", "before") if s in summary] + ([str(baselines.idxmax())] if len(baselines) else [])
+    best = [str(baselines.idxmax())] if len(baselines) else []
+    shown = [scorer for scorer in ("fine_tuned", "before", *best) if scorer in summary]
     figure, (axis,) = _panels(1, 1, width=6.8, height=4.2)
     rows = evaluation.per_user[evaluation.per_user["kind"] == kind]
     for i, scorer in enumerate(shown):
@@ -123,7 +124,7 @@ def training(logs: Sequence[dict[str, float]]) -> Figure:
     Args:
         logs: Dicts of step with loss, or of step with dev_ndcg_10, in order.
     """
-    figure, axes = _panels(2, 1, width=6.8, height=4.6, sharex=True)
+    figure, axes = _panels(2, 1, width=6.8, height=4.6)
     for axis, key, title in zip(axes, ("loss", "dev_ndcg_10"), ("Training loss", "Dev NDCG@10"), strict=True):
         step, value = np.array([(row["step"], row[key]) for row in logs if key in row]).reshape(-1, 2).T
         axis.plot(step, value, color=COLOURS["fine_tuned"], linewidth=1.6, marker="o", markersize=3)
@@ -140,9 +141,9 @@ def training(logs: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
-def _panels(n_rows: int, n_columns: int, *, width: float, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+def _panels(n_rows: int, n_columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = list(figure.subplots(n_rows, n_columns, sharex=sharex, squeeze=False).ravel())
+    axes = list(figure.subplots(n_rows, n_columns, sharex=n_rows > 1, squeeze=False).ravel())
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)

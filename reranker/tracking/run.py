@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import traceback
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
-    from reranker.eval import Evaluation
+    from reranker.data import Tables
+    from reranker.eval import Evaluation, Lists
+    from reranker.model import Encoder, Weights
+    from reranker.sampling import Pairs
+    from reranker.tracking.registry import Registered
+    from reranker.trainer import History
 
 RESULT = "result.json"
 PARENT = "RERANKER_PARENT_RUN_ID"  # set by a sweep for its jobs
@@ -39,8 +45,9 @@ MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
 MAX_BATCH = 1000  # MLflow refuses more metrics in one call
 MAX_DIGEST = 36  # MLflow refuses a longer digest of a dataset
 
-PACKAGES = "reranker torch transformers sentence-transformers mlflow numpy pandas pyarrow".split()
-_DATA_PARAMS = "name max_users min_ratings positive_rating target_fraction context_titles context_genres seed".split()
+PACKAGES = ("reranker", "torch", "transformers", "sentence-transformers", "mlflow", "numpy", "pandas", "pyarrow")
+_SPLIT_PARAMS = ("max_users", "min_ratings", "positive_rating", "target_fraction", "seed")
+_DATA_PARAMS = ("name", *_SPLIT_PARAMS, "context_titles", "context_genres")
 _WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
 _TRAIN_KEYS = {"train_loss": "mean_loss", "train_runtime": "runtime_s", "train_samples_per_second": "pairs_per_s"}
 _UNTRACKED = ("runtime", "per_second", "total_flos", "model_preparation_time")  # endings of the trainer's other keys
@@ -139,6 +146,7 @@ class RunLog:
             "counts": {},
             "seconds": {},
             "cache_hits": {},
+            "paths": {},
             **facts,
         }
 
@@ -236,17 +244,18 @@ class RunLog:
 
         To be called in the thread that started the run.
         """
-        import mlflow.data
+        import mlflow
         from mlflow.data.dataset import Dataset
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.data.pandas_dataset import from_pandas
+        from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at import
 
         made: Dataset
         if isinstance(source, Path):
-            from mlflow.data.meta_dataset import MetaDataset
-            from mlflow.data.sources import LocalArtifactDatasetSource
-
-            made = MetaDataset(LocalArtifactDatasetSource(str(source)), name=name, digest=digest[:MAX_DIGEST])
+            place = LocalArtifactDatasetSource(str(source))
+            made = MetaDataset(place, name=name, digest=digest[:MAX_DIGEST])  # type: ignore[abstract]  # it is not
         else:
-            made = mlflow.data.from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
+            made = from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
         mlflow.log_input(made, context=context)
 
     def evaluation(self, evaluation: Evaluation) -> None:
@@ -260,11 +269,47 @@ class RunLog:
         for name, figure in plots.evaluation_figures(evaluation).items():
             self.figure(figure, name)
 
-    def history(self, logs: list[dict[str, float]]) -> None:
-        """Log the training curve: rows of step with loss, and of step with dev_ndcg_10."""
+    def history(self, history: History) -> None:
+        """Log the training curve, and which step's weights were kept."""
         from reranker.tracking import plots
 
-        self.figure(plots.training(logs), "training")
+        self.figure(plots.training(history.logs), "training")
+        facts = {"dev/best_ndcg_10": history.best_dev, "dev/best_step": float(history.best_step)}
+        self.metrics(facts | {"train/n_steps": float(history.n_steps), "train/pairs_per_s": history.pairs_per_s})
+
+    def input(self, name: str, made: Tables | Lists | Pairs) -> None:
+        """Keep what a data stage made: its hash, its counts, and whether the cache had it."""
+        content = made.hash if hasattr(made, "hash") else made.digest
+        self.hash(name, content)
+        self.counts(name, made.counts)
+        self.cache_hit(name, made.hit)
+        path = made.path if hasattr(made, "path") else None
+        if path is not None:
+            self.result["paths"][name] = str(path)
+            self.dataset(path, name, context="training" if name == "pairs" else "source", digest=content)
+
+    def weights(self, weights: Weights, *, new_head: bool) -> None:
+        """Keep which weights fine-tuning started from."""
+        self.result["weights"] = {"source": weights.description, "sha256": weights.sha256, "new_head": new_head}
+        self.client.set_tag(self.run_id, "weights", weights.description)
+
+    def scores(self, rows: pd.DataFrame, tables: Tables, scores: Mapping[str, Any]) -> None:
+        """Log every candidate as `scores.parquet`: kind, label, user_id, book_id, and a column of scores a scorer."""
+        user_id = tables.users["user_id"].to_numpy()[rows["user"]]
+        book_id = tables.books["book_id"].to_numpy()[rows["book"]]
+        frame = rows.drop(columns=["user", "book"]).assign(user_id=user_id, book_id=book_id, **scores)
+        self.table(frame, "scores")
+
+    def register(self, encoder: Encoder, tables: Tables, history: History, dev_lists: str) -> Registered:
+        """Log the encoder with its context builder as a model, register it, and keep where it is."""
+        from reranker.tracking.registry import register
+        from reranker.tracking.serving import write_bundle
+
+        with tempfile.TemporaryDirectory(prefix="reranker-bundle-") as folder:
+            bundle = write_bundle(Path(folder) / "bundle", encoder, tables, self.cfg.data, self.cfg.model)
+            made = register(bundle, self.cfg.tracking, dev_ndcg_10=history.best_dev, dev_lists=dev_lists)
+        self.result["model"] = {"uri": made.uri, "alias_moved": made.alias_moved, "reason": made.reason}
+        return made
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """Write `result.json`, log it with the stages' seconds and the error's traceback, and end the run."""

@@ -14,8 +14,10 @@ import pandas as pd
 
 from reranker.config import TrainerConfig
 from reranker.model import Encoder
+from reranker.model.source import quiet
 
 if TYPE_CHECKING:
+    from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
 DEV_METRIC = "dev_ndcg_10"
@@ -56,20 +58,21 @@ def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: Trai
     history = History()
     with tempfile.TemporaryDirectory(prefix="reranker-checkpoints-") as folder:
         args = _arguments(cfg, encoder, Path(folder), len(frame))
-        dev = _DevEvaluator(score_dev)
+        seconds: list[float] = []
         trainer = CrossEncoderTrainer(
             model=encoder.model,
             args=args,
             train_dataset=_dataset(frame),
             loss=losses.BinaryCrossEntropyLoss(encoder.model),
-            evaluator=dev,
+            evaluator=_evaluator(score_dev, seconds),
             callbacks=[_callback(history, on_log)],
         )
         for callback in (ProgressCallback, PrinterCallback):  # ours shows one bar instead of a line per log
             trainer.remove_callback(callback)
         start = time.perf_counter()
-        trainer.train()
-        _finish(history, trainer, args, time.perf_counter() - start - dev.seconds)
+        with quiet():
+            trainer.train()
+        _finish(history, trainer, args, time.perf_counter() - start - sum(seconds))
     encoder.model.eval()
     return history
 
@@ -117,21 +120,20 @@ def _dataset(frame: pd.DataFrame) -> Any:
     return Dataset.from_dict(columns | {"label": frame["label"].astype(float).tolist()})
 
 
-class _DevEvaluator:
-    """sentence-transformers' evaluator protocol around `score_dev`; counts the seconds that it takes."""
+def _evaluator(score_dev: Callable[[], float], seconds: list[float]) -> BaseEvaluator:
+    """sentence-transformers' evaluator around `score_dev`; appends the seconds of each call."""
+    from sentence_transformers.base.evaluation import BaseEvaluator
 
-    def __init__(self, score_dev: Callable[[], float]) -> None:
-        self.score_dev = score_dev
-        self.seconds = 0.0
-        self.primary_metric = DEV_METRIC
+    class DevEvaluator(BaseEvaluator):
+        primary_metric = DEV_METRIC
 
-    def __call__(
-        self, model: object, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        start = time.perf_counter()
-        value = self.score_dev()
-        self.seconds += time.perf_counter() - start
-        return {DEV_METRIC: value}
+        def __call__(self, *args: object, **kwargs: object) -> dict[str, float]:
+            start = time.perf_counter()
+            value = score_dev()
+            seconds.append(time.perf_counter() - start)
+            return {DEV_METRIC: value}
+
+    return DevEvaluator()
 
 
 def _callback(history: History, on_log: OnLog) -> Any:

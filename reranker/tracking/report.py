@@ -1,0 +1,80 @@
+"""What a run says at its end: the table of scorers, the lift with its interval, and what to type next."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from reranker.config import Config
+from reranker.eval import Evaluation
+from reranker.tracking.registry import Registered
+from reranker.tracking.store import default_uri
+
+NAMES = {
+    "random": "random",
+    "popularity": "popularity",
+    "item_knn": "item-kNN",
+    "bm25": "BM25",
+    "bi_encoder": "bi-encoder cosine",
+    "before": "model before fine-tuning",
+    "fine_tuned": "model fine-tuned",
+}
+
+
+def report(evaluation: Evaluation, registered: Registered, cfg: Config, console: Console | None = None) -> None:
+    """Print a table for each list kind, the verdict against the best of the other scorers, and two commands."""
+    out = console or Console(highlight=False)
+    for kind in cfg.eval.kinds:
+        out.print(_table(evaluation.summary[evaluation.summary["kind"] == kind], kind, cfg))
+        out.print(verdict(evaluation.lift[evaluation.lift["kind"] == kind]), soft_wrap=True)
+    out.print(f"\nmodel {registered.uri}: {_alias(registered, cfg)}", soft_wrap=True)
+    out.print("next:", style="bold")
+    for line in next_commands(registered, cfg):
+        out.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _table(rows: pd.DataFrame, kind: str, cfg: Config) -> Table:
+    n_users = int(rows["n_users"].iloc[0])
+    title = f"{kind} lists of {cfg.eval.n_candidates}, {n_users} test users: means with 95 % intervals over users"
+    table = Table(title=title, title_justify="left")
+    table.add_column("scorer", no_wrap=True)
+    for name in ("NDCG@10", "MAP", "NDCG@3", "MRR@10", "AUC"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows.sort_values("ndcg_10").to_dict("records"):
+        cells = [
+            f"{row['ndcg_10']:.3f} [{row['ndcg_10_low']:.3f}, {row['ndcg_10_high']:.3f}]",
+            *(f"{row[key]:.3f}" if key in row else "" for key in ("map", "ndcg_3", "mrr_10", "auc")),
+        ]
+        cells = [cell.replace("[", r"\[") for cell in cells]  # rich reads a bare bracket as markup
+        table.add_row(NAMES[row["scorer"]], *cells, style="bold" if row["scorer"] == "fine_tuned" else "")
+    return table
+
+
+def verdict(lift: pd.DataFrame) -> str:
+    """One sentence: whether the fine-tuned model beats, ties with or loses to the best of the other scorers."""
+    best = lift[lift["is_best"]].iloc[0]
+    word = "beats" if best["low"] > 0 else "loses to" if best["high"] < 0 else "is not told apart from"
+    interval = rf"\[{best['low']:+.3f}, {best['high']:+.3f}]"
+    return (
+        f"The fine-tuned model {word} the best baseline, {NAMES[best['over']]}: "
+        f"NDCG@10 {best['lift']:+.3f} {interval} (95 %, paired over users)."
+    )
+
+
+def _alias(registered: Registered, cfg: Config) -> str:
+    if registered.version is None:
+        return registered.reason
+    moved = f"{cfg.tracking.alias} is this version now" if registered.alias_moved else "not the champion"
+    return f"{moved} ({registered.reason})"
+
+
+def next_commands(registered: Registered, cfg: Config) -> list[str]:
+    """The commands that open the UI and rerank with this run's model, as they can be typed from the checkout."""
+    uri = f"models:/{cfg.tracking.registered_model}@{cfg.tracking.alias}" if registered.alias_moved else registered.uri
+    store = "" if cfg.tracking.uri == default_uri() else f" --tracking-uri {cfg.tracking.uri}"
+    return [
+        f".venv/bin/reranker ui{store}",
+        f".venv/bin/reranker rerank{store} --model {uri} --user-ctx 'Likes: Dune by Frank Herbert. Genres: science "
+        "fiction' --candidate 'Title: Hyperion | Genres: science fiction' --candidate 'Title: Emma | Genres: romance'",
+    ]

@@ -1,0 +1,89 @@
+"""Evaluation: oracle, chance and worst scorers come out as such, and the lift is over the best baseline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import ndcg_score
+
+from reranker.cache import Cache
+from reranker.config import EvalConfig
+from reranker.data import Contexts, Tables
+from reranker.eval import Lists, build_lists, dev_scorer, evaluate, mean_ndcg_10, score_lists
+
+CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=200)
+
+
+@pytest.fixture
+def lists(tables: Tables, cache: Cache) -> Lists:
+    return build_lists(tables, CFG, "test", cache)
+
+
+def test_oracle_reversed_and_constant_scorers(tables: Tables, lists: Lists) -> None:
+    label = lists.frame["label"].to_numpy(float)
+    e = evaluate(tables, lists, {"oracle": label, "reversed": -label, "constant": 0 * label}, CFG)
+    s = e.summary.set_index(["scorer", "kind"])
+    assert (s.loc["oracle"][["map", "ndcg_3", "ndcg_5", "ndcg_10", "mrr_10", "auc", "ap"]] == 1).all(axis=None)
+    assert (s.loc["reversed"]["auc"] == 0).all()
+    assert (s.loc["constant"]["auc"] == 0.5).all()
+    assert (s.loc["constant"]["tie_fraction"] == 1).all()
+    assert e.lift.empty
+
+
+def test_per_user_values_are_scikit_learns(tables: Tables, lists: Lists) -> None:
+    scores = np.random.default_rng(0).normal(size=len(lists.frame)).astype(np.float32)
+    e = evaluate(tables, lists, {"noise": scores}, CFG)
+    value = e.per_user.set_index(["kind", "user_id"])["ndcg_10"]
+    frame = lists.frame.assign(score=scores, user_id=tables.users["user_id"].to_numpy()[lists.frame["user"]])
+    for key, rows in frame.groupby(["kind", "user_id"]):
+        assert value[key] == pytest.approx(ndcg_score([rows["label"]], [rows["score"]], k=10), abs=1e-12)
+    mean = e.per_user[e.per_user["kind"] == "uniform"]["ndcg_10"].mean()
+    assert e.summary.set_index("kind").loc["uniform", "ndcg_10"] == pytest.approx(mean)
+    assert mean_ndcg_10(lists, scores, "uniform") == pytest.approx(mean)
+
+
+def test_the_curve_at_10_is_ndcg_10(tables: Tables, lists: Lists) -> None:
+    scores = np.random.default_rng(0).normal(size=len(lists.frame))
+    e = evaluate(tables, lists, {"noise": scores}, CFG)
+    at_10 = e.curve[e.curve["k"] == 10].set_index("kind")["ndcg"]
+    assert at_10.to_dict() == pytest.approx(e.summary.set_index("kind")["ndcg_10"].to_dict())
+
+
+def test_the_lift_is_over_the_best_of_the_others_and_paired(tables: Tables, lists: Lists) -> None:
+    label = lists.frame["label"].to_numpy(float)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=len(label))
+    scores = {"random": noise, "popularity": noise + label, "fine_tuned": noise + 3 * label}
+    e = evaluate(tables, lists, scores, CFG)
+    uniform = e.lift[e.lift["kind"] == "uniform"].set_index("over")
+    assert uniform["is_best"].to_dict() == {"random": False, "popularity": True}
+    users = e.per_user[e.per_user["kind"] == "uniform"].pivot(index="user_id", columns="scorer", values="ndcg_10")
+    assert uniform.loc["popularity", "lift"] == pytest.approx((users["fine_tuned"] - users["popularity"]).mean())
+    assert 0 < uniform.loc["popularity", "low"] < uniform.loc["popularity", "lift"] < uniform.loc["popularity", "high"]
+
+
+def test_lists_are_scored_by_context_and_book_text(tables: Tables, contexts: Contexts, lists: Lists) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def scorer(queries: list[str], candidates: list[str]) -> np.ndarray:
+        asked.extend(zip(queries, candidates, strict=True))
+        return np.arange(len(queries), dtype=np.float32)
+
+    scores = score_lists(scorer, tables, contexts, lists)
+    user, book = lists.frame.iloc[17][["user", "book"]]
+    assert asked[17] == (contexts.text[user], tables.books["book_text"][book])
+    assert scores.tolist() == list(range(len(lists.frame)))
+    again = dev_scorer(scorer, tables, contexts, lists, CFG)
+    assert again() == mean_ndcg_10(lists, scores, "uniform")
+
+
+def test_renaming_users_changes_no_value(tables: Tables, lists: Lists) -> None:
+    scores = np.random.default_rng(0).normal(size=len(lists.frame))
+    mapping = np.random.default_rng(1).permutation(len(tables.users)).astype(np.int32)
+    frame = lists.frame.assign(user=mapping[lists.frame["user"]], score=scores).sample(frac=1, random_state=0)
+    renamed = Lists(frame.drop(columns="score").reset_index(drop=True), "other", "test", False, {})
+    columns = ["kind", "map", "ndcg_3", "ndcg_10", "mrr_10", "auc"]
+    a = evaluate(tables, lists, {"x": scores}, CFG).summary[columns]
+    b = evaluate(tables, renamed, {"x": frame["score"].to_numpy()}, CFG).summary[columns]
+    pd.testing.assert_frame_equal(a, b, rtol=1e-12)

@@ -1,0 +1,264 @@
+"""The main job, whole: one run, the same run twice, a sweep, a leak, and the errors that a user can mend."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+
+import main
+from reranker import config
+from reranker.config import ROOT, Config
+from reranker.data import contexts as contexts_module
+from reranker.errors import DataError, LeakError, ModelError
+
+from . import hub
+from .test_audit import compare_across_types
+
+pytestmark = pytest.mark.slow
+
+WORLD = ["data.world.n_books=160", "data.world.n_users=120", "data.world.mean_ratings=12"]
+SMALL = [
+    *WORLD,
+    "model=tiny",
+    "trainer.max_steps=4",
+    "trainer.n_evaluations=2",
+    "eval.n_candidates=20",
+    "eval.max_users=10",
+    "eval.max_dev_users=6",
+    "eval.n_bootstrap=100",
+    "eval.baselines=[random,popularity,item_knn,bm25]",
+]
+TIMED = ("time/", "train/runtime_s", "train/pairs_per_s")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store and one cache for the runs of this file."""
+    return tmp_path_factory.mktemp("project")
+
+
+def composed(place: Path, *overrides: str) -> Config:
+    own = [f"tracking.uri=sqlite:///{place}/mlruns/mlflow.db", f"cache_dir={place}/cache"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return config.from_hydra(compose("config", overrides=[*SMALL, *own, *overrides]))
+
+
+def result(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> Path:
+    main.run(composed(place), place / "run")
+    return place / "run"
+
+
+def test_a_run_leaves_its_whole_account(finished: Path) -> None:
+    account = result(finished)
+    assert (account["status"], account["error"]) == ("FINISHED", None)
+    assert set(account["hashes"]) == {"config", "tables", "lists/dev", "lists/test", "pairs"}
+    assert all(len(h) == 64 for h in account["hashes"].values())
+    stages = [
+        "tables",
+        "lists",
+        "pairs",
+        "audit",
+        "baselines",
+        "model",
+        "before",
+        "train",
+        "after",
+        "evaluate",
+        "register",
+    ]
+    assert list(account["seconds"]) == stages
+    metrics, counts = account["metrics"], account["counts"]
+    assert {"test/ndcg_10", "test/map", "baseline/before/ndcg_10", "lift/ndcg_10_low", "dev/ndcg_10"} <= set(metrics)
+    assert all(math.isfinite(v) for v in metrics.values())
+    assert counts["tables/users_in"] == 120
+    assert counts["pairs/pairs"] == counts["pairs/positives"] + counts["pairs/negatives"]
+    assert {"torch", "mlflow", "python"} <= set(account["versions"])
+    others = [v for k, v in metrics.items() if k.startswith("baseline/") and k.endswith("/ndcg_10")]
+    assert metrics["lift/ndcg_10"] == pytest.approx(metrics["test/ndcg_10"] - max(others), abs=1e-9)
+
+
+def test_mlflow_holds_the_same_account(finished: Path, place: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+    account = result(finished)
+    run = client.get_run(account["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/ndcg_10"] == account["metrics"]["test/ndcg_10"]
+    assert run.data.params["sampling.neg_ratio"] == "3"
+    assert len(client.get_metric_history(account["run_id"], "test/ndcg_by_k")) == 20
+    assert [m.step for m in client.get_metric_history(account["run_id"], "dev/ndcg_10")] == [2, 4]
+    names = {f.path for f in client.list_artifacts(account["run_id"])}
+    assert {"config.yaml", "result.json", "per_user.parquet", "scores.parquet", "plots"} <= names
+
+
+def test_the_registered_model_scores_as_the_evaluation_did(finished: Path, place: Path) -> None:
+    from reranker import Reranker
+
+    loaded = Reranker.load("models:/book-reranker@champion", tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db")
+    scores = pd.read_parquet(finished / "scores.parquet")
+    users = pd.read_parquet(Path(result(finished)["paths"]["tables"]) / "users.parquet")
+    pairs = pd.read_parquet(Path(result(finished)["paths"]["tables"]) / "histories.parquet")
+    books = pd.read_parquet(Path(result(finished)["paths"]["tables"]) / "books.parquet")
+    for user_id, rows in list(scores.groupby("user_id"))[:3]:
+        code = users.index[users["user_id"] == user_id][0]
+        known = pairs[(pairs["user"] == code) & ~pairs["is_target"]].sort_values("timestamp")
+        ranked = loaded.rerank(
+            None,
+            rows["book_id"].tolist(),
+            history=books["book_id"].to_numpy()[known["book"]].tolist(),
+            ratings=known["rating"].tolist(),
+        )
+        served = {r.book_id: r.score for r in ranked}
+        evaluated = dict(zip(rows["book_id"], rows["fine_tuned"], strict=True))
+        assert served == pytest.approx(evaluated, abs=1e-5)
+
+
+def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finished: Path, place: Path) -> None:
+    main.run(composed(place), place / "again")
+    first, second = result(finished), result(place / "again")
+    assert second["cache_hits"] == dict.fromkeys(["tables", "lists/dev", "lists/test", "pairs"], True)
+    assert not any(first["cache_hits"].values())
+    assert first["hashes"] == second["hashes"]
+    same = {k: v for k, v in first["metrics"].items() if not k.startswith(TIMED)}
+    assert same == {k: v for k, v in second["metrics"].items() if not k.startswith(TIMED)}
+
+
+def test_regenerate_builds_the_pairs_again(finished: Path, place: Path) -> None:
+    main.run(composed(place, "sampling.regenerate=true"), place / "regenerated")
+    again = result(place / "regenerated")
+    assert (again["cache_hits"]["pairs"], again["cache_hits"]["lists/test"]) == (False, True)
+    assert again["hashes"]["pairs"] == result(finished)["hashes"]["pairs"]
+
+
+def fails(place: Path, name: str, kind: type[Exception], *overrides: str, words: str) -> None:
+    import mlflow
+
+    with pytest.raises(kind, match=words):
+        main.run(composed(place, *overrides), place / name)
+    account = result(place / name)
+    assert account["status"] == "FAILED"
+    assert account["error"]["type"] == kind.__name__
+    run = mlflow.MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db").get_run(account["run_id"])
+    assert run.info.status == "FAILED"
+    left = [p for p in (place / "cache").rglob(".*") if p.suffix != ".lock"]
+    assert left == []
+
+
+def test_the_originals_leak_stops_the_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts_module, "without", compare_across_types)
+    words = r"targets stand in their own context \(first: user_id=[0-9a-f]+, book_id=\d+"
+    fails(place, "leak", LeakError, words=words)
+    assert "train" not in result(place / "leak")["seconds"]
+
+
+def test_a_wrong_weights_hash_stops_the_run(place: Path) -> None:
+    wrong = ["model=minilm_wheel", f"model.sha256={'0' * 64}"]
+    fails(place, "hash", ModelError, *wrong, words=f"expected {'0' * 64}, found 53aa51172d")
+
+
+def test_a_ratio_above_the_catalogue_stops_the_run(place: Path) -> None:
+    fails(place, "ratio", DataError, "sampling.neg_ratio=500", words=r"sampling.neg_ratio=500: \d+ users have too few")
+
+
+def test_a_missing_table_stops_the_run(place: Path, raw: Callable[..., Path]) -> None:
+    root = raw()
+    (root / "reduced_books.parquet").unlink()
+    overrides = ["data=bookdb", f"data.root={root}", *(o.replace(o.split("=")[1], default(o)) for o in WORLD)]
+    fails(place, "missing", DataError, *overrides, words="missing reduced_books.parquet; found book_texts_reduced")
+
+
+def default(override: str) -> str:
+    return str(getattr(config.WorldConfig(), override.split("=")[0].split(".")[-1]))
+
+
+def project(folder: Path) -> Path:
+    """A copy of the project's code, so that a command typed in it writes its outputs there."""
+    for name in ("conf", "reranker", "experiments"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "main.py", folder)
+    return folder
+
+
+def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MLFLOW_", "RERANKER_"))}
+    command = [sys.executable, "main.py", *args]
+    return subprocess.run(command, cwd=folder, env=clean | env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (
+            ["sampling.neg_rato=3"],
+            "ConfigError: 'sampling.neg_rato=3': unknown option 'sampling.neg_rato'. Did you mean",
+        ),
+        (["sampling.neg_ratio=0"], "ConfigError: sampling.neg_ratio=0 is impossible; it must be at least 1."),
+        (["sampling.neg_ratio=many"], "sampling.neg_ratio"),
+        (["model=huge"], "tiny"),
+    ],
+)
+def test_a_bad_command_line_gives_one_clear_error_and_no_work(tmp_path: Path, args: list[str], named: str) -> None:
+    done = typed(project(tmp_path), *args)
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs" / "cache").exists()
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep of the README, typed as it stands, with a hub on loopback that holds both checkpoints."""
+    folder = project(tmp_path_factory.mktemp("sweep"))
+    with hub.serve(hub.write_both(tmp_path_factory.mktemp("hub"))) as url:
+        env = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hub-cache")}
+        done = typed(folder, "-m", "model=minilm,bge", "sampling.neg_ratio=3,5", **env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_a_sweep_is_four_runs_on_two_pair_sets_and_the_same_lists(sweep: Path) -> None:
+    accounts = [result(p.parent) for p in sorted(sweep.glob("outputs/multirun/*/*/*/result.json"))]
+    assert [a["status"] for a in accounts] == ["FINISHED"] * 4
+    assert len({(a["hashes"]["lists/dev"], a["hashes"]["lists/test"]) for a in accounts}) == 1
+    assert len({a["hashes"]["pairs"] for a in accounts}) == 2
+    assert len([p for p in (sweep / "outputs/cache/pairs").iterdir() if not p.name.startswith(".")]) == 2
+    assert [a["cache_hits"]["pairs"] for a in accounts] == [False, False, True, True]
+    assert [a["weights"]["source"] for a in accounts] == [
+        "hub cross-encoder/ms-marco-MiniLM-L6-v2@c5ee24cb",
+        "hub cross-encoder/ms-marco-MiniLM-L6-v2@c5ee24cb",
+        "hub BAAI/bge-reranker-base@2cfc18c9",
+        "hub BAAI/bge-reranker-base@2cfc18c9",
+    ]
+
+
+def test_a_sweep_is_one_parent_with_its_children(sweep: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{sweep}/mlruns/mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name == "reranker"]
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert len(runs) == 5
+    assert [p.info.status for p in parents] == ["FINISHED"]
+    assert {r.data.tags.get("mlflow.parentRunId") for r in runs} - {None} == {parents[0].info.run_id}
+    children = {(r.data.params["model.name"], r.data.params["sampling.neg_ratio"]) for r in runs if r not in parents}
+    assert children == {(m, n) for m in ("minilm", "bge") for n in ("3", "5")}
