@@ -68,7 +68,7 @@ class SamplingConfig:
 
     neg_ratio: int = 3  # negatives per positive, uniform over the books that the user has not rated
     min_positives: int = 1  # train users with fewer positives among their targets are dropped
-    max_positives: int = 4  # positives kept per user
+    max_positives: int = 3  # positives kept per user
     max_users: int | None = None  # train users that give pairs (by a hash of their id); null takes all
     seed: int = 0
     regenerate: bool = False  # build the pairs even when the cache has them

@@ -74,8 +74,18 @@ def test_lists_are_scored_by_context_and_book_text(tables: Tables, contexts: Con
     user, book = lists.frame.iloc[17][["user", "book"]]
     assert asked[17] == (contexts.text[user], tables.books["book_text"][book])
     assert scores.tolist() == list(range(len(lists.frame)))
-    again = dev_scorer(scorer, tables, contexts, lists, CFG)
-    assert again() == mean_ndcg_10(lists, scores, "uniform")
+
+
+def test_dev_lists_are_scored_in_the_headline_kind_alone(tables: Tables, contexts: Contexts, lists: Lists) -> None:
+    uniform = lists.frame["kind"] == "uniform"
+    asked: list[int] = []
+
+    def scorer(queries: list[str], candidates: list[str]) -> np.ndarray:
+        asked.append(len(queries))
+        return lists.frame["label"].to_numpy(np.float32)[uniform]
+
+    assert dev_scorer(scorer, tables, contexts, lists, CFG)() == 1.0
+    assert asked == [uniform.sum()]
 
 
 def test_renaming_users_changes_no_value(tables: Tables, lists: Lists) -> None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranker.config import WorldConfig
-from reranker.data.demo_books import Works, build, stream, write
+from reranker.data import demo_books
+from reranker.data.demo_books import Works, stream
 from reranker.data.draws import FloatArray, IntArray, bits
 
 VERSION = 1  # of the world; raise it when the same WorldConfig gives other files
@@ -20,7 +21,6 @@ N_FAVOURITES = (0.3, 0.4, 0.3)  # chance of one, two, three favourite genres
 STRENGTHS = (1.0, 0.9, 0.8)  # affinity to books of the first, second, third favourite; to all others 0
 SECOND_AFFINITY = 0.3  # weight of a book's second genre
 AUTHOR_AFFINITY = 0.5  # added for books of a favourite author
-FAVOURITE_AUTHORS = 2  # all of the reader's first favourite genre
 SHARPNESS = 3.7  # log weight of a choice per unit of affinity: four fifths of choices are favourites at taste 1
 MAX_TASTE = 10.0  # when choosing; above it nothing but favourites is read, and weights would leave float32
 MAX_LOG_RANGE = 60.0  # of popularity weights, for float32 too
@@ -46,7 +46,7 @@ class _Readers:
     """The readers of one chunk: taste, length of history, first and last possible second of a rating."""
 
     taste: FloatArray  # (n, n_genres) affinity
-    authors: IntArray  # (n, FAVOURITE_AUTHORS)
+    authors: IntArray  # (n, 2) favourites, both of the reader's first genre
     n_read: IntArray
     start: IntArray
     span: IntArray
@@ -69,8 +69,8 @@ def generate(cfg: WorldConfig, folder: Path) -> dict[str, object]:
 
     Source: choosing without replacement by an exponential race, Efraimidis & Spirakis 2006.
     """
-    works = build(cfg)
-    write(cfg, works, folder)
+    works = demo_books.build(cfg)
+    demo_books.write(cfg, works, folder)
     n_ratings = 0
     with pq.ParquetWriter(folder / "reduced_interactions.parquet", INTERACTIONS, compression="zstd") as writer:
         for table in _interactions(cfg, works):
@@ -84,9 +84,9 @@ def _interactions(cfg: WorldConfig, works: Works) -> Iterator[pa.Table]:
     for chunk, first in enumerate(range(0, cfg.n_users, USERS_PER_CHUNK)):
         n = min(USERS_PER_CHUNK, cfg.n_users - first)
         readers = _readers(cfg, works, chunk, n)
-        user, work, affinity = _choose(cfg, works, readers, chunk)
+        user, work = _choose(cfg, works, readers, chunk)
         ids = pa.array([f"{b:016x}" for b in bits(cfg.seed, "demo user", np.arange(first, first + n)).tolist()])
-        yield _rate(cfg, works, readers, user=user, work=work, affinity=affinity, chunk=chunk, ids=ids)
+        yield _rate(cfg, works, readers, user=user, work=work, chunk=chunk, ids=ids)
 
 
 def _readers(cfg: WorldConfig, works: Works, chunk: int, n: int) -> _Readers:
@@ -108,45 +108,43 @@ def _readers(cfg: WorldConfig, works: Works, chunk: int, n: int) -> _Readers:
     liked = (one * at_home).astype(np.int64)
     other = (liked + 1 + (two * (at_home - 1)).astype(np.int64)) % at_home
     n_read = rng.geometric(1 / (cfg.mean_ratings - MIN_READ + 1), size) + MIN_READ - 1
-    columns = (
-        taste,
-        first[:, None] + g * np.stack([liked, other], axis=1),
-        np.minimum(n_read, cfg.n_books // 4),
-        START + (start * START_SPAN).astype(np.int64),
-        (span * (SPAN[1] - SPAN[0])).astype(np.int64) + SPAN[0],
+    return _Readers(
+        taste=taste[:n],
+        authors=(first[:, None] + g * np.stack([liked, other], axis=1))[:n],
+        n_read=np.minimum(n_read, cfg.n_books // 4)[:n],
+        start=START + (start[:n] * START_SPAN).astype(np.int64),
+        span=SPAN[0] + (span[:n] * (SPAN[1] - SPAN[0])).astype(np.int64),
     )
-    return _Readers(*(column[:n] for column in columns))
 
 
-def _choose(cfg: WorldConfig, works: Works, readers: _Readers, chunk: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """Reader (of the chunk), work and affinity of every choice; a reader's works are distinct."""
-    g = works.n_genres
+def _affinity(works: Works, readers: _Readers) -> FloatArray:
+    """(n_readers, n_kinds) affinity of every reader to every kind of work, authors apart."""
     by_second = np.hstack([np.zeros((len(readers.taste), 1)), SECOND_AFFINITY * readers.taste])
-    affinity = (readers.taste[:, :, None] + by_second[:, None, :]).reshape(-1, g * (g + 1))  # of (genre, second)
-    kind = works.genre * (g + 1) + works.second + 1
+    return (readers.taste[:, :, None] + by_second[:, None, :]).reshape(len(readers.taste), -1)
+
+
+def _choose(cfg: WorldConfig, works: Works, readers: _Readers, chunk: int) -> tuple[IntArray, IntArray]:
+    """Reader (of the chunk) and work of every choice; a reader's works are distinct."""
     pull = SHARPNESS * min(cfg.taste, MAX_TASTE)
     log_weight = cfg.popularity_bias * works.log_popularity
     unpopular = np.exp(np.minimum(log_weight.max() - log_weight, MAX_LOG_RANGE)).astype(np.float32)
-    slow = np.exp(-pull * affinity).astype(np.float32)  # float64 before rounding: no ulp of exp decides
-    by_author = np.split(np.argsort(works.author, kind="stable"), np.cumsum(np.bincount(works.author))[:-1])
+    slow = np.exp(-pull * _affinity(works, readers)).astype(np.float32)  # from float64: no processor's exp decides
     author_slow = np.float32(np.exp(-pull * AUTHOR_AFFINITY))
+    by_author = np.split(np.argsort(works.author, kind="stable"), np.cumsum(np.bincount(works.author))[:-1])
+    kind, n_works = works.kind, len(works.genre)
 
     rng = stream(cfg, "choices", chunk)
-    n_rows = max(1, CELLS_PER_BLOCK // len(kind))
-    users, chosen = [], []
+    n_rows = max(1, CELLS_PER_BLOCK // n_works)
+    chosen = []
     for a in range(0, len(slow), n_rows):
-        n_read = readers.n_read[a : a + n_rows]
-        race = rng.standard_exponential((len(n_read), len(kind)), dtype=np.float32)
+        race = rng.standard_exponential((min(n_rows, len(slow) - a), n_works), dtype=np.float32)
         race *= unpopular
         race *= np.take(slow[a : a + n_rows], kind, axis=1)
         for row, authors in zip(race, readers.authors[a : a + n_rows], strict=True):
             for author in authors:
                 row[by_author[author]] *= author_slow
-        users.append(a + np.repeat(np.arange(len(n_read)), n_read))
-        chosen.append(_fastest(race, n_read))
-    user, work = np.concatenate(users), np.concatenate(chosen)
-    by_favourite = (readers.authors[user] == works.author[work][:, None]).any(axis=1)
-    return user, work, affinity[user, kind[work]] + AUTHOR_AFFINITY * by_favourite
+        chosen.append(_fastest(race, readers.n_read[a : a + n_rows]))
+    return np.repeat(np.arange(len(slow)), readers.n_read), np.concatenate(chosen)
 
 
 def _fastest(race: FloatArray, n: IntArray) -> IntArray:
@@ -164,7 +162,6 @@ def _rate(
     *,
     user: IntArray,
     work: IntArray,
-    affinity: FloatArray,
     chunk: int,
     ids: pa.Array,
 ) -> pa.Table:
@@ -172,6 +169,8 @@ def _rate(
     noise = stream(cfg, "noise", chunk).standard_normal((len(user), 2))
     time = stream(cfg, "times", chunk).random((len(user), 2))
     luck = stream(cfg, "editions", chunk).random((len(user), 2))
+    by_favourite = (readers.authors[user] == works.author[work][:, None]).any(axis=1)
+    affinity = _affinity(works, readers)[user, works.kind[work]] + AUTHOR_AFFINITY * by_favourite
     mean = np.bincount(user, affinity) / readers.n_read
     expected = RATING_MEAN + cfg.taste * SPREAD * (affinity - mean[user])
     first, second = works.book_id[work], works.other_id[work]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranker.config import WorldConfig
 from reranker.data import demo_words as words
 from reranker.data.draws import FloatArray, IntArray, bits
+
+BoolArray = npt.NDArray[np.bool_]
 
 BOOKS_PER_AUTHOR = 5
 AUTHORS_PER_GENRE = 3  # at least; a small world has fewer genres, so that nobody has read out a favourite one
@@ -47,7 +51,7 @@ TEXTS = pa.schema([("book_id", pa.int64()), ("text", _TEXT)])
 
 @dataclass(frozen=True)
 class Works:
-    """What readers see of a work, one element each; -1 where there is no second genre, coauthor or other edition."""
+    """The works, one element each; -1 where there is no second genre, coauthor or other edition."""
 
     n_genres: int
     n_authors: int
@@ -59,12 +63,19 @@ class Works:
     book_id: IntArray
     other_id: IntArray  # book_id of the second edition
 
+    @property
+    def kind(self) -> IntArray:
+        """(n_works,) genre and second genre as one code, below n_genres * (n_genres + 1)."""
+        return self.genre * (self.n_genres + 1) + self.second + 1
+
 
 def stream(cfg: WorldConfig, purpose: str, chunk: int = 0) -> np.random.Generator:
+    """The generator of one draw of the world: no draw moves when another changes."""
     return np.random.default_rng(int(bits(cfg.seed, f"demo {purpose}", chunk)))
 
 
 def build(cfg: WorldConfig) -> Works:
+    """The works of a world. Author a's home genre is a modulo n_genres; every author has a work."""
     rng = stream(cfg, "works")
     n = cfg.n_books
     n_authors = max(n // BOOKS_PER_AUTHOR, 3 * AUTHORS_PER_GENRE)
@@ -92,54 +103,95 @@ def build(cfg: WorldConfig) -> Works:
     )
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """What is printed of each work, one element each."""
+
+    title: list[str]
+    series: list[str]  # "Dragon Saga #2", or empty
+    author_ids: list[list[str]]
+    authors: list[str]
+    sentence: list[str | None]
+    shelves: IntArray  # see _genre_shelves
+    shares: FloatArray
+
+
 def write(cfg: WorldConfig, works: Works, folder: Path) -> None:
+    """Write reduced_books, new_authors and book_texts_reduced, ascending book_id; texts for TEXT_FRACTION of books.
+
+    A second edition has its work's authors, description and shelves, and the work's title without the series, with
+    " (Paperback)" behind it.
+    """
     rng = stream(cfg, "catalogue")
+    names = words.author_names(works.n_authors, rng)
+    author_ids = [str(i + 1) for i in rng.permutation(10 * works.n_authors)[: works.n_authors]]
+    _write(folder / "new_authors.parquet", {"author_id": author_ids, "name": names}, AUTHORS)
+
+    copy = _copy(works, names, author_ids, rng)
     editions = np.flatnonzero(works.other_id >= 0)
     ids = np.concatenate([works.book_id, works.other_id[editions]])
     order = np.argsort(ids)
-    ids, work = ids[order], np.concatenate([np.arange(cfg.n_books), editions])[order]
+    work = np.concatenate([np.arange(cfg.n_books), editions])[order]
     is_other = order >= cfg.n_books
-    names = words.author_names(works.n_authors, rng)
-    author_ids = [str(i + 1) for i in rng.permutation(10 * works.n_authors)[: works.n_authors]]
-    by = [[a] if b < 0 else [a, b] for a, b in zip(works.author.tolist(), works.coauthor.tolist(), strict=True)]
-    title, series = words.titles(works.genre, rng), _series(works, rng)
-    described = rng.random(cfg.n_books) < DESCRIPTION_FRACTION
-    sentence = [s if d else None for s, d in zip(words.descriptions(works.genre, rng), described, strict=True)]
-    shelves, shares = _genre_shelves(works, rng)
+    _write(
+        folder / "reduced_books.parquet", {"book_id": ids[order], **_columns(works, copy, work, is_other, rng)}, BOOKS
+    )
+    rows = np.flatnonzero(rng.random(len(work)) < TEXT_FRACTION)
+    texts = {"book_id": ids[order][rows], "text": _texts(copy, work[rows], is_other[rows])}
+    _write(folder / "book_texts_reduced.parquet", texts, TEXTS)
 
-    full = [f"{t} ({s.replace(' #', ', #')})" if s else t for t, s in zip(title, series, strict=True)]
-    paperback = [f"{t} (Paperback)" for t in title]
+
+def _write(path: Path, columns: dict[str, Any], schema: pa.Schema) -> None:
+    pq.write_table(pa.table(columns, schema), path, compression="zstd")
+
+
+def _copy(works: Works, names: list[str], author_ids: list[str], rng: np.random.Generator) -> _Copy:
+    by = [[a] if b < 0 else [a, b] for a, b in zip(works.author.tolist(), works.coauthor.tolist(), strict=True)]
+    described = rng.random(len(by)) < DESCRIPTION_FRACTION
+    sentences = words.descriptions(works.genre, rng)
+    shelves, shares = _genre_shelves(works, rng)
+    return _Copy(
+        title=words.titles(works.genre, rng),
+        series=_series(works, rng),
+        author_ids=[[author_ids[a] for a in authors] for authors in by],
+        authors=[", ".join(names[a] for a in authors) for authors in by],
+        sentence=[s if d else None for s, d in zip(sentences, described, strict=True)],
+        shelves=shelves,
+        shares=shares,
+    )
+
+
+def _columns(
+    works: Works, copy: _Copy, work: IntArray, is_other: BoolArray, rng: np.random.Generator
+) -> dict[str, Any]:
+    numbered = [f"{t} ({s.replace(' #', ', #')})" if s else t for t, s in zip(copy.title, copy.series, strict=True)]
     readers = np.exp(works.log_popularity[work]) * np.where(is_other, 0.3, 1.0)
-    year = np.rint(2009 - rng.gamma(1.2, 18.0, cfg.n_books))[work] + 2.0 * is_other
+    year = np.rint(2009 - rng.gamma(1.2, 18.0, len(numbered)))[work] + 2.0 * is_other
     language = rng.choice(np.array(["eng", "en-US", "en-GB", None]), len(work), p=[0.7, 0.15, 0.05, 0.1])
-    books = {
-        "book_id": ids,
-        "title": [(paperback if other else full)[w] for w, other in zip(work, is_other, strict=True)],
-        "description": [sentence[w] for w in work],
-        "popular_shelves": _popular_shelves(shelves[work], shares[work], readers, rng),
-        "authors": [[author_ids[a] for a in by[w]] for w in work],
+    return {
+        "title": [_paperback(copy.title[w]) if o else numbered[w] for w, o in zip(work, is_other, strict=True)],
+        "description": [copy.sentence[w] for w in work],
+        "popular_shelves": _popular_shelves(copy.shelves[work], copy.shares[work], readers, rng),
+        "authors": [copy.author_ids[w] for w in work],
         "publication_year": pa.array(year, mask=rng.random(len(work)) >= YEAR_FRACTION),
         "language_code": language.tolist(),
     }
-    _write(folder / "reduced_books.parquet", pa.table(books, BOOKS))
-    _write(folder / "new_authors.parquet", pa.table({"author_id": author_ids, "name": names}, AUTHORS))
-
-    genres = _top_shelves(shelves, shares)
-    rows = np.flatnonzero(rng.random(len(work)) < TEXT_FRACTION)
-    texts = [
-        _text((paperback if is_other[r] else title)[w], [names[a] for a in by[w]], series[w], genres[w], sentence[w])
-        for r, w in zip(rows, work[rows], strict=True)
-    ]
-    _write(folder / "book_texts_reduced.parquet", pa.table({"book_id": ids[rows], "text": texts}, TEXTS))
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd")
+def _paperback(title: str) -> str:
+    return f"{title} (Paperback)"
 
 
-def _text(title: str, authors: list[str], series: str, genres: list[str], description: str | None) -> str:
-    parts = [f"Title: {title}", f"Authors: {', '.join(authors)}", f"Series: {series}" if series else ""]
-    return " | ".join(filter(None, [*parts, f"Genres: {', '.join(genres)}", description]))
+def _texts(copy: _Copy, work: IntArray, is_other: BoolArray) -> list[str]:
+    """`Title: … | Authors: … | Series: … | Genres: a, b, c | <description>`, without what is not there."""
+    top = np.argsort(-copy.shares, axis=1, kind="stable")[:, :TEXT_GENRES]
+    genres = np.array(words.SHELVES)[np.take_along_axis(copy.shelves, top, axis=1)]
+    result = []
+    for w, other in zip(work.tolist(), is_other, strict=True):
+        title = _paperback(copy.title[w]) if other else copy.title[w]
+        parts = [f"Title: {title}", f"Authors: {copy.authors[w]}", copy.series[w] and f"Series: {copy.series[w]}"]
+        result.append(" | ".join(filter(None, [*parts, f"Genres: {', '.join(genres[w])}", copy.sentence[w]])))
+    return result
 
 
 def _series(works: Works, rng: np.random.Generator) -> list[str]:
@@ -173,11 +225,6 @@ def _genre_shelves(works: Works, rng: np.random.Generator) -> tuple[IntArray, Fl
 
 def _narrow(genre: IntArray, which: IntArray) -> IntArray:
     return len(words.GENRES) + genre * len(words.GENRES[0].shelves) + which
-
-
-def _top_shelves(shelves: IntArray, shares: FloatArray) -> list[list[str]]:
-    top = np.argsort(-shares, axis=1, kind="stable")[:, :TEXT_GENRES]
-    return np.array(words.SHELVES)[np.take_along_axis(shelves, top, axis=1)].tolist()
 
 
 def _popular_shelves(shelves: IntArray, shares: FloatArray, readers: FloatArray, rng: np.random.Generator) -> pa.Array:

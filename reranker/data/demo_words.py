@@ -159,7 +159,7 @@ GENRES: tuple[Genre, ...] = (
         "missing silent poisoned locked curious hidden vanishing sealed crooked careful unsolved double",
         "detective clue corpse alibi inspector witness vicar suspect murder manor key cellar will ledger magpie",
         "Baker Lane, the Vicarage, Room Nine, Thorn Cottage, the Widow, the Village, Suspicion",
-        "a village detective, a retired inspector, a nosy librarian, a quiet vicar, an amateur sleuth, the sole witness",
+        "a village detective, a retired inspector, a nosy librarian, a vicar, an amateur sleuth, the sole witness",
         "solves a murder, finds a body, doubts every alibi, opens a locked room, follows a cold clue",
     ),
     _genre(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +50,10 @@ def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists
 def dev_scorer(
     scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig
 ) -> Callable[[], float]:
-    """A function that scores the dev lists afresh and returns their mean NDCG@10 in the headline kind."""
-    return lambda: mean_ndcg_10(lists, score_lists(scorer, tables, contexts, lists), cfg.kinds[0])
+    """A function that scores the dev lists of the headline kind afresh and returns their mean NDCG@10."""
+    kind = cfg.kinds[0]
+    headline = dataclasses.replace(lists, frame=lists.frame[lists.frame["kind"] == kind])
+    return lambda: mean_ndcg_10(headline, score_lists(scorer, tables, contexts, headline), kind)
 
 
 def mean_ndcg_10(lists: Lists, scores: FloatArray, kind: str) -> float:

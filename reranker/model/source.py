@@ -40,7 +40,8 @@ def resolve(cfg: ModelConfig) -> Weights:
     """The weights that the configuration names, and never others in their place.
 
     `path` takes the place of `source` and of `sha256`, which pins the source. Only model.safetensors is ever loaded,
-    and `sha256`, where it is given, must be that file's. Random weights lie in a temporary folder that goes when the returned object does.
+    and `sha256`, where it is given, must be that file's. Random weights lie in a temporary folder that goes when the
+    returned object does.
 
     Raises:
         ModelError: Nothing is there, a file is missing, the hash differs, the folder wants to run code, or the hub

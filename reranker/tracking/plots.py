@@ -72,7 +72,7 @@ def _bars(axis: Axes, rows: pd.DataFrame) -> None:
                       textcoords="offset points", va="top", fontsize=8, color=DARK)  # fmt: skip
     axis.set_yticks(place, [_name(s) for s in rows["scorer"]])
     axis.tick_params(axis="y", length=0)
-    axis.set_xlim(0, float(high.max()) * 1.16)
+    axis.set_xlim(0, float(high.max()) * 1.16 or 1)  # or: all at zero
     axis.set_ylim(-0.6, len(rows) - 0.1)
 
 
@@ -87,7 +87,7 @@ def curves(evaluation: Evaluation, kind: str) -> Figure:
         axis.plot(k, ndcg, color=_colour(str(scorer)), linewidth=2.4 if strong else 1.4, zorder=3 if strong else 2)
         ends.append((str(scorer), float(k[-1]), float(ndcg[-1])))
     axis.set_xlim(1, rows["k"].max())
-    axis.set_ylim(0, float(rows["ndcg"].max()) * 1.1)
+    axis.set_ylim(0, float(rows["ndcg"].max()) * 1.1 or 1)
     axis.set_xticks([1, *range(5, int(rows["k"].max()) + 1, 5)])
     axis.set_xlabel("k")
     axis.set_title(f"NDCG@k, mean over users, {kind} lists", loc="left", fontsize=10)
@@ -134,7 +134,7 @@ def training(logs: Sequence[dict[str, float]]) -> Figure:
             axis.plot(step[best], value[best], "o", color=COLOURS["item_knn"], markersize=7, zorder=3)
             left = step[best] > 0.7 * max(row["step"] for row in logs)
             axis.annotate(f"best {value[best]:.3f} at step {step[best]:.0f}", (step[best], value[best]),
-                          xytext=(-6 if left else 6, -12), textcoords="offset points", ha="right" if left else "left",
+                          xytext=(-4 if left else 4, 8), textcoords="offset points", ha="right" if left else "left",
                           fontsize=9, color=COLOURS["item_knn"])  # fmt: skip
             axis.margins(y=0.25)
     axes[-1].set_xlabel("optimiser step")

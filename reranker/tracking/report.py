@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,8 +18,8 @@ NAMES = {
     "item_knn": "item-kNN",
     "bm25": "BM25",
     "bi_encoder": "bi-encoder cosine",
-    "before": "model before fine-tuning",
-    "fine_tuned": "model fine-tuned",
+    "before": "before fine-tuning",
+    "fine_tuned": "fine-tuned",
 }
 
 
@@ -37,7 +38,7 @@ def report(evaluation: Evaluation, registered: Registered, cfg: Config, console:
 def _table(rows: pd.DataFrame, kind: str, cfg: Config) -> Table:
     n_users = int(rows["n_users"].iloc[0])
     title = f"{kind} lists of {cfg.eval.n_candidates}, {n_users} test users: means with 95 % intervals over users"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)  # 80 columns hold it
     table.add_column("scorer", no_wrap=True)
     for name in ("NDCG@10", "MAP", "NDCG@3", "MRR@10", "AUC"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -255,7 +256,9 @@ class RunLog:
             place = LocalArtifactDatasetSource(str(source))
             made = MetaDataset(place, name=name, digest=digest[:MAX_DIGEST])  # type: ignore[abstract]  # it is not
         else:
-            made = from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
+            with warnings.catch_warnings():  # a schema here is a description; nothing is served by it
+                warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer", UserWarning)
+                made = from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
         mlflow.log_input(made, context=context)
 
     def evaluation(self, evaluation: Evaluation) -> None:

@@ -1,8 +1,8 @@
 """What MLflow stores as the model: this source, run at load (no pickle), around `Reranker`."""
 
-import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PythonModelContext
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel, ConfigDict
 
 from reranker.errors import RequestError
@@ -36,7 +36,7 @@ class RankedBook(BaseModel):
     text: str
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):
+class ServedModel(PythonModel):
     """`Reranker` behind MLflow's `predict`: the type hints give the signature and check the input."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -62,4 +62,4 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return [RankedBook(**vars(r)) for r in ranked]
 
 
-mlflow.models.set_model(ServedModel())
+set_model(ServedModel())

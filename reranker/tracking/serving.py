@@ -284,13 +284,17 @@ def _ratings(ratings: Sequence[float] | None, n_books: int) -> np.ndarray:
         raise RequestError(f"ratings has {len(values)} values for {n_books} history books; give one for each.")
     low, high = RATING_RANGE
     for i, value in enumerate(values):
-        if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+        if not _is_number(value) or not low <= value <= high:
             raise RequestError(f"ratings[{i}]={value!r} is not a rating; give a number from {low} to {high}.")
     return np.array(values, dtype=np.float32)
 
 
 def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _id_order(book_id: int | str | None) -> tuple[int, int, str]:
