@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 MODEL = "models:/book-reranker@champion"
 MAX_BYTES = 64 * 2**20  # 10,000 candidates of 6,500 characters; the whole input stays in memory
-FIELDS = ("user_ctx", "history", "ratings", "candidates")
+FIELDS = ("user_ctx", "history", "ratings", "timestamps", "candidates")
 COLUMNS = ("user_id", "user_ctx", "book_id", "book_text")
 EPILOG = """input, JSON: {"user_ctx": "...", "candidates": ["...", 2, {"book_id": 3, "text": "..."}]} or a list of such;
-  in place of user_ctx: "history": [1, 2], and "ratings": [5, 3] where known; ids are those of the catalogue
+  in place of user_ctx: "history": [1, 2] and, where known, "ratings": [5, 3] and "timestamps" (Unix seconds)
 input, CSV: columns user_ctx, book_id and, as needed, book_text (of other books) and user_id"""
 
 
@@ -234,7 +234,7 @@ def _csv_rows(text: str, name: str) -> list[tuple[int, dict[str, str]]]:
                     raise RequestError(f"{name}, line {reader.line_num}: {column} is blank.")
             rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise RequestError(f"{name}, line {reader.line_num}: not CSV ({error}).") from error
+        raise RequestError(f"{name}, line {reader.reader.line_num}: not CSV ({error}).") from error
     if not rows:
         raise RequestError(f"{name}: no rows below the header; give a row for each candidate.")
     return rows

@@ -125,6 +125,7 @@ def test_the_registered_model_scores_as_the_evaluation_did(finished: Path, place
             rows["book_id"].tolist(),
             history=books["book_id"].to_numpy()[known["book"]].tolist(),
             ratings=known["rating"].tolist(),
+            timestamps=known["timestamp"].tolist(),
         )
         served = {r.book_id: r.score for r in ranked}
         evaluated = dict(zip(rows["book_id"], rows["fine_tuned"], strict=True))

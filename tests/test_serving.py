@@ -20,11 +20,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reranker import cli
 from reranker.config import DataConfig, ModelConfig, TrackingConfig
 from reranker.data import ContextBuilder, Tables
 from reranker.errors import ModelError, RequestError
 from reranker.tracking import registry
-from reranker.tracking.serving import Ranked, Registered, Reranker, register, write_bundle
+from reranker.tracking.registry import Registered, register
+from reranker.tracking.serving import Ranked, Reranker, write_bundle
 
 CONTEXT = {"n_titles": 2, "n_genres": 2, "positive_rating": 4.0}
 BOOKS = pd.DataFrame(
@@ -125,6 +127,37 @@ def test_a_history_becomes_its_context(
     assert scorer.asked == [(context, "best")]
 
 
+@pytest.mark.parametrize(
+    ("history", "ratings", "timestamps", "context"),
+    [
+        (
+            [10, 40],
+            None,
+            [1, 2],
+            "Likes: Ulysses by James Joyce; Dune by Frank Herbert. Genres: classics, science fiction",
+        ),
+        (
+            [10, 40],
+            [5, 4],
+            [1, 2],
+            "Likes: Dune by Frank Herbert; Ulysses by James Joyce. Genres: classics, science fiction",
+        ),
+        ([30, 10, 11], [4, 5, 1], [1, 1, 2], "Likes: It by Stephen King. Genres: horror"),
+    ],
+    ids=["latest first", "best rated before latest", "one work, latest rating"],
+)
+def test_a_history_with_timestamps_becomes_its_context(
+    reranker: Reranker,
+    scorer: Scorer,
+    history: list[int],
+    ratings: list[float] | None,
+    timestamps: list[int],
+    context: str,
+) -> None:
+    reranker.rerank(None, ["best"], history=history, ratings=ratings, timestamps=timestamps)
+    assert scorer.asked == [(context, "best")]
+
+
 def test_a_history_gives_what_the_context_builder_renders_for_training(reranker: Reranker, scorer: Scorer) -> None:
     user, book, time = np.zeros(3, np.int32), np.array([0, 1, 3], np.int32), np.zeros(3, np.int64)
     rating = np.array([4, 2, 5], np.float32)
@@ -159,6 +192,11 @@ def test_history_books_may_be_candidates(reranker: Reranker) -> None:
         ({"history": [10, 20], "ratings": [5, float("inf")], "candidates": [10]}, r"ratings\[1\]=inf is not a rating"),
         ({"history": [10], "ratings": [6], "candidates": [10]}, r"ratings\[0\]=6 .* from 1 to 5"),
         ({"history": [10], "ratings": ["5"], "candidates": [10]}, r"ratings\[0\]='5' is not a rating"),
+        ({"user_ctx": "a", "timestamps": [5], "candidates": [10]}, r"timestamps: these belong to history"),
+        ({"history": [10, 20], "timestamps": [5], "candidates": [10]}, r"timestamps has 1 values for 2 history books"),
+        ({"history": [10], "timestamps": [1.5], "candidates": [10]}, r"timestamps\[0\]=1.5 is not a time"),
+        ({"history": [10], "timestamps": [-1], "candidates": [10]}, r"timestamps\[0\]=-1 is not a time"),
+        ({"history": [10], "timestamps": [2**63], "candidates": [10]}, r"timestamps\[0\]=9223372036854775808 is not"),
         ({"user_ctx": "a", "candidates": []}, r"candidates is empty"),
         ({"user_ctx": "a", "candidates": "best"}, r"candidates is of type str"),
         ({"user_ctx": "a", "candidates": None}, r"candidates is of type NoneType"),
@@ -386,7 +424,7 @@ def test_a_registered_model_runs_where_the_project_is_not_installed(
     assert Path(package).parts[-3:] == ("code", "reranker", "__init__.py")
     with open(Path(__file__).parent.parent / "pyproject.toml", "rb") as file:
         direct = {re.split(r"[\[<>=]", d)[0].replace("_", "-") for d in tomllib.load(file)["project"]["dependencies"]}
-    assert direct & set(used) <= set(registry.REQUIREMENTS)
+    assert direct & set(used) - set(registry.REQUIREMENTS) == set()
 
 
 @pytest.mark.slow
@@ -440,6 +478,16 @@ def test_a_model_that_is_not_there_is_named_with_the_store_and_what_it_has(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         Reranker.load(uri)
+
+
+@pytest.mark.slow
+def test_the_command_line_reranks_with_the_champion(
+    registered: Registered, store_cfg: TrackingConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--history", "11,40", "--candidate-ids", "20,30", "--format", "json", "--tracking-uri", store_cfg.uri]
+    assert cli.main(["rerank", *args]) == 0
+    expected = Reranker.load(registered.uri).rerank(None, [20, 30], history=[11, 40])
+    assert json.loads(capsys.readouterr().out) == {"ranked": [dataclasses.asdict(r) for r in expected]}
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import http.client
 import json
 import math
 import os
@@ -22,12 +24,16 @@ import pandas as pd
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from reranker.config import ROOT, Config, DataConfig, ModelConfig, TrackingConfig, WorldConfig
 from reranker.errors import ConfigError, RerankerError
 from reranker.eval import Evaluation
-from reranker.tracking import plots, run, store, sweep
-from reranker.tracking.run import PARENT, curve_points, evaluation_metrics, params, start, trainer_key
+from reranker.tracking import facts, plots, run, store, sweep
+from reranker.tracking.keys import curve_points, evaluation_metrics, params, trainer_key
+from reranker.tracking.registry import Registered
+from reranker.tracking.report import report, verdict
+from reranker.tracking.run import PARENT, start
 from reranker.tracking.ui import ui
 from reranker.trainer import History
 
@@ -81,6 +87,8 @@ def evaluation() -> Evaluation:
         (SECRET_URI, "postgresql://***@db.example/runs"),
         (f"cannot reach 'https://token:{SECRET}@host:5000/x' now", "cannot reach 'https://***@host:5000/x' now"),
         (f"https://host/runs?user=me&password={SECRET}&a=1", "https://host/runs?user=me&password=***&a=1"),
+        (f"postgresql://me:p@{SECRET}@db.example/runs", "postgresql://***@db.example/runs"),
+        (f"postgresql://db/runs?sslmode=on&sslpassword={SECRET}", "postgresql://db/runs?sslmode=on&sslpassword=***"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("num_memory_tokens=5, mail me@example.org", "num_memory_tokens=5, mail me@example.org"),
     ],
@@ -173,6 +181,12 @@ def test_metric_keys_name_the_scorer_and_any_kind_but_the_headline() -> None:
     assert evaluation_metrics(evaluation(), "popularity")["test/ndcg_10"] == pytest.approx(0.5)
 
 
+def test_every_metric_name_is_one_that_mlflow_takes() -> None:
+    made = {*evaluation_metrics(evaluation(), "uniform"), *(p[0] for p in curve_points(evaluation(), "uniform"))}
+    made |= {str(trainer_key(key)) for key in ("loss", "eval_ndcg@10", "dev_ndcg_10", "train_runtime")}
+    assert [name for name in made if not re.fullmatch(r"[\w.\- :/]+", name)] == []
+
+
 def test_curves_are_points_whose_step_is_k() -> None:
     points = curve_points(evaluation(), "uniform")
     assert [p[2] for p in points if p[0] == "baseline/bm25/ndcg_by_k"] == list(range(1, 21))
@@ -191,20 +205,20 @@ def test_sigterm_interrupts_once_and_the_old_handler_comes_back() -> None:
 
 
 def test_facts_name_versions_machine_and_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert run.versions()["numpy"] == np.__version__
-    assert run.versions()["python"] == sys.version.split()[0]
-    assert run.machine()["n_cores"] == os.cpu_count()
-    monkeypatch.setattr(run, "ROOT", tmp_path)
-    assert run.git_commit() is None
+    assert facts.versions()["numpy"] == np.__version__
+    assert facts.versions()["python"] == sys.version.split()[0]
+    assert facts.machine()["n_cores"] == os.cpu_count()
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
+    assert facts.git_commit() is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert run.git_commit() is None  # no commit yet
+    assert facts.git_commit() is None  # no commit yet
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert run.git_commit() == head
+    assert facts.git_commit() == head
     (tmp_path / "inside").mkdir()
-    monkeypatch.setattr(run, "ROOT", tmp_path / "inside")  # somebody else's checkout around the project
-    assert run.git_commit() is None
+    monkeypatch.setattr(facts, "ROOT", tmp_path / "inside")  # somebody else's checkout around the project
+    assert facts.git_commit() is None
 
 
 def test_bars_stand_at_the_values_best_on_top_with_the_chance_level() -> None:
@@ -240,6 +254,73 @@ def test_every_figure_of_an_evaluation_can_be_drawn(tmp_path: Path) -> None:
     assert set(figures) == {"ndcg_10", *(f"ndcg_by_k_{k}" for k in kinds), *(f"users_{k}" for k in kinds)}
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.png")
+
+
+def test_every_scorer_is_named_in_the_figures_that_compare_them() -> None:
+    names = {"random (chance)", "BM25", "fine-tuned"}
+    figures = plots.evaluation_figures(evaluation())
+    assert [{t.get_text() for t in axis.get_yticklabels()} for axis in figures["ndcg_10"].axes] == [names, names]
+    for kind in ("uniform", "popularity"):
+        [axis] = figures[f"ndcg_by_k_{kind}"].axes
+        assert {t.get_text() for t in axis.texts} == names
+        assert len(axis.lines) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.09, "beats"),
+        (-0.09, -0.01, "loses to"),
+        (-0.01, 0.05, "is not told apart from"),
+        (0.0, 0.05, "is not told apart from"),
+        (-0.05, 0.0, "is not told apart from"),
+    ],
+)
+def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: str) -> None:
+    lift = pd.DataFrame(
+        {
+            "over": ["random", "bm25"],
+            "is_best": [False, True],
+            "lift": [0.9, (low + high) / 2],
+            "low": low,
+            "high": high,
+        }
+    )
+    text = verdict(lift).replace("\\[", "[")
+    assert text.startswith(f"The fine-tuned model {word} the best baseline, BM25: NDCG@10 {(low + high) / 2:+.3f} ")
+    assert f"[{low:+.3f}, {high:+.3f}] (95 %" in text
+
+
+def reported(cfg: Config, registered: Registered) -> str:
+    console = Console(record=True, width=100, file=io.StringIO(), highlight=False)
+    report(evaluation(), registered, cfg, console)
+    return console.export_text()
+
+
+def test_the_report_has_a_row_for_every_scorer_of_every_kind_best_last() -> None:
+    cfg = config()
+    cfg.eval.kinds = ["uniform", "popularity"]
+    text = reported(cfg, Registered(4, "models:/book-reranker/4", "m-1", True, "no version was champion before"))
+    rows = re.findall(r"^ *(random|BM25|fine-tuned) +(0\.\d{3} \[.*?\]) .* 0\.500 *$", text, re.MULTILINE)
+    assert rows == [
+        ("random", "0.200 [0.100, 0.300]"),
+        ("BM25", "0.400 [0.300, 0.500]"),
+        ("fine-tuned", "0.600 [0.500, 0.700]"),
+        ("random", "0.100 [0.000, 0.200]"),
+        ("BM25", "0.300 [0.200, 0.400]"),
+        ("fine-tuned", "0.500 [0.400, 0.600]"),
+    ]
+    assert text.count("The fine-tuned model beats the best baseline, BM25: NDCG@10 +0.200 [+0.150, +0.250]") == 2
+    assert "model models:/book-reranker/4: champion is this version now (no version was champion before)" in text
+    assert "rerank --tracking-uri sqlite:////nowhere/mlflow.db --model models:/book-reranker@champion " in text
+
+
+def test_the_commands_name_the_run_that_was_made_and_no_password() -> None:
+    cfg = config(f"postgresql://me:{SECRET}@db/runs?sslmode=on&a=1")
+    text = reported(cfg, Registered(4, "models:/book-reranker/4", "m-1", False, "version 3 did better"))
+    assert "model models:/book-reranker/4: not champion (version 3 did better)" in text
+    assert "reranker ui --tracking-uri 'postgresql://***@db/runs?sslmode=on&a=1'\n" in text
+    assert " --model models:/book-reranker/4 " in text
 
 
 def test_the_interface_is_for_this_machine_alone(tmp_path: Path) -> None:
@@ -520,6 +601,40 @@ def test_sigterm_leaves_a_killed_run_and_its_account_within_ten_seconds(cfg: Con
     _, [made] = found(cfg)
     assert made.info.status == "KILLED"
     assert made.info.end_time is not None
+
+
+@pytest.mark.slow
+def test_the_interface_answers_to_its_own_name_alone_and_ends_with_ctrl_c(cfg: Config, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    call = f"import sys; from reranker.tracking.ui import ui; sys.exit(ui({cfg.tracking.uri!r}, port={port}))"
+    server = subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith(f"http://127.0.0.1:{port} shows sqlite:///")
+        answers = [status(port, f"127.0.0.1:{port}", wait_s=90), status(port, "books.example.org", wait_s=5)]
+        assert answers == [200, 403]
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=20)
+    assert server.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def status(port: int, host: str, *, wait_s: float) -> int:
+    """The status of the experiments' API for a request to a host of this name, as soon as the port answers."""
+    end = time.monotonic() + wait_s
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", "/api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": host})
+            return connection.getresponse().status
+        except ConnectionRefusedError:
+            assert time.monotonic() < end, "the server did not start"
+            time.sleep(0.2)
+        finally:
+            connection.close()
 
 
 # Sweeps

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PACKAGE = Path(__file__).resolve().parent.parent
-# What a process imports to load and score; each is pinned to the version that trained.
+# The direct dependencies that a process imports to load and score (a test watches); pinned to what trained.
 REQUIREMENTS = (
-    *("mlflow", "torch", "transformers", "sentence-transformers", "safetensors", "numpy", "pandas", "pyarrow"),
-    *("pydantic", "hydra-core", "omegaconf", "filelock", "rich"),
+    *("mlflow", "torch", "transformers", "sentence-transformers", "huggingface-hub", "safetensors", "scikit-learn"),
+    *("scipy", "numpy", "pandas", "pyarrow", "pydantic", "hydra-core", "omegaconf", "filelock", "rich"),
 )
 # Made up, for it is stored with the model: no reader's data.
 EXAMPLE = [
@@ -128,7 +128,7 @@ def _turn(uri: str) -> AbstractContextManager[object]:
 
 
 def download(uri: str, tracking_uri: str | None = None) -> Path:
-    """The local folder of the bundle inside the model that `uri` names; nothing else of the model is fetched.
+    """The local folder of the bundle inside the model that `uri` names; code that came with the model is not run.
 
     Raises:
         ModelError: No such store, model, version or alias, or not a model that `register` wrote.
@@ -141,15 +141,16 @@ def download(uri: str, tracking_uri: str | None = None) -> Path:
     place = store.redact(mlflow.get_registry_uri())
     _check_exists(uri, mlflow.get_registry_uri())
     try:
-        flavor = mlflow.models.get_model_info(uri).flavors.get("python_function", {})
-        bundle = flavor.get("artifacts", {}).get("bundle")
-        if bundle is None:
-            raise ModelError(f"{uri}: this model holds no bundle. Give one that a run of `python main.py` registered.")
-        return Path(mlflow.artifacts.download_artifacts(f"{uri.rstrip('/')}/{bundle['path']}"))
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+        flavor = mlflow.models.Model.load(str(folder)).flavors.get("python_function", {})
     except MlflowException as error:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         known = f" {_known_models(mlflow.MlflowClient())}" if missing else ""
         raise ModelError(f"{uri}: not in the MLflow store {place} ({store.redact(error.message)}).{known}") from error
+    bundle = folder / flavor.get("artifacts", {}).get("bundle", {}).get("path", "..")
+    if not bundle.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(f"{uri}: this model holds no bundle. Give one that a run of `python main.py` registered.")
+    return bundle
 
 
 def _check_exists(uri: str, store_uri: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,7 +12,7 @@ from rich.table import Table
 from reranker.config import Config
 from reranker.eval import Evaluation
 from reranker.tracking.registry import Registered
-from reranker.tracking.store import default_uri
+from reranker.tracking.store import default_uri, redact
 
 NAMES = {
     "random": "random",
@@ -66,14 +68,14 @@ def verdict(lift: pd.DataFrame) -> str:
 def _alias(registered: Registered, cfg: Config) -> str:
     if registered.version is None:
         return registered.reason
-    moved = f"{cfg.tracking.alias} is this version now" if registered.alias_moved else "not the champion"
+    moved = f"{cfg.tracking.alias} is this version now" if registered.alias_moved else f"not {cfg.tracking.alias}"
     return f"{moved} ({registered.reason})"
 
 
 def next_commands(registered: Registered, cfg: Config) -> list[str]:
     """The commands that open the UI and rerank with this run's model, as they can be typed from the checkout."""
     uri = f"models:/{cfg.tracking.registered_model}@{cfg.tracking.alias}" if registered.alias_moved else registered.uri
-    store = "" if cfg.tracking.uri == default_uri() else f" --tracking-uri {cfg.tracking.uri}"
+    store = "" if cfg.tracking.uri == default_uri() else f" --tracking-uri {shlex.quote(redact(cfg.tracking.uri))}"
     return [
         f".venv/bin/reranker ui{store}",
         f".venv/bin/reranker rerank{store} --model {uri} --user-ctx 'Likes: Dune by Frank Herbert. Genres: science "

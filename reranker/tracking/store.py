@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT_S = 120  # a fresh database takes 1.5 s to set up, and every waiting process at most that again
 
 _SECRETS = (
-    re.compile(r"(?<=://)[^/\s@'\"]+(?=@)"),  # user:password@host
-    re.compile(r"(?<=[?&])(?P<key>password|passwd|token|secret|api_key)=[^&\s'\"]+", re.IGNORECASE),
+    re.compile(r"(?<=://)[^/\s'\"]+(?=@)"),  # user:password@host, up to the last @: one in a password stands there raw
+    re.compile(r"(?<=[?&])(?P<key>\w*(?:password|passwd|token|secret|api_key))=[^&\s'\"]+", re.IGNORECASE),
 )
 
 

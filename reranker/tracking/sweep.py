@@ -12,7 +12,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from reranker.config import TrackingConfig
-from reranker.tracking.run import MAX_PARAM, PARENT, interruptible
+from reranker.tracking.keys import MAX_PARAM
+from reranker.tracking.run import PARENT, interruptible
 from reranker.tracking.store import open_store, redact
 
 if TYPE_CHECKING:
