@@ -134,6 +134,7 @@ def test_the_table_shows_ranks_scores_and_texts_as_they_are(run: Run) -> None:
         ("r.json", '[{"user_ctx": "a", "candidates": [1]}, 7]', "r.json, request 1 is of type int"),
         ("r.json", '{"user_ctx": "a", "books": [1]}', "r.json: 'books' is unknown; a request has user_ctx"),
         ("r.json", '{"user_ctx": "a"}', "r.json: candidates is missing"),
+        ("r.json", '{"user_ctx": "a", "candidates": []}', "r.json: candidates is empty"),
         ("r.json", '[{"user_ctx": "a", "candidates": [1, 7]}]', "r.json, request 0: candidates[1].book_id=7 is not in"),
         ("r.json", '{"user_ctx": "", "candidates": [1]}', "r.json: user_ctx is blank"),
         ("r.json", '{"user_ctx": "a\\ud800", "candidates": [1]}', "r.json: user_ctx holds half of a surrogate pair"),
@@ -185,6 +186,20 @@ def test_ids_that_are_not_numbers_are_a_usage_error(run: Run, capsys: pytest.Cap
     assert "argument --history: invalid list of int value: '1,x'" in capsys.readouterr().err
 
 
+def test_an_unknown_option_is_a_usage_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("rerank", "--user-ctx", "a", "--candidate", "b", "--top", "3")
+    assert "unrecognized arguments: --top 3" in capsys.readouterr().err
+
+
+def test_more_candidates_than_a_request_may_hold_are_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"user_ctx": "a", "candidates": ["It"] * 10_001}))
+    code, out, err = run("rerank", "--input", str(path))
+    assert (code, out) == (2, "")
+    assert err == f"reranker: {path}: candidates: 10001 are more than 10000; send several requests.\n"
+
+
 def test_input_that_is_not_utf8_names_the_line(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_bytes("user_ctx,book_id\na,1\né,2\n".encode("latin-1"))
@@ -204,6 +219,13 @@ def test_ui_serves_the_store_that_was_named(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr("reranker.tracking.store.default_uri", lambda: "sqlite:////default.db")
     assert run("ui")[0] == run("ui", "--port", "81", "--tracking-uri", "sqlite:////x.db")[0] == 0
     assert calls == [("sqlite:////default.db", "127.0.0.1", 5000), ("sqlite:////x.db", "127.0.0.1", 81)]
+
+
+def test_ui_is_not_opened_to_other_machines(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("ui", "--host", "0.0.0.0", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db")
+    assert (code, out) == (2, "")
+    assert err.startswith("reranker: host='0.0.0.0' is not a loopback address")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_loads_nothing_heavy() -> None:

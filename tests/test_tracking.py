@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import http.client
+import io
 import json
 import math
 import os

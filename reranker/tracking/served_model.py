@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from typing import Any
-
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
