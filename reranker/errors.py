@@ -2,7 +2,7 @@
 
 
 class RerankerError(Exception):
-    """Any failure that this package explains; the command line prints it without a traceback and exits 1."""
+    """Any failure that this package explains; it is printed without a traceback, and the exit code is not 0."""
 
 
 class ConfigError(RerankerError):

@@ -34,7 +34,7 @@ QUIET = (
 )
 # MLflow draws a run's line more than once; the runs here have different slopes, so each has a path of its own.
 DRAWN = """([place, n_runs]) => {
-    const lines = chart => [...chart.querySelectorAll(".scatterlayer path.js-line")].map(line => line.getAttribute("d"));
+    const lines = chart => [...chart.querySelectorAll("path.js-line")].map(line => line.getAttribute("d"));
     const charts = [...document.querySelectorAll(".js-plotly-plot")].filter(chart => lines(chart).length);
     return charts.length > place && new Set(lines(charts[place])).size === n_runs;
 }"""

@@ -15,7 +15,7 @@ from reranker.data import demo_books
 from reranker.data.demo_books import Works, stream
 from reranker.data.draws import FloatArray, IntArray, bits
 
-VERSION = 1  # of the world; raise it when the same WorldConfig gives other files
+VERSION = 2  # of the world; raise it when the same WorldConfig gives other files
 
 N_FAVOURITES = (0.3, 0.4, 0.3)  # chance of one, two, three favourite genres
 STRENGTHS = (1.0, 0.9, 0.8)  # affinity to books of the first, second, third favourite; to all others 0

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from reranker.config import Config
-from reranker.eval import Evaluation
-from reranker.tracking.registry import Registered
 from reranker.tracking.store import default_uri, redact
+
+if TYPE_CHECKING:  # served models and the command line import this package, and need no baselines
+    import pandas as pd
+
+    from reranker.config import Config
+    from reranker.eval import Evaluation
+    from reranker.tracking.registry import Registered
 
 NAMES = {
     "random": "random",

@@ -29,7 +29,7 @@ MANIFEST = "bundle.json"
 # Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
 SUFFIXES = {".json", ".model", ".parquet", ".safetensors", ".txt"}
 BOOK_COLUMNS = ["book_id", "title", "series", "authors", "genres", "book_text"]
-MAX_CANDIDATES = 10_000  # a hundred times the longest list of the evaluation; about a minute on one core
+MAX_CANDIDATES = 10_000  # bounds the work of one request; a hundred times the longest list that is evaluated
 MAX_CHARACTERS = 100_000  # per text; max_length cuts far earlier, this only bounds the tokeniser's work
 LIKED = 5.0  # the rating of a history book that comes without one
 
