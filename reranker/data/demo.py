@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reranker.cache import COMPRESSION
 from reranker.config import WorldConfig
 from reranker.data import demo_books
 from reranker.data.demo_books import Works, stream
@@ -72,7 +73,7 @@ def generate(cfg: WorldConfig, folder: Path) -> dict[str, object]:
     works = demo_books.build(cfg)
     demo_books.write(cfg, works, folder)
     n_ratings = 0
-    with pq.ParquetWriter(folder / "reduced_interactions.parquet", INTERACTIONS, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / "reduced_interactions.parquet", INTERACTIONS, compression=COMPRESSION) as writer:
         for table in _interactions(cfg, works):
             writer.write_table(table)
             n_ratings += table.num_rows

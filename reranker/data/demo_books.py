@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reranker.cache import COMPRESSION
 from reranker.config import WorldConfig
 from reranker.data import demo_words as words
 from reranker.data.draws import FloatArray, IntArray, bits
@@ -142,7 +143,7 @@ def write(cfg: WorldConfig, works: Works, folder: Path) -> None:
 
 
 def _write(path: Path, columns: dict[str, Any], schema: pa.Schema) -> None:
-    pq.write_table(pa.table(columns, schema), path, compression="zstd")
+    pq.write_table(pa.table(columns, schema), path, compression=COMPRESSION)
 
 
 def _copy(works: Works, names: list[str], author_ids: list[str], rng: np.random.Generator) -> _Copy:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reranker.cache import Cache
+from reranker.cache import COMPRESSION, Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
 from reranker.data.draws import FloatArray, IntArray, KeyArray, bits, text_keys, uniform
@@ -55,7 +55,7 @@ def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lis
 
     def build(folder: object) -> dict[str, object]:
         frame, counts = _build(tables, cfg, fold, max_users)
-        frame.to_parquet(f"{folder}/lists.parquet", index=False)
+        frame.to_parquet(f"{folder}/lists.parquet", index=False, compression=COMPRESSION)
         return dict(counts)
 
     entry = cache.fetch("lists", key, build)

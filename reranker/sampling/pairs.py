@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.diagnostics import ProgressBar
 
-from reranker.cache import Cache, Entry
+from reranker.cache import COMPRESSION, Cache, Entry
 from reranker.config import EngineConfig, SamplingConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import IntArray, KeyArray, bits, distinct, text_keys, unseen
 from reranker.errors import DataError
 
-VERSION = 1  # raise it when the same inputs give other pairs
+VERSION = 2  # raise it when the same inputs give other pairs
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
 
     def build(folder: Path) -> dict[str, object]:
         codes, counts = _draw_all(tables, cfg, engine)
-        codes.to_parquet(folder / "codes.parquet", index=False)
+        codes.to_parquet(folder / "codes.parquet", index=False, compression=COMPRESSION)
         write_flat(codes, tables, contexts, folder / "pairs.parquet")
         return dict(counts)
 
@@ -195,7 +195,7 @@ def write_flat(codes: pd.DataFrame, tables: Tables, contexts: Contexts, path: Pa
             "label": pa.array(codes["label"].to_numpy()),
         }
     )
-    pq.write_table(table, path, dictionary_pagesize_limit=64 * 2**20)
+    pq.write_table(table, path, compression=COMPRESSION, dictionary_pagesize_limit=64 * 2**20)
 
 
 def _encoded(codes: IntArray, values: list[str]) -> pa.DictionaryArray:

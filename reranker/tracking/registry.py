@@ -23,7 +23,19 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # The direct dependencies that a process imports to load and score (a test watches); pinned to what trained.
 REQUIREMENTS = (
     *("mlflow", "torch", "transformers", "sentence-transformers", "huggingface-hub", "safetensors", "scikit-learn"),
-    *("scipy", "bm25s", "numpy", "pandas", "pyarrow", "pydantic", "hydra-core", "omegaconf", "filelock", "rich"),
+    *(
+        "scipy",
+        "bm25s",
+        "httpx2",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "hydra-core",
+        "omegaconf",
+        "filelock",
+        "rich",
+    ),
 )
 # Made up, for it is stored with the model: no reader's data.
 EXAMPLE = [
