@@ -10,13 +10,13 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup ## the main job on its defaults, in under 5 minutes on 2 cores
+demo: setup ## the main job on its defaults
 	$(BIN)/python main.py
 
 test: setup ## the whole suite; the browser tests run where a Chromium is found
 	$(BIN)/python -m pytest
 
-test-fast: setup ## under 60 s
+test-fast: setup ## what needs neither torch nor MLflow
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: setup ## the long studies: planted taste on and off
