@@ -149,6 +149,18 @@ def test_the_second_build_comes_from_the_cache_and_regenerate_builds_again(
     assert first.digest == second.digest == again.digest
 
 
+@pytest.mark.parametrize("change", [{"context_titles": 1}, {"positive_rating": 5.0}])
+def test_data_settings_that_leave_the_files_alone_still_give_other_pairs(
+    data_cfg: DataConfig, cache: Cache, change: dict[str, float]
+) -> None:
+    built = []
+    for cfg in (data_cfg, dataclasses.replace(data_cfg, **change)):
+        tables = load(cfg, cache)
+        built.append(build(tables, build_contexts(tables, cfg), cache))
+    assert not built[1].hit
+    assert not pd.read_parquet(built[0].path).equals(pd.read_parquet(built[1].path))
+
+
 def test_a_ratio_larger_than_the_catalogue_is_refused_and_leaves_nothing(
     tables: Tables, contexts: Contexts, cache: Cache
 ) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reranker.cache import COMPRESSION, Cache, digest_file
+from reranker.cache import COMPRESSION, Cache, digest, digest_file
 from reranker.config import DataConfig, WorldConfig
 from reranker.data import bookdb, demo, features, folds
 from reranker.data.draws import bits, text_keys
@@ -41,7 +41,7 @@ class Tables:
             unknown), is_target bool. A (user, book) stands once.
         editions: Every raw book_id int64 -> book int32, the code of the edition that was kept.
         positive_rating: A rating of at least this much is a positive.
-        digest: SHA-256 of the folder `path` that holds all of these as parquet.
+        digest: SHA-256 of the data settings and of the folder `path`, which holds all of these as parquet.
         counts: Rows in, out and dropped, by reason.
         hit: They came from the cache.
     """
@@ -87,7 +87,9 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
         pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "histories", "editions")
     )
     counts = {k: int(str(v)) for k, v in entry.info.items()}
-    return Tables(books, users, histories, editions, cfg.positive_rating, entry.digest, counts, entry.path, entry.hit)
+    # Settings too: positive_rating and the context sizes decide pairs and lists, and leave no trace in the files.
+    identity = digest({"files": entry.digest, "data": key["data"]})
+    return Tables(books, users, histories, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit)
 
 
 def _world(world: WorldConfig, cache: Cache) -> Path:
