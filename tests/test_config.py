@@ -31,9 +31,9 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("option", sorted(options()))
 def test_every_option_of_every_group_composes(option: str) -> None:
-    root = ["data.root=somewhere"] if option == "data=bookdb" else []
+    needs = {"data=bookdb": ["data.root=somewhere"], "engine=cluster": ["engine.address=tcp://127.0.0.1:8786"]}
     group, name = option.split("=")
-    cfg = composed(option, *root)
+    cfg = composed(option, *needs.get(option, []))
     block = getattr(cfg, group)
     assert getattr(block, "name", name) == name
 
@@ -61,7 +61,16 @@ def test_a_typo_is_refused_with_the_choices(argument: str, named: str) -> None:
 
 
 def test_hydras_own_flags_and_keys_pass() -> None:
-    config.check_overrides(["-m", "--cfg=job", "hydra.job.chdir=false", "hydra/launcher=joblib", "model=minilm,bge"])
+    config.check_overrides(
+        [
+            "-m",
+            "--cfg=job",
+            "hydra.job.chdir=false",
+            "hydra/launcher=joblib",
+            "model=minilm,bge",
+            "sampling.mix.uniform=1",
+        ]
+    )
 
 
 def test_an_unknown_choice_of_a_group_names_the_choices() -> None:
@@ -89,9 +98,13 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["eval.cutoffs=[3]"], "lacks 10"),
         (["data.test_fraction=0.6", "data.dev_fraction=0.4"], "leave no train users"),
         (["data=bookdb"], "set data.root=FOLDER"),
-        (["data.root=x"], "belongs to data=bookdb"),
+        (["data.root=x"], "belongs to real data"),
         (["data=bookdb", "data.root=x", "data.world.taste=2"], "data.world.* belongs to data=demo"),
         (["data.world.taste=-1"], "data.world.taste=-1.0 is impossible"),
+        (["engine=cluster"], "engine.scheduler=cluster with engine.address=None"),
+        (["data.storage.checksum=never"], "data.storage.checksum='never' is unknown; choose one of when_required"),
+        (["sampling.strategy=mix", "sampling.mix.uniform=0.5"], "must be at least 0 and add up to 1"),
+        (["sampling.mix.uniform=1"], "belongs to sampling.strategy=mix, but it is uniform"),
         (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
     ],
 )
