@@ -112,6 +112,18 @@ def test_one_two_and_seven_partitions_give_the_same_bytes(
     assert digests == {hashlib.sha256(alone.path.read_bytes()).hexdigest()}
 
 
+def test_users_with_the_same_context_share_one_text_in_the_file(
+    tables: Tables, contexts: Contexts, tmp_path: Path
+) -> None:
+    """Arrow writes a dictionary with a repeated value as plain strings, and bytes that it never set before them."""
+    same = dataclasses.replace(contexts, text=["Likes: the same."] * len(contexts.text))
+    built = [build(tables, same, Cache(tmp_path / f"{i}")) for i in range(2)]
+    assert built[0].digest == built[1].digest
+    column = pq.read_metadata(built[0].path).row_group(0).column(1)
+    assert (column.path_in_schema, column.total_uncompressed_size < 500) == ("user_ctx", True)
+    assert pq.read_table(built[0].path)["user_ctx"].unique().to_pylist() == ["Likes: the same."]
+
+
 HASH_SEED_SCRIPT = """
 import hashlib, sys
 from reranker.cache import Cache

@@ -199,7 +199,11 @@ def write_flat(codes: pd.DataFrame, tables: Tables, contexts: Contexts, path: Pa
 
 
 def _encoded(codes: IntArray, values: list[str]) -> pa.DictionaryArray:
+    """The values of the codes, each distinct one stored once.
+
+    Two users may have one context text. Of a dictionary with a repeated value Arrow 25 writes plain strings and, before
+    them, a dictionary page whose last bytes it never set: larger files, of other bytes each time.
+    """
     used, index = np.unique(codes, return_inverse=True)
-    return pa.DictionaryArray.from_arrays(
-        pa.array(index.astype(np.int32)), pa.array([values[i] for i in used], pa.string())
-    )
+    texts = pa.array([values[i] for i in used], pa.string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(texts.indices.take(pa.array(index.astype(np.int32))), texts.dictionary)
