@@ -105,6 +105,7 @@ class SamplingConfig:
     min_positives: int = 1  # train users with fewer positives among their targets are dropped
     max_positives: int | None = 3  # positives kept per user; null keeps all
     max_users: int | None = None  # train users that give pairs (by a hash of their id); null takes all
+    part_pairs: int = 500_000  # pairs of a part file, about; a worker holds one part at a time
     seed: int = 0
     regenerate: bool = False  # build the pairs even when the cache has them
 
@@ -311,6 +312,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
             "at least sampling.min_positives, or null",
             s.max_positives is None or s.max_positives >= s.min_positives,
         ),
+        ("sampling.part_pairs", "at least 1", s.part_pairs >= 1),
         ("sampling.popularity_exponent", "at least 0", s.popularity_exponent >= 0),
         ("sampling.retriever_depth", "at least 1", s.retriever_depth >= 1),
         ("sampling.retriever_margin", "above 0", s.retriever_margin > 0),

@@ -23,3 +23,7 @@ class ModelError(RerankerError):
 
 class RequestError(RerankerError):
     """A request to rerank cannot be answered as it stands; the field is named."""
+
+
+class EngineError(RerankerError):
+    """The Dask cluster that should build pairs cannot be reached, or gave up."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from reranker.cache import Cache
@@ -35,10 +38,46 @@ def leaks(tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame,
     return str(error.value)
 
 
+def with_codes(pairs: Pairs, codes: pd.DataFrame, tables: Tables, contexts: Contexts, path: Path) -> Pairs:
+    """The pairs with other rows, in the codes and in the file."""
+    user, book = codes["user"].to_numpy(), codes["book"].to_numpy()
+    flat = {
+        "user_id": tables.users["user_id"].to_numpy()[user],
+        "user_ctx": [contexts.text[u] for u in user],
+        "book_id": tables.books["book_id"].to_numpy()[book],
+        "book_text": tables.books["book_text"].to_numpy()[book],
+        "label": codes["label"].to_numpy(),
+    }
+    table = pa.table(
+        {k: pa.array(v).dictionary_encode() if k in ("user_id", "user_ctx") else v for k, v in flat.items()}
+    )
+    pq.write_table(table, path / "changed.parquet")
+    return dataclasses.replace(pairs, codes=codes, path=path / "changed.parquet")
+
+
 def test_sound_pairs_pass(tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame) -> None:
     counts = audit(tables, contexts, pairs, lists)
     assert counts["pairs_checked"] == len(pairs.codes)
     assert counts["list_rows_checked"] == len(lists)
+
+
+def test_a_file_with_other_contexts_than_the_run_asks_with_is_found(
+    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Pairs of a run that was stopped for a leak must not pass later, when the contexts are sound again."""
+    other = dataclasses.replace(contexts, text=["Likes: Something by Somebody."] * len(contexts.text))
+    stale = with_codes(pairs, pairs.codes, tables, other, tmp_path)
+    leaks(tables, contexts, stale, lists, "another context in the pairs file than the run asks with")
+
+
+def test_a_file_with_other_rows_than_its_codes_is_found(
+    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
+) -> None:
+    flipped = pairs.codes.assign(label=1 - pairs.codes["label"])
+    changed = with_codes(pairs, flipped, tables, contexts, tmp_path)
+    leaks(tables, contexts, dataclasses.replace(changed, codes=pairs.codes), lists, "rows differ from the file")
+    fewer = dataclasses.replace(pairs, codes=pairs.codes.iloc[1:])
+    leaks(tables, contexts, fewer, lists, f"{len(pairs.codes)} rows, and {len(fewer.codes)} codes")
 
 
 def compare_across_types(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
@@ -71,27 +110,36 @@ def test_another_edition_in_the_context_is_found(
 
 
 def test_a_title_in_the_text_alone_is_found(
-    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame
+    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
 ) -> None:
     target = pairs.codes[pairs.codes["label"] == 1].iloc[0]
     book = tables.books.loc[target["book"]]
     text = list(contexts.text)
     text[target["user"]] = f"Likes: {book['title']} by {book['authors']}; Another by One. Genres: fantasy"
-    leaks(
-        tables, dataclasses.replace(contexts, text=text), pairs, lists, "their title in the text of their own context"
-    )
+    leaky = dataclasses.replace(contexts, text=text)
+    built = with_codes(pairs, pairs.codes, tables, leaky, tmp_path)
+    leaks(tables, leaky, built, lists, "their title in the text of their own context")
 
 
-def test_a_rated_negative_is_found(tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame) -> None:
+def test_a_rated_negative_is_found(
+    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
+) -> None:
     codes = pairs.codes.copy()
-    rated = tables.histories[(tables.histories["user"] == codes["user"][1]) & ~tables.histories["is_target"]].iloc[0]
+    h = tables.histories
+    rated = h[(h["user"] == codes["user"][1]) & ~h["is_target"] & (h["rating"] >= tables.positive_rating)].iloc[0]
     codes.loc[1, "book"] = rated["book"]
-    leaks(tables, contexts, dataclasses.replace(pairs, codes=codes), lists, "negatives were rated by their user")
+    changed = with_codes(pairs, codes, tables, contexts, tmp_path)
+    leaks(tables, contexts, changed, lists, "negatives were rated by their user")
+    excused = dataclasses.replace(changed, codes=codes.assign(source="disliked"))
+    leaks(tables, contexts, excused, lists, "negatives drawn as disliked were liked by their user")
 
 
-def test_a_repeated_pair_is_found(tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame) -> None:
+def test_a_repeated_pair_is_found(
+    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
+) -> None:
     codes = pd.concat([pairs.codes, pairs.codes.iloc[:2]], ignore_index=True)
-    leaks(tables, contexts, dataclasses.replace(pairs, codes=codes), lists, "2 pairs stand twice")
+    changed = with_codes(pairs, codes, tables, contexts, tmp_path)
+    leaks(tables, contexts, changed, lists, "2 pairs stand twice")
 
 
 def test_a_train_user_in_a_list_is_found(tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame) -> None:
@@ -100,7 +148,9 @@ def test_a_train_user_in_a_list_is_found(tables: Tables, contexts: Contexts, pai
 
 
 def test_a_test_user_in_the_pairs_is_found(
-    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame
+    tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
 ) -> None:
-    codes = pd.concat([pairs.codes, lists[["user", "book", "label"]].iloc[:4]], ignore_index=True)
-    leaks(tables, contexts, dataclasses.replace(pairs, codes=codes), lists, "outside the train fold")
+    extra = lists[["user", "book", "label"]].iloc[:4].assign(context=lists["user"], source="uniform")
+    codes = pd.concat([pairs.codes.astype({"source": str}), extra], ignore_index=True)
+    changed = with_codes(pairs, codes, tables, contexts, tmp_path)
+    leaks(tables, contexts, changed, lists, "outside the train fold")

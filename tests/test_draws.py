@@ -42,36 +42,47 @@ def test_below_is_in_range_and_exact_at_the_edges(n: int) -> None:
     assert below(edge, n).tolist() == [0, n - 1]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.data())
-def test_distinct_gives_k_different_numbers_at_any_density(n: int, data: st.DataObject) -> None:
-    k = data.draw(st.integers(1, n))
-    rows = distinct(np.full(50, n), k, seed=3, purpose="t", key=np.arange(50, dtype=np.uint64))
-    assert all(len(set(row)) == k for row in rows.tolist())
-    assert rows.min() >= 0
-    assert rows.max() < n
+def shuffled(n: int, k: int, key: int, *, seed: int) -> list[int]:
+    """The first k places of a Fisher-Yates shuffle, a step at a time."""
+    places = list(range(n))
+    for m in range(k):
+        pick = m + int(below(bits(seed, "t", np.uint64(key), m), n - m))
+        places[m], places[pick] = places[pick], places[m]
+    return places[:k]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))), max_size=8))
+def test_distinct_is_a_fisher_yates_shuffle_at_any_density(sizes: list[tuple[int, int]]) -> None:
+    n, k = (np.array([s[i] for s in sizes], dtype=np.int64) for i in range(2))
+    drawn = distinct(n, k, seed=3, purpose="t", key=np.arange(len(sizes), dtype=np.uint64))
+    assert drawn.tolist() == [b for u, (n, k) in enumerate(sizes) for b in shuffled(n, k, u, seed=3)]
+
+
+def test_distinct_is_a_fisher_yates_shuffle_of_a_long_row_among_short_ones() -> None:
+    n, k = np.array([5000, 7, 5000]), np.array([3, 7, 4000])
+    drawn = distinct(n, k, seed=3, purpose="t", key=np.arange(3, dtype=np.uint64))
+    assert drawn.tolist() == [b for u in range(3) for b in shuffled(n[u], k[u], u, seed=3)]
 
 
 def test_distinct_is_uniform_over_ordered_subsets() -> None:
-    rows = distinct(np.full(24_000, 4), 3, seed=0, purpose="t", key=np.arange(24_000, dtype=np.uint64))
+    size = np.full(24_000, 4)
+    rows = distinct(size, size - 1, seed=0, purpose="t", key=np.arange(24_000, dtype=np.uint64)).reshape(-1, 3)
     _, counts = np.unique(rows @ [16, 4, 1], return_counts=True)
     assert len(counts) == 24  # 4 * 3 * 2
     assert stats.chisquare(counts).pvalue > 0.001
 
 
 def test_fewer_draws_are_a_prefix_of_more() -> None:
-    key = text_keys(map(str, range(100)))
-    n = np.full(100, 30)
-    few, many = (distinct(n, k, seed=1, purpose="t", key=key) for k in (9, 15))
+    key, n = text_keys(map(str, range(100))), np.full(100, 30)
+    few, many = (distinct(n, np.full(100, k), seed=1, purpose="t", key=key).reshape(100, k) for k in (9, 15))
     assert np.array_equal(few, many[:, :9])
 
 
 def test_a_row_draws_the_same_whatever_rows_stand_beside_it() -> None:
-    key = np.arange(10, dtype=np.uint64)
-    n = np.arange(20, 30)
-    assert np.array_equal(
-        distinct(n, 5, seed=1, purpose="t", key=key)[3:4], distinct(n[3:4], 5, seed=1, purpose="t", key=key[3:4])
-    )
+    key, n, k = np.arange(10, dtype=np.uint64), np.arange(20, 30), np.full(10, 5)
+    all_rows = distinct(n, k, seed=1, purpose="t", key=key)
+    assert np.array_equal(all_rows[15:20], distinct(n[3:4], k[3:4], seed=1, purpose="t", key=key[3:4]))
 
 
 @settings(max_examples=100, deadline=None)

@@ -67,7 +67,7 @@ def test_refinement_drops_and_caps_and_counts(tables: Tables, contexts: Contexts
     assert per_user.to_dict() == dict.fromkeys(n.index[n >= 2], 2)
     c = pairs.counts
     assert c["users_in"] == c["users"] + c["users_dropped_few_positives"] == (tables.users["fold"] == "train").sum()
-    assert c["positives_in"] == c["positives"] + c["positives_dropped_by_max_positives"]
+    assert c["positives_in"] == c["positives"] + c["positives_dropped_by_refinement"]
     assert c["pairs"] == len(pairs.codes) == 4 * c["positives"]
 
 

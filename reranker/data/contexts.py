@@ -69,6 +69,7 @@ class Contexts:
 
     text: list[str]
     rows: pd.DataFrame  # of histories: user, book, rating, timestamp
+    builder: ContextBuilder  # what rendered them
 
 
 def build(tables: Tables, cfg: DataConfig) -> Contexts:
@@ -79,7 +80,7 @@ def build(tables: Tables, cfg: DataConfig) -> Contexts:
     )
     columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
     text = builder.render(*columns)
-    return Contexts([text[u] for u in range(len(tables.users))], rows)
+    return Contexts([text[u] for u in range(len(tables.users))], rows, builder)
 
 
 def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:

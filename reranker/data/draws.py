@@ -62,35 +62,58 @@ def below(random_bits: KeyArray, n: IntArray | int) -> IntArray:
     return (product >> shift).astype(np.int64)
 
 
-def distinct(n: IntArray, k: int, *, seed: int, purpose: str, key: KeyArray) -> IntArray:
+def ranges(sizes: IntArray) -> IntArray:
+    """0, 1, …, size - 1 for each size in turn, (sum of sizes,) int64."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
+
+
+def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray) -> IntArray:
     """For every row, k distinct integers of [0, n), uniform over ordered subsets.
 
-    A sparse Fisher-Yates shuffle, step m on all rows at once: no rejection at any density. Draw m does not depend on
-    k, so a smaller k gives a prefix of a larger one.
+    A sparse Fisher-Yates shuffle of all rows at once: no rejection at any density, and one sort in place of its steps.
+    Step m swaps place m with a place p(m) >= m. So what stands in place m before its step was put there by the last
+    earlier step that picked m, and what step m draws by the last earlier step that picked p(m). Draw m does not
+    depend on k: a smaller k gives a prefix of a larger one.
 
     Args:
         n: (n_rows,) sizes, each at least k; a smaller one is the caller's error.
+        k: (n_rows,) how many.
         key: (n_rows,) what identifies a row, whatever its place.
 
     Returns:
-        (n_rows, k) int64.
+        (sum of k,) int64: the draws of the first row in order, then those of the second, and so on.
+
+    Raises:
+        ValueError: A row, a place and a step do not fit into 63 bits together; give fewer rows.
     """
-    rows = len(n)
-    place = np.empty((rows, k), dtype=np.int64)  # where step m wrote
-    value = np.empty((rows, k), dtype=np.int64)  # what it wrote there
-    out = np.empty((rows, k), dtype=np.int64)
-    for m in range(k):
-        pick = m + below(bits(seed, purpose, key, m), np.asarray(n) - m)
-        mine = np.full(rows, m, dtype=np.int64)
-        drawn = pick.copy()
-        for earlier in range(m):  # later writes win, hence ascending
-            hit = place[:, earlier] == pick
-            drawn[hit] = value[hit, earlier]
-            hit = place[:, earlier] == m
-            mine[hit] = value[hit, earlier]
-        out[:, m] = drawn
-        place[:, m], value[:, m] = pick, mine
-    return out
+    step = ranges(k)
+    pick = step + below(bits(seed, purpose, np.repeat(key, k), step), np.repeat(n, k) - step)
+    draw, place, again = _by_place(k, pick, step)
+    # The last earlier draw that picked the place of a draw's own step; -1: that place was never touched.
+    parent = np.full(len(pick), -1)
+    early = np.flatnonzero((step[draw] < place) & (place < np.repeat(k, k)[draw]))
+    last = early[~again[early] | (step[draw[np.minimum(early + 1, len(draw) - 1)]] >= place[early])]
+    parent[draw[last] - step[draw[last]] + place[last]] = draw[last]
+    inside = step.copy()  # what stands in place m before step m
+    while len(moved := np.flatnonzero(parent >= 0)):  # follow the swaps; the way left is halved each time
+        inside[moved], parent[moved] = inside[parent[moved]], parent[parent[moved]]
+    repeated = np.flatnonzero(again)
+    pick[draw[repeated + 1]] = inside[draw[repeated]]
+    return pick
+
+
+def _by_place(k: IntArray, pick: IntArray, step: IntArray) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_]]:
+    """The draws sorted by (row, place, step), their places, and whether the next one has the same row and place."""
+    step_bits, place_bits = (int(x.max(initial=1)).bit_length() for x in (k, pick))
+    if len(k).bit_length() + place_bits + step_bits > 63:
+        raise ValueError(f"{len(k)} rows, places to {pick.max()} and {k.max()} steps do not fit into 63 bits.")
+    row = np.repeat(np.arange(len(k)), k)
+    packed = np.sort((row << place_bits | pick) << step_bits | step)  # five times as fast as an argsort of three keys
+    cell = packed >> step_bits
+    draw = (np.cumsum(k) - k)[cell >> place_bits] + (packed & ((1 << step_bits) - 1))
+    again = np.append(cell[1:] == cell[:-1], False) if len(cell) else np.zeros(0, dtype=bool)
+    return draw, cell & ((1 << place_bits) - 1), again
 
 
 def unseen(rank: IntArray, row: IntArray, seen_row: IntArray, seen_book: IntArray, n_books: int) -> IntArray:

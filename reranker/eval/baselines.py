@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import bm25s
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from reranker.cache import Cache
 from reranker.data import Contexts, Tables
-from reranker.data.draws import FloatArray, IntArray, bits, text_keys, uniform
+from reranker.data.draws import FloatArray, bits, text_keys, uniform
+from reranker.data.retrieval import Bm25, ItemKNN
 from reranker.eval.lists import Lists
 
 VERSION = 1  # raise it when a baseline changes
@@ -79,30 +79,19 @@ def popularity(q: Questions) -> FloatArray:
 
 
 def item_knn(q: Questions) -> FloatArray:
-    """Sum of cosine similarities between the candidate and the context books, over who is known to have rated them.
-
-    Source: Deshpande & Karypis 2004, with all neighbours kept.
-    """
+    """Sum of cosine similarities between the candidate and the context books, over who is known to have rated them."""
     users, row = np.unique(q.rows["user"], return_inverse=True)
-    known = _matrix(q.tables.known(), q.tables)
-    norm = np.sqrt(np.asarray(known.multiply(known).sum(axis=0)).ravel())
-    cosine = known @ sp.diags_array(np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0))
-    context = _matrix(q.contexts.rows, q.tables)[users]
-    scores = (context @ cosine.T) @ cosine  # (n_list_users, n_books) sparse
-    return np.asarray(scores.tocsr()[row, q.rows["book"].to_numpy()]).ravel()
+    knn = ItemKNN(q.tables.known(), n_users=len(q.tables.users), n_books=len(q.tables.books))
+    scores = knn.scores(users, q.contexts.rows)
+    return np.asarray(scores[row, q.rows["book"].to_numpy()]).ravel()
 
 
 def bm25(q: Questions) -> FloatArray:
     """BM25 of the candidate's text for the user context as the query, over the whole catalogue."""
-    index = bm25s.BM25()
-    texts = q.tables.books["book_text"].tolist()
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+    index = Bm25(q.tables.books["book_text"].tolist())
     out = np.empty(len(q.rows))
     for user, rows in q.rows.groupby("user").indices.items():
-        [words] = bm25s.tokenize(
-            [q.contexts.text[int(str(user))]], stopwords="en", return_ids=False, show_progress=False
-        )
-        out[rows] = index.get_scores(words)[q.rows["book"].to_numpy()[rows]]
+        out[rows] = index.scores(q.contexts.text[int(str(user))])[q.rows["book"].to_numpy()[rows]]
     return out
 
 
@@ -116,11 +105,6 @@ def bi_encoder(q: Questions, embed: Embed) -> FloatArray:
     total = sp.csr_array((np.ones(len(mine)), place), shape=(len(users), len(books))) @ vectors
     mean = total / np.linalg.norm(total, axis=1, keepdims=True)
     return np.einsum("ij,ij->i", mean[row], vectors[np.searchsorted(books, q.rows["book"])])
-
-
-def _matrix(rows: pd.DataFrame, tables: Tables) -> sp.csr_array:
-    index: tuple[IntArray, IntArray] = (rows["user"].to_numpy(), rows["book"].to_numpy())
-    return sp.csr_array((np.ones(len(rows)), index), shape=(len(tables.users), len(tables.books)))
 
 
 # `bi_encoder` needs embeddings as well, so it is called by name.

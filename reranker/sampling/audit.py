@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
+from itertools import product
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from reranker.data import Contexts, Tables
 from reranker.data.contexts import context_names
@@ -13,32 +15,63 @@ from reranker.data.features import work_keys
 from reranker.errors import LeakError
 from reranker.sampling.pairs import Pairs
 
+BEFORE, AFTER = (": ", "; "), (";", ".")  # what stands around a title in a context
+
 
 def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame) -> dict[str, int]:
     """Check pairs and frozen lists for answers that stand in their own question.
 
     Args:
-        contexts: The contexts that pairs and lists are asked with.
+        contexts: The contexts that lists, and under `split` pairs, are asked with.
         lists: Frames of frozen lists: user, book, label.
 
     Returns:
         Rows checked, by check.
 
     Raises:
-        LeakError: A target stands in its own context (by id, by work, or by its title in the text), a negative was
-            rated by its user, a pair repeats, a user has positives only, or a list user gave training pairs. The
-            first offending user and book are named.
+        LeakError: A target stands in its own context (by id, by work, or by its title in the text), the pairs file
+            has another context than it should, a negative was rated by its user (unless it was drawn as disliked), a
+            pair repeats, or a list user gave training pairs. The first offending user and book are named.
     """
     ranked = pd.concat([frame[["user", "book", "label"]] for frame in lists], ignore_index=True)
-    asked = pd.concat([pairs.codes, ranked], ignore_index=True).drop_duplicates()
-    targets = asked[asked["label"] > 0]
-    _check_context_ids(tables, contexts, targets)
-    _check_context_works(tables, contexts, targets)
-    _check_context_titles(tables, contexts, targets)
-    _check_negatives(tables, asked[asked["label"] == 0])
+    codes = pairs.codes.assign(text=_texts(tables, pairs))
+    targets = codes[codes["label"] > 0]
+    found = ranked[ranked["label"] > 0].drop_duplicates()
+    found = found.assign(text=np.asarray(contexts.text, dtype=object)[found["user"]])
+    from_split = found if pairs.has_own_contexts else pd.concat([targets, found], ignore_index=True)
+    _check_ids(tables, contexts, from_split)
+    _check_works(tables, contexts, from_split)
+    _check_titles(tables, from_split, contexts.rows, at_most=0)
+    if pairs.has_own_contexts:
+        _check_left_out(tables, targets)
+        _check_titles(tables, targets, tables.histories, at_most=1)
+    else:
+        _check_same_text(tables, contexts, targets)
+    _check_negatives(tables, codes[(codes["label"] == 0) & (codes["source"] != "disliked")])
+    _check_negatives(tables, ranked[ranked["label"] == 0])
+    _check_disliked(tables, codes)
     _check_repeats(tables, pairs.codes)
     _check_folds(tables, pairs.codes, ranked)
-    return {"pairs_checked": len(pairs.codes), "list_rows_checked": len(ranked), "targets_checked": len(targets)}
+    return {
+        "pairs_checked": len(codes),
+        "list_rows_checked": len(ranked),
+        "targets_checked": len(targets) + len(found),
+    }
+
+
+def _texts(tables: Tables, pairs: Pairs) -> pd.Categorical:
+    """The context of every row, as it stands in the file that training reads; its other columns are the codes'."""
+    table = pq.read_table(pairs.path, columns=["user_id", "user_ctx", "book_id", "label"]).unify_dictionaries()
+    user_id, text = (table[name].combine_chunks() for name in ("user_id", "user_ctx"))
+    if table.num_rows != len(pairs.codes):
+        raise LeakError(f"{pairs.path}: {table.num_rows} rows, and {len(pairs.codes)} codes; build the pairs again.")
+    user = pd.Index(tables.users["user_id"]).get_indexer(user_id.dictionary.to_pylist())[user_id.indices]
+    book = tables.books["book_id"].to_numpy()[pairs.codes["book"]]
+    same = (user == pairs.codes["user"]) & (table["book_id"].to_numpy() == book)
+    _fail(
+        tables, pairs.codes[~(same & (table["label"].to_numpy() == pairs.codes["label"]))], "rows differ from the file"
+    )
+    return pd.Categorical.from_codes(text.indices.to_numpy(), text.dictionary.to_pylist())
 
 
 def _fail(tables: Tables, rows: pd.DataFrame, what: str) -> None:
@@ -51,37 +84,62 @@ def _fail(tables: Tables, rows: pd.DataFrame, what: str) -> None:
         )
 
 
-def _check_context_ids(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
-    context = set(zip(contexts.rows["user"].tolist(), contexts.rows["book"].tolist(), strict=True))
-    inside = [pair in context for pair in zip(targets["user"].tolist(), targets["book"].tolist(), strict=True)]
+def _keys(frame: pd.DataFrame, tables: Tables) -> np.ndarray:
+    return frame["user"].to_numpy().astype(np.int64) * len(tables.books) + frame["book"].to_numpy()
+
+
+def _check_same_text(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
+    once = targets.drop_duplicates(["user", "text"])
+    other = [contexts.text[u] != text for u, text in zip(once["user"].tolist(), once["text"], strict=True)]
+    _fail(tables, once[other], "users have another context in the pairs file than the run asks with")
+
+
+def _check_left_out(tables: Tables, targets: pd.DataFrame) -> None:
+    """A context of its own leaves one book out; a second target that shares it would stand in it."""
+    _fail(tables, targets[targets.duplicated("context")], "targets share a context that leaves out one of them only")
+
+
+def _check_ids(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
+    inside = np.isin(_keys(targets, tables), _keys(contexts.rows, tables))
     _fail(tables, targets[inside], "targets stand in their own context")
 
 
-def _check_context_works(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
-    work = work_keys(tables.books).to_numpy()
-    left = contexts.rows[["user"]].assign(work=work[contexts.rows["book"]]).drop_duplicates()
-    right = targets.assign(work=work[targets["book"]])
-    _fail(tables, right.merge(left, on=["user", "work"]), "targets have another edition in their own context")
+def _check_works(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
+    work = pd.factorize(work_keys(tables.books))[0]
+    left, right = (
+        rows["user"].to_numpy().astype(np.int64) * len(tables.books) + work[rows["book"]]
+        for rows in (contexts.rows, targets)
+    )
+    _fail(tables, targets[np.isin(right, left)], "targets have another edition in their own context")
 
 
-def _check_context_titles(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
-    """A title that another volume of the context shares (`Naruto #1`, `Naruto #2`) is no leak."""
-    name = context_names(tables.books)
-    allowed = set(zip(contexts.rows["user"].tolist(), [name[b] for b in contexts.rows["book"]], strict=True))
+def _check_titles(tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, *, at_most: int) -> None:
+    """A title in the text is a leak unless more than `at_most` of the user's `rows` share it (`Naruto #1`, `#2`)."""
+    name = np.asarray(context_names(tables.books), dtype=object)
+    title = pd.factorize(name)[0]
+    known = Counter((rows["user"].to_numpy().astype(np.int64) * len(title) + title[rows["book"]]).tolist())
+    mine = (targets["user"].to_numpy().astype(np.int64) * len(title) + title[targets["book"]]).tolist()
     leaked = [
-        (u, name[b]) not in allowed and re.search(rf"[:;] {re.escape(name[b])}[;.]", contexts.text[u]) is not None
-        for u, b in zip(targets["user"].tolist(), targets["book"].tolist(), strict=True)
+        any(f"{a}{n}{b}" in text for a, b in product(BEFORE, AFTER)) and known[key] <= at_most
+        for key, n, text in zip(mine, name[targets["book"]], targets["text"], strict=True)
     ]
     _fail(tables, targets[leaked], "targets have their title in the text of their own context")
 
 
 def _check_negatives(tables: Tables, negatives: pd.DataFrame) -> None:
-    rated = tables.histories[["user", "book"]]
-    _fail(tables, negatives.merge(rated, on=["user", "book"]), "negatives were rated by their user")
+    rated = np.isin(_keys(negatives, tables), _keys(tables.histories, tables))
+    _fail(tables, negatives[rated], "negatives were rated by their user")
+
+
+def _check_disliked(tables: Tables, codes: pd.DataFrame) -> None:
+    liked = tables.histories[(tables.histories["rating"] >= tables.positive_rating).to_numpy()]
+    disliked = codes[codes["source"] == "disliked"]
+    wrong = np.isin(_keys(disliked, tables), _keys(liked, tables))
+    _fail(tables, disliked[wrong], "negatives drawn as disliked were liked by their user")
 
 
 def _check_repeats(tables: Tables, codes: pd.DataFrame) -> None:
-    repeated = codes[codes.duplicated(["user", "book"])]
+    repeated = codes[pd.Series(_keys(codes, tables)).duplicated().to_numpy()]
     _fail(tables, repeated, "pairs stand twice")
 
 

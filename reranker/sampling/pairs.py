@@ -1,90 +1,134 @@
-"""Training pairs: each train user's positives and, for each, books that the user has not rated."""
+"""Training pairs: each train user's positives and, for each, negatives from the sources that the strategy names."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dask.diagnostics import ProgressBar
 
-from reranker.cache import COMPRESSION, Cache, Entry
+from reranker.cache import COMPRESSION, Cache, digest
 from reranker.config import EngineConfig, SamplingConfig
 from reranker.data import Contexts, Tables
-from reranker.data.draws import IntArray, KeyArray, bits, distinct, text_keys, unseen
+from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.errors import DataError
+from reranker.sampling import engine as dask_engine
+from reranker.sampling import parts, retriever
+from reranker.sampling.negatives import SOURCES, Choice
+from reranker.sampling.parts import Part, Written
+from reranker.sampling.weighted import Shelf, popularity_weights
 
-VERSION = 2  # raise it when the same inputs give other pairs
+VERSION = 3  # raise it when the same inputs give other pairs
+PARTS = "training_pairs.parquet"
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a run.
+    """The pairs of a run, refined.
 
     Attributes:
         path: `pairs.parquet`, the seed's schema: user_id, user_ctx, book_id, book_text, label; texts
             dictionary-encoded.
-        codes: The same rows as codes: user int32, book int32, label int8; by user, a positive before its negatives.
-        digest: SHA-256 of the folder that holds both.
+        parts: `training_pairs.parquet/`: all pairs before refinement in part files of that schema, and
+            `_manifest.json` with their rows and SHA-256.
+        codes: The rows of `path` as codes: user, context, book int32, label int8, source (a name of SOURCES); by user,
+            a positive before its negatives. A context is its user's code, or under leave_one_out a number of its own.
+        has_own_contexts: Every positive has a context of its own (leave_one_out), not one for each user.
+        digest: SHA-256 of the folder that holds them.
         hit: They came from the cache.
         counts: Users and pairs in, out and dropped, by reason.
     """
 
     path: Path
+    parts: Path
     codes: pd.DataFrame
+    has_own_contexts: bool
     digest: str
     hit: bool
     counts: dict[str, int]
 
 
-@dataclass(frozen=True)
-class UserSlice:
-    """What one partition needs: some users, whole, with their positives and all that they have rated."""
-
-    key: KeyArray  # (n_users,) of the user id
-    user: IntArray  # (n_users,) codes, ascending
-    positive_user: IntArray  # (n_positives,) codes, sorted by (user, book)
-    positive_book: IntArray
-    seen_user: IntArray  # (n_seen,) codes, sorted by (user, book)
-    seen_book: IntArray
-
-
 def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine: EngineConfig, cache: Cache) -> Pairs:
-    """The pairs of the train users, from the cache when tables and sampling are the same.
+    """The pairs of the train users, from the cache when tables, contexts and sampling are the same.
 
-    Refinement comes first, on codes: users with fewer than min_positives positives among their target books are
-    dropped, at most max_positives are kept by hash, and neg_ratio distinct unrated books are drawn for each. A user's
-    negatives are distinct over all of the user's positives. Texts are joined last, when the file is written.
-    The result depends on seeds and ids alone: not on partitions, order or workers; the pairs of neg_ratio=3 are among
-    those of neg_ratio=5.
+    Positives are the target books rated positive_rating or more (`split`), or all such books of the history, each with
+    a context of the user's others (`leave_one_out`). All is drawn as codes; refinement (min_positives, max_positives)
+    is decided before any text is touched. A user's negatives are distinct over all of the user's positives. The result
+    depends on seeds and ids alone: not on partitions, order or workers.
 
     Raises:
         DataError: No train user has enough positives, or a user has too few unrated books for neg_ratio.
+        EngineError: engine=cluster, and the cluster cannot be had.
     """
-    key = {"version": VERSION, "tables": tables.digest, "sampling": dataclasses.replace(cfg, regenerate=False)}
+    key = {
+        "version": VERSION,
+        "tables": tables.digest,
+        "contexts": digest(contexts.text),
+        "sampling": dataclasses.replace(cfg, regenerate=False),
+    }
 
     def build(folder: Path) -> dict[str, object]:
-        codes, counts = _draw_all(tables, cfg, engine)
-        codes.to_parquet(folder / "codes.parquet", index=False, compression=COMPRESSION)
-        write_flat(codes, tables, contexts, folder / "pairs.parquet")
-        return dict(counts)
+        made, counts = _parts(tables, contexts, cfg)
+        (folder / PARTS).mkdir()
+        books = tables.path / "books.parquet"
+        write = partial(parts.write, cfg=cfg, books=books, folder=folder / PARTS)
+        written = dask_engine.run(write, made, engine)
+        _write_refined(made, written, books, folder)
+        _write_manifest(written, folder / PARTS)
+        return dict(counts | _totals(written))
 
-    entry: Entry = cache.fetch("pairs", key, build, rebuild=cfg.regenerate)
+    entry = cache.fetch("pairs", key, build, rebuild=cfg.regenerate)
     codes = pd.read_parquet(entry.path / "codes.parquet")
     counts = {k: int(str(v)) for k, v in entry.info.items()}
-    return Pairs(entry.path / "pairs.parquet", codes, entry.digest, entry.hit, counts)
+    return Pairs(
+        path=entry.path / "pairs.parquet",
+        parts=entry.path / PARTS,
+        codes=codes,
+        has_own_contexts=cfg.context == "leave_one_out",
+        digest=entry.digest,
+        hit=entry.hit,
+        counts=counts,
+    )
 
 
-def _draw_all(tables: Tables, cfg: SamplingConfig, engine: EngineConfig) -> tuple[pd.DataFrame, dict[str, int]]:
-    train = np.flatnonzero(tables.users["fold"] == "train")
-    positives = tables.positives("train")
+def _parts(tables: Tables, contexts: Contexts, cfg: SamplingConfig) -> tuple[list[Part], dict[str, int]]:
+    positives = _positives(tables, cfg)
     n_positives = np.bincount(positives["user"], minlength=len(tables.users))
     keys = text_keys(tables.users["user_id"])
+    users, counts = _users(tables, n_positives, keys, cfg)
+    n_kept = np.where(n_positives >= cfg.min_positives, n_positives, 0)[users]
+    counts["positives_in"] = int(n_positives[users].sum())
+    if cfg.max_positives is not None:
+        n_kept = np.minimum(n_kept, cfg.max_positives)
+    _refuse_shortfall(tables, users, n_kept, cfg)
+    counts["positives_dropped_by_refinement"] = counts["positives_in"] - int(n_kept.sum())
+    near = retriever.near(tables, contexts, users, positives, cfg) if _uses(cfg, "retriever") else None
+    return list(_split(tables, contexts, cfg, users, keys, positives, near)), counts
+
+
+def _positives(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame:
+    if cfg.context == "split":
+        return tables.positives("train")
+    h = tables.histories
+    return h[_of_train(tables) & (h["rating"] >= tables.positive_rating).to_numpy()]
+
+
+def _of_train(tables: Tables) -> np.ndarray:
+    return (tables.users["fold"] == "train").to_numpy()[tables.histories["user"]]
+
+
+def _users(
+    tables: Tables, n_positives: IntArray, keys: KeyArray, cfg: SamplingConfig
+) -> tuple[IntArray, dict[str, int]]:
+    """The users that give pairs: train users with a positive, or a sample by hash of those that refinement keeps."""
+    train = np.flatnonzero(tables.users["fold"] == "train")
     kept = train[n_positives[train] >= cfg.min_positives]
     counts = {"users_in": len(train), "users_dropped_few_positives": len(train) - len(kept)}
     if len(kept) == 0:
@@ -92,118 +136,118 @@ def _draw_all(tables: Tables, cfg: SamplingConfig, engine: EngineConfig) -> tupl
             f"none of {len(train)} train users has {cfg.min_positives} positives among the target books. Lower "
             "sampling.min_positives or data.positive_rating."
         )
+    users = train[n_positives[train] > 0]
     if cfg.max_users is not None and len(kept) > cfg.max_users:
         counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
-        kept = np.sort(kept[np.argsort(bits(cfg.seed, "sample users", keys[kept]), kind="stable")[: cfg.max_users]])
-    slices = _slices(tables, positives, kept, keys, engine.n_partitions)
-    tasks = [dask.delayed(draw)(part, cfg, len(tables.books)) for part in slices]
-    with ProgressBar(minimum=2.0):  # seconds before a bar shows
-        parts = dask.compute(*tasks, scheduler=engine.scheduler)
-    codes = pd.concat(parts, ignore_index=True)
-    n_kept = int((codes["label"] == 1).sum())
-    n_targets = int(n_positives[kept].sum())
-    counts |= {"users": len(kept), "positives_in": n_targets, "positives_dropped_by_max_positives": n_targets - n_kept}
-    counts |= {"positives": n_kept, "negatives": len(codes) - n_kept, "pairs": len(codes)}
-    return codes, counts
+        users = kept = np.sort(
+            kept[np.argsort(bits(cfg.seed, "sample users", keys[kept]), kind="stable")[: cfg.max_users]]
+        )
+    return users, counts | {"users": len(kept)}
 
 
-def _slices(tables: Tables, positives: pd.DataFrame, users: IntArray, keys: KeyArray, n: int) -> list[UserSlice]:
-    """The users in n contiguous slices at most, none of them empty, each with its own rows."""
-    columns = [f[c].to_numpy() for f in (positives, tables.histories) for c in ("user", "book")]
-
-    def rows_of(user: IntArray, book: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
-        low, high = np.searchsorted(user, [part[0], part[-1] + 1])
-        mine = np.isin(user[low:high], part)
-        return user[low:high][mine], book[low:high][mine]
-
-    return [
-        UserSlice(keys[part], part, *rows_of(columns[0], columns[1], part), *rows_of(columns[2], columns[3], part))
-        for part in np.array_split(users, min(n, len(users)))
-    ]
-
-
-def draw(part: UserSlice, cfg: SamplingConfig, n_books: int) -> pd.DataFrame:
-    """The pairs of one slice of users: a pure function.
-
-    Returns:
-        user int32, book int32, label int8; by user, each positive followed by its negatives.
-    """
-    positive_row, positive_book = _refine(part, cfg)
-    n_positives = np.bincount(positive_row, minlength=len(part.user))
-    seen_row = np.searchsorted(part.user, part.seen_user)
-    n_unseen = n_books - np.bincount(seen_row, minlength=len(part.user))
-    _refuse_shortfall(part, n_unseen, n_positives, cfg, n_books)
-    slot = np.arange(len(positive_row)) - (np.cumsum(n_positives) - n_positives)[positive_row]
-    ranks = _ranks(part, n_unseen, n_positives, cfg)
-    # Slot-major: negative j of positive i is draw j * n_positives + i, so that a smaller neg_ratio takes a prefix.
-    index = np.arange(cfg.neg_ratio) * n_positives[positive_row][:, None] + slot[:, None]
-    rank = ranks[positive_row[:, None], index]
-    row = np.repeat(positive_row, cfg.neg_ratio)
-    negative = unseen(rank.ravel(), row, seen_row, part.seen_book, n_books).reshape(rank.shape)
-    book = np.column_stack([positive_book, negative]).ravel()
-    label = np.tile([1] + [0] * cfg.neg_ratio, len(positive_row))
-    user = np.repeat(part.user[positive_row], 1 + cfg.neg_ratio)
-    return pd.DataFrame({"user": user.astype(np.int32), "book": book.astype(np.int32), "label": label.astype(np.int8)})
-
-
-def _refine(part: UserSlice, cfg: SamplingConfig) -> tuple[IntArray, IntArray]:
-    """At most max_positives positives of each user, by hash; as (row of the slice, book), sorted by (row, hash)."""
-    row = np.searchsorted(part.user, part.positive_user)
-    order = np.lexsort((bits(cfg.seed, "positives", part.key[row], part.positive_book), row))
-    row, book = row[order], part.positive_book[order]
-    place = np.arange(len(row)) - np.searchsorted(row, row, side="left")
-    return row[place < cfg.max_positives], book[place < cfg.max_positives]
-
-
-def _ranks(part: UserSlice, n_unseen: IntArray, n_positives: IntArray, cfg: SamplingConfig) -> IntArray:
-    """(n_users, most draws of a user) ranks among unseen books; a user's first n_positives * neg_ratio are distinct."""
-    most = int(n_positives.max()) * cfg.neg_ratio
-    out = np.zeros((len(part.user), most), dtype=np.int64)
-    for k in np.unique(n_positives):  # few values: at most max_positives
-        rows = np.flatnonzero(n_positives == k)
-        n_draws = int(k) * cfg.neg_ratio
-        out[rows, :n_draws] = distinct(n_unseen[rows], n_draws, seed=cfg.seed, purpose="negatives", key=part.key[rows])
-    return out
-
-
-def _refuse_shortfall(
-    part: UserSlice, n_unseen: IntArray, n_positives: IntArray, cfg: SamplingConfig, n_books: int
-) -> None:
-    short = np.flatnonzero(n_unseen < n_positives * cfg.neg_ratio)
-    if len(short):
-        u = short[0]
+def _refuse_shortfall(tables: Tables, users: IntArray, n_kept: IntArray, cfg: SamplingConfig) -> None:
+    n_unseen = len(tables.books) - np.bincount(tables.histories["user"], minlength=len(tables.users))[users]
+    short = np.flatnonzero(n_unseen < n_kept * cfg.neg_ratio)
+    if len(short) and cfg.shortfall == "error":
+        i = short[0]
         raise DataError(
-            f"sampling.neg_ratio={cfg.neg_ratio}: {len(short)} users have too few unrated books (first: user code "
-            f"{part.user[u]} needs {n_positives[u]} x {cfg.neg_ratio} distinct negatives, has {n_unseen[u]} unrated of "
-            f"{n_books} books). Lower sampling.neg_ratio or sampling.max_positives."
+            f"sampling.neg_ratio={cfg.neg_ratio}: {len(short)} users have too few unrated books (first: user_id="
+            f"{tables.users['user_id'].iloc[users[i]]} needs {n_kept[i]} x {cfg.neg_ratio} distinct negatives, has "
+            f"{n_unseen[i]} unrated of {len(tables.books)} books). Lower sampling.neg_ratio or sampling.max_positives, "
+            "or set sampling.shortfall=truncate."
         )
 
 
-def write_flat(codes: pd.DataFrame, tables: Tables, contexts: Contexts, path: Path) -> None:
-    """Write pairs in the seed's schema: user_id, user_ctx, book_id, book_text, label.
+def _uses(cfg: SamplingConfig, source: str) -> bool:
+    return cfg.strategy == source or (cfg.strategy == "mix" and getattr(cfg.mix, source) > 0)
 
-    Strings are dictionary-encoded, so that each text is stored once, not once for each pair. The dictionary page
-    limit is raised for the same reason: above its default of 1 MiB parquet falls back to plain strings.
-    """
-    user, book = codes["user"].to_numpy(), codes["book"].to_numpy()
-    table = pa.table(
-        {
-            "user_id": _encoded(user, tables.users["user_id"].tolist()),
-            "user_ctx": _encoded(user, contexts.text),
-            "book_id": pa.array(tables.books["book_id"].to_numpy()[book]),
-            "book_text": _encoded(book, tables.books["book_text"].tolist()),
-            "label": pa.array(codes["label"].to_numpy()),
-        }
+
+def _split(
+    tables: Tables,
+    contexts: Contexts,
+    cfg: SamplingConfig,
+    users: IntArray,
+    keys: KeyArray,
+    positives: pd.DataFrame,
+    near: pd.DataFrame | None,
+) -> Iterator[Part]:
+    """The users in parts of about part_pairs pairs before refinement, whatever the engine."""
+    h = tables.histories
+    disliked = (
+        h[_of_train(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()] if _uses(cfg, "disliked") else None
     )
-    pq.write_table(table, path, compression=COMPRESSION, dictionary_pagesize_limit=64 * 2**20)
+    if disliked is not None and cfg.context == "split":
+        disliked = disliked[disliked["is_target"].to_numpy()]
+    shelves = {
+        name: None if frame is None else (frame["user"].to_numpy(), frame["book"].to_numpy())
+        for name, frame in {"positive": positives, "rated": h, "near": near, "disliked": disliked}.items()
+    }
+    popularity = None
+    if _uses(cfg, "popularity"):
+        n_ratings = np.bincount(tables.known()["book"], minlength=len(tables.books))
+        popularity = popularity_weights(n_ratings, cfg.popularity_exponent)
+    ids = pa.array(tables.users["user_id"], pa.string())
+    texts = pa.array(contexts.text, pa.string())
+    n_pairs = np.bincount(positives["user"], minlength=len(tables.users))[users] * (1 + cfg.neg_ratio)
+    first_context = 0
+    for number, mine in enumerate(np.split(users, _cuts(n_pairs, cfg.part_pairs))):
+        shelf = {name: _shelf(columns, mine) for name, columns in shelves.items()}
+        positive = shelf.pop("positive")
+        choice = Choice(keys[mine], n_books=len(tables.books), popularity=popularity, **shelf)
+        own = None if cfg.context == "split" else first_context
+        context = texts.take(pa.array(mine)) if own is None else _left_out(contexts, h, mine, positive)
+        yield Part(number, mine, ids.take(pa.array(mine)), positive, choice, context, own)
+        first_context += len(positive.row)
 
 
-def _encoded(codes: IntArray, values: list[str]) -> pa.DictionaryArray:
-    """The values of the codes, each distinct one stored once.
+def _cuts(n_pairs: IntArray, size: int) -> IntArray:
+    """Where a part ends: after the user with whom it reaches `size` pairs."""
+    before = np.cumsum(n_pairs) - n_pairs
+    return np.flatnonzero(np.diff(before // size)) + 1
 
-    Two users may have one context text. Of a dictionary with a repeated value Arrow 25 writes plain strings and, before
-    them, a dictionary page whose last bytes it never set: larger files, of other bytes each time.
-    """
-    used, index = np.unique(codes, return_inverse=True)
-    texts = pa.array([values[i] for i in used], pa.string()).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(texts.indices.take(pa.array(index.astype(np.int32))), texts.dictionary)
+
+def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> Shelf:
+    """The users' rows of (user, book) columns sorted by both; users are ascending codes."""
+    if columns is None:
+        return Shelf(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    user, book = columns
+    low, high = np.searchsorted(user, [users[0], users[-1] + 1])
+    row = np.searchsorted(users, user[low:high])
+    mine = users[np.minimum(row, len(users) - 1)] == user[low:high]
+    return Shelf(row[mine].astype(np.int64), book[low:high][mine].astype(np.int64))
+
+
+def _left_out(contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: Shelf) -> pa.Array:
+    """A context for every positive, of the user's other books."""
+    user = histories["user"].to_numpy()
+    low, high = np.searchsorted(user, [users[0], users[-1] + 1])
+    rows = histories.iloc[low:high]
+    columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
+    texts = contexts.builder.render_without(*columns, left_user=users[positive.row], left_book=positive.book)
+    return pa.array(texts, pa.string())
+
+
+def _write_refined(made: list[Part], written: list[Written], books: Path, folder: Path) -> None:
+    """`pairs.parquet`, a row group for each part, and `codes.parquet` of the same rows."""
+    with pq.ParquetWriter(folder / "pairs.parquet", parts.FLAT, **parts.WRITE) as writer:
+        for part, result in zip(made, written, strict=True):
+            if len(result.kept):
+                writer.write_table(parts.flat(part, result.kept, result.context, books))
+    codes = pd.concat([result.kept for result in written], ignore_index=True)
+    codes["source"] = pd.Categorical.from_codes(codes["source"], list(SOURCES))
+    codes.to_parquet(folder / "codes.parquet", index=False, compression=COMPRESSION)
+
+
+def _write_manifest(written: list[Written], folder: Path) -> None:
+    files = {result.name: {"rows": result.rows, "sha256": result.sha256} for result in written}
+    manifest = {"rows": sum(result.rows for result in written), "files": files}
+    (folder / "_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _totals(written: list[Written]) -> dict[str, int]:
+    totals = {name: sum(result.counts[name] for result in written) for name in written[0].counts}
+    n_pairs = sum(len(result.kept) for result in written)
+    n_positives = sum(int((result.kept["label"] == 1).sum()) for result in written)
+    all_pairs = sum(result.rows for result in written)
+    own = {"positives": n_positives, "negatives": n_pairs - n_positives, "pairs": n_pairs}
+    return totals | own | {"pairs_before_refinement": all_pairs}
