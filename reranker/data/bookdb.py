@@ -119,7 +119,7 @@ def ratings(root: Path, batch_rows: int) -> Iterator[pa.Table]:
     """
     path = next(path for path in files(root) if path.name == "reduced_interactions.parquet")
     with _open(path) as file:
-        for table in _sound(_together(_batches(file, path), batch_rows)):
+        for table in _sound(_together(_batches(file, path, min(READ_ROWS, batch_rows)), batch_rows)):
             yield _canonical(table)
 
 
@@ -132,12 +132,12 @@ def _open(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, path: Path, n_rows: int = READ_ROWS) -> Iterator[pa.RecordBatch]:
     """The columns of SCHEMA; every string is valid UTF-8."""
     columns = [c for c in SCHEMA[path.name] if c in file.schema_arrow.names]
     for group in range(file.num_row_groups):
         try:
-            for batch in file.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
+            for batch in file.iter_batches(n_rows, row_groups=[group], columns=columns):
                 batch.validate(full=True)
                 yield batch
         except (pa.ArrowException, OSError) as error:

