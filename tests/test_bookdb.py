@@ -162,5 +162,9 @@ def test_too_few_ratings_per_user(raw: Raw, cache: Cache) -> None:
     fails(raw([("u1", 1, 4), ("u2", 2, 4)]), cache, "none of 2 users has 4 rated books", "data.min_ratings")
 
 
+def test_ratings_of_unknown_books_alone(raw: Raw, cache: Cache) -> None:
+    fails(raw([("u1", 999, 4)]), cache, "none of 0 users has 4 rated books of the catalogue")
+
+
 def test_too_few_users_for_three_folds(raw: Raw, cache: Cache) -> None:
     fails(raw([("u1", b, 4) for b in range(1, 9)]), cache, "1 users leave no", "data.dev_fraction")

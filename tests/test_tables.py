@@ -175,7 +175,9 @@ WORLD = st.lists(
 
 
 @settings(max_examples=8, deadline=None)
-@given(WORLD, st.integers(1, 700), st.integers(1, 700), st.sampled_from([None, 40]), st.randoms(use_true_random=False))
+@given(
+    WORLD, st.integers(20, 300), st.integers(20, 300), st.sampled_from([None, 25]), st.randoms(use_true_random=False)
+)
 def test_tables_are_those_of_plain_pandas_in_any_order_and_any_batches(
     rows: list[tuple[str, int, int, int | None]],
     batch_rows: int,
@@ -183,7 +185,7 @@ def test_tables_are_those_of_plain_pandas_in_any_order_and_any_batches(
     max_users: int | None,
     order: random.Random,
 ) -> None:
-    rows = [*rows, *((u, b, r, None if b % 9 == 0 else b % 4 + 1) for u, b, r in some_ratings())]
+    rows = [*rows, *((u, b, r, None if b % 9 == 0 else b % 4 + 1) for u, b, r in some_ratings(30, per_user=6))]
     with tempfile.TemporaryDirectory() as temp:
         root = write_raw(Path(temp) / "raw", rows, **DUNE)
         cfg = DataConfig(name="bookdb", root=str(root), max_users=max_users, dev_fraction=0.3, test_fraction=0.3)

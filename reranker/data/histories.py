@@ -182,7 +182,9 @@ def ordered(key: IntArray, *ties: np.ndarray) -> IntArray:
 
 
 def _bounds(size: IntArray, n_rows: int) -> IntArray:
-    """First user of each block of about `n_rows` rows, and the number of users: a block ends with the user that fills
-    it, so only a single user can make one long."""
+    """First user of each block of about `n_rows` rows, and the number of users.
+
+    A block ends with the user that fills it, so none has more than n_rows and one user's rows.
+    """
     block = (np.cumsum(size) - size) // n_rows
     return np.append(np.flatnonzero(np.diff(block, prepend=-1)), len(size))
