@@ -32,7 +32,7 @@ def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 def test_sound_tables_are_read_whole(raw: Raw) -> None:
     tables = bookdb.read(raw())
-    assert (tables.books.num_rows, tables.ratings.num_rows, tables.authors.num_rows) == (40, 600, 7)
+    assert (tables.books.num_rows, tables.authors.num_rows, tables.texts.num_rows) == (40, 7, 0)
 
 
 def test_a_missing_folder(tmp_path: Path, cache: Cache) -> None:
@@ -65,6 +65,60 @@ def test_empty_ratings(raw: Raw, cache: Cache) -> None:
     fails(raw([]), cache, "reduced_interactions.parquet: no rows")
 
 
+def test_ratings_come_in_batches_of_one_schema_whatever_the_files_types(raw: Raw) -> None:
+    root = raw([("a", 1, 4, 7), ("b", 2, 5, None), ("c", 3, 1, 9)])
+    types = pa.schema(
+        [("user_id", pa.string()), ("book_id", pa.uint16()), ("rating", pa.float64()), ("timestamp", pa.int32())]
+    )
+    rewrite(root / "reduced_interactions.parquet", lambda t: t.cast(types))
+    tables = list(bookdb.ratings(root, 2))
+    assert [t.to_pydict() for t in tables] == [
+        {"user_id": ["a", "b"], "book_id": [1, 2], "rating": [4.0, 5.0], "timestamp": [7, 0]},
+        {"user_id": ["c"], "book_id": [3], "rating": [1.0], "timestamp": [9]},
+    ]
+    assert all(t.schema == bookdb.RATINGS for t in tables)
+
+
+def test_small_row_groups_are_put_together(raw: Raw) -> None:
+    root = raw()
+    file = root / "reduced_interactions.parquet"
+    pq.write_table(pq.read_table(file), file, row_group_size=7)
+    sizes = [t.num_rows for t in bookdb.ratings(root, 100)]
+    assert sizes == [105, 105, 105, 105, 105, 75]  # 15 row groups each
+
+
+def test_a_timestamp_of_another_dtype_is_refused(raw: Raw, cache: Cache) -> None:
+    root = raw([("a", 1, 4, 7)])
+    rewrite(
+        root / "reduced_interactions.parquet",
+        lambda t: t.set_column(3, "timestamp", t["timestamp"].cast(pa.timestamp("ms"))),
+    )
+    fails(root, cache, "column timestamp must be an integer (Unix seconds), but is timestamp[ms]")
+
+
+def test_an_id_beyond_64_bits(raw: Raw, cache: Cache) -> None:
+    root = raw([("a", 1, 4)])
+    rewrite(
+        root / "reduced_interactions.parquet",
+        lambda t: t.set_column(1, "book_id", pa.array([2**63], pa.uint64())),
+    )
+    fails(root, cache, "reduced_interactions.parquet", "9223372036854775808", "64-bit")
+
+
+def test_text_that_is_not_utf8_is_refused_where_it_enters(raw: Raw, cache: Cache) -> None:
+    root = raw([("a", 1, 4)])
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    rewrite(root / "reduced_interactions.parquet", lambda t: t.set_column(0, "user_id", bad))
+    fails(root, cache, "reduced_interactions.parquet", "row group 0 of 1", "UTF8")
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 100])
+def test_faults_are_counted_over_the_whole_file(raw: Raw, batch_rows: int) -> None:
+    root = raw([("a", 1, 4), ("b", 2, 9), ("c", 3, 4), ("d", 4, 0), ("e", 5, 4)])
+    with pytest.raises(DataError, match=r"2 rows have a rating .*user_id=b, book_id=2, rating=9"):
+        list(bookdb.ratings(root, batch_rows))
+
+
 @pytest.mark.parametrize("rating", [0, 6, None])
 def test_a_rating_out_of_range_names_the_first_row(raw: Raw, cache: Cache, rating: int | None) -> None:
     root = raw([("u1", 1, 4), ("u2", 2, rating), ("u3", 3, rating)])
@@ -92,8 +146,24 @@ def test_a_corrupt_file(raw: Raw, cache: Cache, damage: str) -> None:
     fails(root, cache, "reduced_books.parquet: not a readable parquet file")
 
 
+def test_a_flipped_byte_in_a_later_row_group_is_found_on_the_way(raw: Raw, cache: Cache) -> None:
+    root = raw()
+    file = root / "reduced_interactions.parquet"
+    pq.write_table(pq.read_table(file), file, row_group_size=200, write_page_checksum=True)
+    column = pq.read_metadata(file).row_group(2).column(1)
+    data = bytearray(file.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    file.write_bytes(data)
+    assert len(next(bookdb.ratings(root, 200))) == 200  # the first is sound
+    fails(root, cache, "reduced_interactions.parquet: not a readable parquet file, row group 2 of 3")
+
+
 def test_too_few_ratings_per_user(raw: Raw, cache: Cache) -> None:
     fails(raw([("u1", 1, 4), ("u2", 2, 4)]), cache, "none of 2 users has 4 rated books", "data.min_ratings")
+
+
+def test_ratings_of_unknown_books_alone(raw: Raw, cache: Cache) -> None:
+    fails(raw([("u1", 999, 4)]), cache, "none of 0 users has 4 rated books of the catalogue")
 
 
 def test_too_few_users_for_three_folds(raw: Raw, cache: Cache) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -70,8 +71,8 @@ def test_editions_of_a_work_become_the_one_rated_most(raw: Raw) -> None:
     titles = {1: "Dune", 2: "Dune (Dune Chronicles, #1)", 3: "DUNE! (Paperback)", 4: "Dune"}
     authors = {1: ["1"], 2: ["1", "2"], 3: ["1"], 4: ["2"]}
     root = raw([("a", 2, 5), ("b", 2, 5), ("a", 3, 4)], n_books=4, titles=titles, authors=authors)
-    tables = bookdb.read(root)
-    books, editions = features.merge_editions(features.build_books(tables, max_genres=3), tables.ratings.to_pandas())
+    all_books = features.build_books(bookdb.read(root), max_genres=3)
+    books, editions = features.merge_editions(all_books, np.array([0, 2, 1, 0]))
     assert books["book_id"].tolist() == [2, 4]  # 4 has another author
     assert editions.set_index("book_id")["book"].to_dict() == {1: 0, 2: 0, 3: 0, 4: 1}
 

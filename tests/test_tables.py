@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reranker.cache import Cache
-from reranker.config import DataConfig
+from reranker.config import DataConfig, StorageConfig
 from reranker.data import Tables, load
+from reranker.data import tables as module
+from reranker.data.draws import bits, text_keys
 
-from .conftest import some_ratings
+from .conftest import some_ratings, write_raw
 
 Raw = Callable[..., Path]
+DUNE = {"titles": {1: "Dune", 2: "Dune (Paperback)"}, "authors": {1: ["1"], 2: ["1"]}}
 
 
 def fold_of(tables: Tables) -> dict[str, str]:
@@ -128,10 +136,87 @@ def test_the_second_load_comes_from_the_cache(data_cfg: DataConfig, cache: Cache
     assert file.stat().st_mtime_ns == stamp
 
 
-def test_shuffled_input_rows_give_the_same_tables(raw: Raw, tmp_path: Path) -> None:
-    ratings = some_ratings()
-    a, b = (
-        load(DataConfig(name="bookdb", root=str(raw(rows))), Cache(tmp_path / name))
-        for name, rows in (("a", ratings), ("b", ratings[::-1]))
+def in_row_groups(root: Path, n_rows: int, order: random.Random) -> Path:
+    """The raw folder with its ratings shuffled and written in row groups of n_rows."""
+    file = root / "reduced_interactions.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.take(order.sample(range(table.num_rows), table.num_rows)), file, row_group_size=n_rows)
+    return root
+
+
+def twin(rows: list[tuple[str, int, int, int | None]], editions: pd.DataFrame, cfg: DataConfig) -> pd.DataFrame:
+    """user_id, book, rating, timestamp, is_target by plain pandas and a loop over users, all in memory."""
+    frame = pd.DataFrame(rows, columns=["user_id", "book_id", "rating", "timestamp"]).merge(editions, on="book_id")
+    frame["timestamp"] = frame["timestamp"].fillna(0).astype(int)
+    frame = frame.sort_values(["user_id", "book", "timestamp", "rating"]).drop_duplicates(
+        ["user_id", "book"], keep="last"
     )
-    assert a.digest == b.digest
+    frame = frame[frame.groupby("user_id")["book"].transform("size") >= cfg.min_ratings]
+    chance = {u: bits(cfg.seed, "sample users", text_keys([u]))[0] for u in frame["user_id"].unique()}
+    frame = frame[frame["user_id"].isin(sorted(chance, key=chance.__getitem__)[: cfg.max_users])]
+    parts = []
+    for user, mine in frame.groupby("user_id"):
+        mine = mine.assign(luck=bits(cfg.seed, "split", text_keys([user]), mine["book"].to_numpy()))
+        by = ["timestamp", "luck"] if (mine["timestamp"] > 0).all() else ["luck"]
+        n_targets = min(max(round(len(mine) * cfg.target_fraction), 1), len(mine) - 1)
+        parts.append(mine.assign(is_target=mine.index.isin(mine.sort_values(by).index[-n_targets:])))
+    return pd.concat(parts)[["user_id", "book", "rating", "timestamp", "is_target"]].reset_index(drop=True)
+
+
+WORLD = st.lists(
+    st.tuples(
+        st.sampled_from(["", "Z", "user003", "z", "é", "￿", "\U0001f600"]),
+        st.sampled_from([1, 2, 3, 4, 5, 999]),
+        st.integers(1, 5),
+        st.none() | st.integers(1, 3),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    WORLD, st.integers(20, 300), st.integers(20, 300), st.sampled_from([None, 25]), st.randoms(use_true_random=False)
+)
+def test_tables_are_those_of_plain_pandas_in_any_order_and_any_batches(
+    rows: list[tuple[str, int, int, int | None]],
+    batch_rows: int,
+    group: int,
+    max_users: int | None,
+    order: random.Random,
+) -> None:
+    rows = [*rows, *((u, b, r, None if b % 9 == 0 else b % 4 + 1) for u, b, r in some_ratings(30, per_user=6))]
+    with tempfile.TemporaryDirectory() as temp:
+        root = write_raw(Path(temp) / "raw", rows, **DUNE)
+        cfg = DataConfig(name="bookdb", root=str(root), max_users=max_users, dev_fraction=0.3, test_fraction=0.3)
+        tables = load(cfg, Cache(Path(temp) / "a"))
+        found = tables.histories.assign(user_id=tables.users["user_id"].to_numpy()[tables.histories["user"]])
+        expected = twin(rows, tables.editions, cfg)
+        pd.testing.assert_frame_equal(found[expected.columns], expected, check_dtype=False)
+
+        in_row_groups(root, group, order)
+        again = load(dataclasses.replace(cfg, batch_rows=batch_rows), Cache(Path(temp) / "b"))
+        files = sorted(p.name for p in tables.path.glob("*.parquet"))
+        assert files == ["books.parquet", "editions.parquet", "histories.parquet", "reduce_books_df.parquet",
+                         "sampled_users_book.parquet", "users.parquet"]  # fmt: skip
+        assert all((tables.path / f).read_bytes() == (again.path / f).read_bytes() for f in files)
+        assert tables.counts == again.counts
+
+
+def test_row_groups_hold_whole_users(data_cfg: DataConfig, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROW_GROUP", 25)
+    tables = load(data_cfg, cache)
+    file = pq.ParquetFile(tables.path / "histories.parquet")
+    users = [file.read_row_group(g)["user"].to_pylist() for g in range(file.num_row_groups)]
+    assert [sorted(set(group)) for group in users[:4]] == [[0, 1, 2], [3, 4], [5, 6, 7], [8, 9]]  # ten rows each
+    assert tables.histories["user"].tolist() == [u for group in users for u in group]
+    read = pd.read_parquet(tables.path / "sampled_users_book.parquet")
+    assert read["user_id"].tolist() == tables.users["user_id"].tolist()
+    assert read["books_read"].map(len).tolist() == [10] * 60
+
+
+def test_batches_and_storage_leave_the_identity_alone(data_cfg: DataConfig, cache: Cache) -> None:
+    first = load(data_cfg, cache)
+    again = load(dataclasses.replace(data_cfg, batch_rows=1000, storage=StorageConfig(region="auto")), cache)
+    assert again.hit
+    assert again.digest == first.digest

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reranker.data.bookdb import RawTables
+from reranker.data.draws import IntArray
 
 # Shelf -> genre. Shelves that are not here are reader habits ("to-read"), formats, awards or book-specific names.
 # Written from the 300 most frequent shelves of goodbooks-10k.
@@ -168,15 +169,17 @@ def work_keys(books: pd.DataFrame) -> pd.Series:
     return key.mask(anonymous, "book " + books["book_id"].astype(str))
 
 
-def merge_editions(books: pd.DataFrame, ratings: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def merge_editions(books: pd.DataFrame, n_ratings: IntArray) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Keep one edition of each work, the one rated most often (then the smallest id).
+
+    Args:
+        n_ratings: (n_books,) ratings of each row of `books`.
 
     Returns:
         The kept books, ascending book_id (a row's number is the book's code from now on), and `editions`: for every
         raw book_id (int64) the code `book` (int32) of the edition kept.
     """
     frame = books.assign(work=work_keys(books))
-    n_ratings = ratings["book_id"].value_counts().reindex(frame["book_id"]).fillna(0).to_numpy()
     order = frame.assign(n=n_ratings).sort_values(["work", "n", "book_id"], ascending=[True, False, True])
     first = order.drop_duplicates("work").set_index("work")["book_id"]
     kept_id = frame["work"].map(first).to_numpy()

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from reranker.config import DataConfig
-from reranker.data.draws import bits, text_keys, uniform
+from reranker.data.draws import IntArray, KeyArray, bits, uniform
+from reranker.data.histories import ordered
 from reranker.errors import DataError
 
 FOLDS = ("train", "dev", "test")
 
 
-def build_users(user_ids: np.ndarray | pd.Index, cfg: DataConfig) -> pd.DataFrame:
-    """Users in ascending id with the fold that a hash of their id gives: adding users moves nobody.
+def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataFrame:
+    """Users with the fold that a hash of their id gives: adding users moves nobody.
+
+    Args:
+        user_ids: (n_users,) strings.
+        keys: (n_users,) draws.text_keys of the ids.
 
     Returns:
-        user_id str, fold str.
+        user_id str, fold str, in the order given.
 
     Raises:
         DataError: A fold has no user.
     """
-    ids = sorted(map(str, user_ids))
-    place = uniform(bits(cfg.seed, "fold", text_keys(ids)))
+    place = uniform(bits(cfg.seed, "fold", keys))
     fold = np.where(
         place < cfg.test_fraction, "test", np.where(place < cfg.test_fraction + cfg.dev_fraction, "dev", "train")
     )
-    users = pd.DataFrame({"user_id": ids, "fold": fold})
-    empty = [name for name in FOLDS if not (users["fold"] == name).any()]
+    users = pd.DataFrame({"user_id": user_ids.to_pandas(), "fold": fold})
+    empty = [name for name in FOLDS if not (fold == name).any()]
     if empty:
         raise DataError(
             f"{len(users)} users leave no {' and no '.join(empty)} user. Give more users, lower data.min_ratings, or "
@@ -36,24 +42,27 @@ def build_users(user_ids: np.ndarray | pd.Index, cfg: DataConfig) -> pd.DataFram
     return users
 
 
-def split(histories: pd.DataFrame, users: pd.DataFrame, cfg: DataConfig) -> pd.DataFrame:
-    """Histories with `is_target`: the latest part of a history, or a part by hash where a user lacks timestamps.
+def is_target(
+    user: IntArray, book: IntArray, timestamp: IntArray, *, keys: KeyArray, cfg: DataConfig
+) -> npt.NDArray[np.bool_]:
+    """Which ratings are to be found: the latest part of a history, or a part by hash where a user lacks timestamps.
 
     Every user keeps at least one book on each side. Ratings of one second are ordered by hash.
 
     Args:
-        histories: user, book, rating, timestamp, sorted by (user, book); at least two rows per user.
+        user: (n,) places in `keys`, ascending; each stands at least twice.
+        book: (n,) book codes.
+        timestamp: (n,) Unix seconds, 0 where unknown.
+        keys: (n_users,) draws.text_keys of the users' ids.
     """
-    user = histories["user"].to_numpy()
-    key = text_keys(users["user_id"])
-    chance = bits(cfg.seed, "split", key[user], histories["book"].to_numpy())
-    time = histories["timestamp"].to_numpy()
-    dated = (time > 0).astype(int)
-    all_dated = np.bincount(user, weights=dated) == np.bincount(user)
-    order = np.lexsort((chance, np.where(all_dated[user], time, 0), user))
+    chance = bits(cfg.seed, "split", keys[user], book)
     size = np.bincount(user)
+    all_dated = np.bincount(user, weights=timestamp > 0) == size
+    time, second = np.unique(np.where(all_dated[user], timestamp, 0), return_inverse=True)
+    order = ordered(user.astype(np.int64) * len(time) + second, chance)
     first = np.cumsum(size) - size
     position = np.empty(len(user), dtype=np.int64)
     position[order] = np.arange(len(user)) - first[user[order]]
     n_targets = np.clip(np.rint(size * cfg.target_fraction).astype(np.int64), 1, size - 1)
-    return histories.assign(is_target=position >= (size - n_targets)[user])
+    target: npt.NDArray[np.bool_] = position >= (size - n_targets)[user]
+    return target

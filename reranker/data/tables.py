@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reranker.cache import COMPRESSION, Cache, digest, digest_file
-from reranker.config import DataConfig, WorldConfig
-from reranker.data import bookdb, demo, features, folds
-from reranker.data.draws import bits, text_keys
+from reranker.config import DataConfig, StorageConfig, WorldConfig
+from reranker.data import bookdb, demo, features, folds, histories
+from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.errors import DataError
 
-VERSION = 2  # of what this file writes; raise it when the same inputs give other tables
+VERSION = 3  # of what this file writes; raise it when the same inputs give other tables
 
 # Seed's column -> ours
 _SEED_BOOKS = {
@@ -27,6 +30,21 @@ _SEED_BOOKS = {
     "genres": "genre",
     "authors": "authors",
 }
+_HISTORIES = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("book", pa.int32()),
+        ("rating", pa.float32()),
+        ("timestamp", pa.int64()),
+        ("is_target", pa.bool_()),
+    ]
+)
+# Users and a user's times lie close together: against plain dictionaries this halves the time to write and to read.
+_ENCODING = {"user": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"}
+_BOOKS_READ = pa.schema([("user_id", pa.string()), ("books_read", pa.list_(pa.int64()))])
+# About so many rows make a row group, whole users: 5 MB, small enough to deal out users by row groups. A constant, for
+# batch_rows must not change the bytes.
+ROW_GROUP = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,8 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
     """Tables of the source that `cfg` names, from the cache when files and settings are the same.
 
     The cache folder also holds the seed's feature tables, `reduce_books_df.parquet` and `sampled_users_book.parquet`.
+    The row groups of `histories.parquet` hold whole users. Building them takes memory for the users, the books and
+    `cfg.batch_rows` ratings, however many there are.
 
     Raises:
         DataError: The source is missing, corrupt, of another schema, or too small for three folds.
@@ -80,16 +100,20 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
     key = {
         "version": VERSION,
         "files": {path.name: digest_file(path) for path in bookdb.files(root)},
-        "data": dataclasses.replace(cfg, root=None, world=WorldConfig()),
+        "data": dataclasses.replace(
+            cfg, root=None, world=WorldConfig(), storage=StorageConfig(), batch_rows=DataConfig.batch_rows
+        ),
     }
     entry = cache.fetch("tables", key, lambda folder: _build(root, cfg, folder))
-    books, users, histories, editions = (
-        pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "histories", "editions")
+    books, users, editions = (
+        pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "editions")
     )
+    # Column by column, each given back as soon as it is copied: 10 million ratings are 210 MB, and once is enough.
+    rated = pq.read_table(entry.path / "histories.parquet").to_pandas(split_blocks=True, self_destruct=True)
     counts = {k: int(str(v)) for k, v in entry.info.items()}
     # Settings too: positive_rating and the context sizes decide pairs and lists, and leave no trace in the files.
     identity = digest({"files": entry.digest, "data": key["data"]})
-    return Tables(books, users, histories, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit)
+    return Tables(books, users, rated, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit)
 
 
 def _world(world: WorldConfig, cache: Cache) -> Path:
@@ -99,73 +123,90 @@ def _world(world: WorldConfig, cache: Cache) -> Path:
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
-    raw = bookdb.read(root)
-    ratings = raw.ratings.to_pandas()
-    all_books = features.build_books(raw, max_genres=cfg.max_genres)
-    books, editions = features.merge_editions(all_books, ratings)
-    counts: dict[str, object] = {"books_in": len(all_books), "books": len(books), "ratings_in": len(ratings)}
-    ratings = _merge_ratings(ratings, editions, counts)
-    ratings = _keep_users(ratings, cfg, counts)
-    users = folds.build_users(ratings["user_id"].unique(), cfg)
-    histories = folds.split(_encode(ratings, users), users, cfg)
-    counts |= {"users": len(users), "ratings": len(histories), "targets": int(histories["is_target"].sum())}
-    counts |= {f"users_{fold}": int((users["fold"] == fold).sum()) for fold in folds.FOLDS}
-    _write(folder, books, users, histories, editions)
-    return counts
+    all_books = features.build_books(bookdb.read(root), max_genres=cfg.max_genres)
+    with tempfile.TemporaryDirectory(dir=folder) as temp:
+        raw = bookdb.ratings(root, cfg.batch_rows)
+        spool = histories.spool(raw, all_books["book_id"].to_numpy(), Path(temp) / "spool")
+        books, editions = features.merge_editions(all_books, spool.n_of_book)
+        rated = histories.merge(spool.ratings, editions["book"].to_numpy(), Path(temp) / "rated", cfg.batch_rows)
+        counts: dict[str, object] = {
+            "books_in": len(all_books),
+            "books": len(books),
+            "ratings_in": spool.n_in,
+            "ratings_dropped_unknown_book": spool.n_unknown,
+            "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),
+        }
+        kept, keys = _keep_users(rated, cfg, counts)
+        users = folds.build_users(rated.user_ids.take(pa.array(kept)), keys, cfg)
+        _write(folder, books, users, editions)
+        n_targets = _write_histories(folder, books, users, _split(rated, kept, keys, cfg))
+    counts |= {"users": len(users), "ratings": int(rated.n_of_user[kept].sum()), "targets": n_targets}
+    return counts | {f"users_{fold}": int((users["fold"] == fold).sum()) for fold in folds.FOLDS}
 
 
-def _merge_ratings(ratings: pd.DataFrame, editions: pd.DataFrame, counts: dict[str, object]) -> pd.DataFrame:
-    """Ratings by book code, one for each (user, book): the latest, then the highest, stands for a reader's editions."""
-    frame = ratings.merge(editions, on="book_id", how="left")
-    known = frame["book"].notna()
-    counts["ratings_dropped_unknown_book"] = int((~known).sum())
-    frame = frame[known].astype({"book": np.int32, "rating": np.float32})
-    if "timestamp" not in frame:
-        frame["timestamp"] = 0
-    frame["timestamp"] = frame["timestamp"].fillna(0).astype(np.int64)
-    frame = frame.sort_values(["user_id", "book", "timestamp", "rating"], kind="stable")
-    once = frame.drop_duplicates(["user_id", "book"], keep="last")
-    counts["ratings_dropped_same_work"] = len(frame) - len(once)
-    return once[["user_id", "book", "rating", "timestamp"]]
-
-
-def _keep_users(ratings: pd.DataFrame, cfg: DataConfig, counts: dict[str, object]) -> pd.DataFrame:
-    n_rated = ratings["user_id"].value_counts()
-    kept = n_rated.index[n_rated >= cfg.min_ratings].sort_values()
-    counts["users_in"] = len(n_rated)
-    counts["users_dropped_few_ratings"] = len(n_rated) - len(kept)
+def _keep_users(rated: histories.Ratings, cfg: DataConfig, counts: dict[str, object]) -> tuple[IntArray, KeyArray]:
+    """Places of the users that stay, ascending, and the keys of their ids."""
+    kept = np.flatnonzero(rated.n_of_user >= cfg.min_ratings)
+    keys = text_keys(rated.user_ids.take(pa.array(kept)).to_pylist())
+    counts["users_in"] = len(rated.n_of_user)
+    counts["users_dropped_few_ratings"] = len(rated.n_of_user) - len(kept)
     if cfg.max_users is not None and len(kept) > cfg.max_users:
-        order = np.argsort(bits(cfg.seed, "sample users", text_keys(kept)), kind="stable")
         counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
-        kept = kept[order[: cfg.max_users]]
+        sample = np.sort(np.argsort(bits(cfg.seed, "sample users", keys), kind="stable")[: cfg.max_users])
+        kept, keys = kept[sample], keys[sample]
     if len(kept) == 0:
         raise DataError(
-            f"reduced_interactions.parquet: none of {len(n_rated)} users has {cfg.min_ratings} rated books of the "
-            "catalogue. Lower data.min_ratings (at least 2) or give more ratings."
+            f"reduced_interactions.parquet: none of {len(rated.n_of_user)} users has {cfg.min_ratings} rated books of "
+            "the catalogue. Lower data.min_ratings (at least 2) or give more ratings."
         )
-    return ratings[ratings["user_id"].isin(kept)]
+    return kept, keys
 
 
-def _encode(ratings: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
-    code = pd.Series(np.arange(len(users), dtype=np.int32), index=users["user_id"])
-    frame = ratings.assign(user=ratings["user_id"].map(code).astype(np.int32))
-    return frame[["user", "book", "rating", "timestamp"]].sort_values(["user", "book"]).reset_index(drop=True)
+def _split(rated: histories.Ratings, kept: IntArray, keys: KeyArray, cfg: DataConfig) -> Iterator[pa.Table]:
+    """The histories of the users that stay, with both sides, a row group at a time."""
+    for rows in rated.blocks(kept, ROW_GROUP):
+        columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
+        first = int(columns["user"][0])
+        user = columns["user"] - first
+        columns["is_target"] = folds.is_target(
+            user, columns["book"], columns["timestamp"], keys=keys[first : first + int(user[-1]) + 1], cfg=cfg
+        )
+        yield pa.table(columns, _HISTORIES)
 
 
-def _write(
-    folder: Path, books: pd.DataFrame, users: pd.DataFrame, histories: pd.DataFrame, editions: pd.DataFrame
-) -> None:
-    for name, frame in {"books": books, "users": users, "histories": histories, "editions": editions}.items():
+def _write(folder: Path, books: pd.DataFrame, users: pd.DataFrame, editions: pd.DataFrame) -> None:
+    for name, frame in {"books": books, "users": users, "editions": editions}.items():
         frame.to_parquet(folder / f"{name}.parquet", index=False, compression=COMPRESSION)
     seed_books = books.rename(columns=_SEED_BOOKS)[list(_SEED_BOOKS.values())]
     seed_books.to_parquet(folder / "reduce_books_df.parquet", index=False, compression=COMPRESSION)
-    pq.write_table(_books_read(books, users, histories), folder / "sampled_users_book.parquet", compression=COMPRESSION)
 
 
-def _books_read(books: pd.DataFrame, users: pd.DataFrame, histories: pd.DataFrame) -> pa.Table:
-    """The seed's `user_id, books_read`: each user's book ids, best rated first, then ascending id."""
-    order = np.lexsort((histories["book"], -histories["rating"], histories["user"]))
-    values = pa.array(books["book_id"].to_numpy()[histories["book"].to_numpy()[order]])
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(histories["user"], minlength=len(users)))])
-    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-    return pa.table({"user_id": pa.array(users["user_id"].tolist(), pa.string()), "books_read": lists})
+def _write_histories(folder: Path, books: pd.DataFrame, users: pd.DataFrame, blocks: Iterator[pa.Table]) -> int:
+    """Write both tables of ratings, ours and the seed's, and count the targets."""
+    book_ids, user_ids = books["book_id"].to_numpy(), pa.array(users["user_id"])
+    n_targets = 0
+    with (
+        pq.ParquetWriter(
+            folder / "histories.parquet",
+            _HISTORIES,
+            compression=COMPRESSION,
+            use_dictionary=["book", "rating"],
+            column_encoding=_ENCODING,
+        ) as ours,
+        pq.ParquetWriter(folder / "sampled_users_book.parquet", _BOOKS_READ, compression=COMPRESSION) as seeds,
+    ):
+        for block in blocks:
+            ours.write_table(block)
+            seeds.write_table(_books_read(block, book_ids, user_ids))
+            n_targets += pc.sum(block["is_target"]).as_py()
+    return n_targets
+
+
+def _books_read(block: pa.Table, book_ids: IntArray, user_ids: pa.Array) -> pa.Table:
+    """The seed's `user_id, books_read` of a block of users: book ids, best rated first, then ascending id."""
+    user, book, rating = (block[name].to_numpy() for name in ("user", "book", "rating"))
+    order = np.lexsort((-rating, user))  # stable, and a user's books ascend
+    size = np.bincount(user - user[0])
+    offsets = pa.array(np.append(0, np.cumsum(size)), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, pa.array(book_ids[book[order]]))
+    return pa.table([user_ids.slice(int(user[0]), len(size)).cast(pa.string()), lists], schema=_BOOKS_READ)

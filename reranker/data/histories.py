@@ -1,0 +1,190 @@
+"""From ratings in any order to one per user and book, sorted on disk: memory holds a block of users, not the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reranker.data.draws import IntArray
+
+# One rating on disk. Plain records, for they are written and read once: encoding would cost more than it saves.
+ROW = np.dtype([("user", "<i4"), ("book", "<i4"), ("rating", "<f4"), ("timestamp", "<i8")])
+Rows = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings in a file of ROW records; `user` is a place in `user_ids`.
+
+    Attributes:
+        user_ids: (n_users,) large_string.
+        n_of_user: (n_users,) rows of each user, never 0.
+    """
+
+    path: Path
+    user_ids: pa.Array
+    n_of_user: IntArray
+
+    def blocks(self, users: IntArray, n_rows: int) -> Iterator[Rows]:
+        """The rows of some users, about `n_rows` at a time and users whole, where the file is sorted by user.
+
+        Args:
+            users: Ascending. The rows that come out bear places in this array.
+        """
+        size = self.n_of_user[users]
+        first = (np.cumsum(self.n_of_user) - self.n_of_user)[users]
+        bounds = _bounds(size, n_rows)
+        for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            n = size[a:b]
+            row = np.arange(n.sum()) + np.repeat(first[a:b] - (np.cumsum(n) - n), n)
+            rows = np.memmap(self.path, ROW, "r")[row]  # opened for each block, so that its pages are let go
+            rows["user"] = np.repeat(np.arange(a, b), n)
+            yield rows
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Ratings as they came: users by first appearance, `book` a place in the catalogue.
+
+    Attributes:
+        n_of_book: (n_books,) ratings of each book.
+        n_in: Ratings read.
+        n_unknown: Ratings of books outside the catalogue, left out.
+    """
+
+    ratings: Ratings
+    n_of_book: IntArray
+    n_in: int
+    n_unknown: int
+
+
+def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
+    """Write ratings to `path` as codes, table by table.
+
+    Args:
+        tables: With the columns of bookdb.RATINGS.
+        book_ids: (n_books,) the catalogue, distinct.
+    """
+    catalogue = pa.array(book_ids, pa.int64())
+    user_ids, n_of_user = pa.array([], pa.large_string()), np.zeros(0, np.int64)
+    n_of_book = np.zeros(len(book_ids), np.int64)
+    n_in = 0
+    with path.open("wb") as out:
+        for table in tables:
+            n_in += table.num_rows
+            place = pc.index_in(table["book_id"], catalogue)
+            table, place = table.filter(place.is_valid()), place.drop_null()
+            user, user_ids = _codes(table["user_id"], user_ids)
+            rows = np.empty(table.num_rows, ROW)
+            rows["user"], rows["book"] = user, place.to_numpy()
+            rows["rating"], rows["timestamp"] = table["rating"].to_numpy(), table["timestamp"].to_numpy()
+            out.write(rows.tobytes())
+            n_of_book += np.bincount(rows["book"], minlength=len(book_ids))
+            n_more = np.bincount(user, minlength=len(user_ids))
+            n_more[: len(n_of_user)] += n_of_user
+            n_of_user = n_more
+    return Spool(Ratings(path, user_ids, n_of_user), n_of_book, n_in, n_in - int(n_of_book.sum()))
+
+
+def _codes(ids: pa.ChunkedArray, known: pa.Array) -> tuple[IntArray, pa.Array]:
+    """The place of every id in the known ids, which come back with the new ones behind them."""
+    encoded = ids.combine_chunks().dictionary_encode()
+    place = pc.index_in(encoded.dictionary, known)
+    new = encoded.dictionary.filter(place.is_null())
+    code = pc.fill_null(place, -1).to_numpy().copy()
+    code[code < 0] = len(known) + np.arange(len(new))
+    return code[encoded.indices.to_numpy()], pa.concat_arrays([known, new])
+
+
+def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
+    """One rating for each (user, book), users in ascending id, sorted by (user, book), written to `path`.
+
+    The latest, then the highest, stands for all that a user gave to a book. Rows go to the bucket of their user, a
+    range of ids of about `n_rows` rows, and each bucket is then sorted alone. What comes out does not depend on the
+    order of the rows, nor on n_rows.
+
+    Args:
+        spooled: Its file is removed once its rows are in buckets.
+        book: (n_books,) the book code of every place in the catalogue.
+    """
+    order = pc.array_sort_indices(spooled.user_ids).to_numpy()  # by UTF-8 bytes: the order of Python's str
+    size = spooled.n_of_user[order]
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    bounds = _bounds(size, n_rows)
+    buckets = path.with_suffix(".buckets")
+    _spread(spooled.path, buckets, rank=rank, book=book, size=size, bounds=bounds, n_rows=n_rows)
+    spooled.path.unlink()
+    n_of_user = np.zeros(len(order), np.int64)
+    with path.open("wb") as out:
+        for a, rows in zip(bounds.tolist(), _read(buckets, np.add.reduceat(size, bounds[:-1])), strict=False):
+            once = _once(rows)
+            n = np.bincount(once["user"] - a)
+            n_of_user[a : a + len(n)] = n
+            out.write(once.tobytes())
+    buckets.unlink()
+    return Ratings(path, spooled.user_ids.take(pa.array(order)), n_of_user)
+
+
+def _spread(
+    source: Path, buckets: Path, *, rank: IntArray, book: IntArray, size: IntArray, bounds: IntArray, n_rows: int
+) -> None:
+    """The rows of `source` at the place of their bucket: users bounds[i] to bounds[i + 1], in new codes."""
+    bucket_of = np.repeat(np.arange(len(bounds) - 1, dtype=np.int32), np.diff(bounds))
+    filled = (np.cumsum(size) - size)[bounds[:-1]]
+    total = int(size.sum())
+    with buckets.open("wb") as out:
+        for rows in _read(source, [min(n_rows, total - a) for a in range(0, total, n_rows)]):
+            rows["user"], rows["book"] = rank[rows["user"]], book[rows["book"]]
+            bucket = bucket_of[rows["user"]]
+            rows = rows[np.argsort(bucket, kind="stable")]
+            n_each = np.bincount(bucket, minlength=len(filled))
+            part = np.cumsum(n_each) - n_each
+            for i in np.flatnonzero(n_each).tolist():
+                out.seek(int(filled[i]) * ROW.itemsize)
+                out.write(rows[part[i] : part[i] + n_each[i]].tobytes())
+            filled += n_each
+
+
+def _read(path: Path, sizes: Iterable[int]) -> Iterator[Rows]:
+    with path.open("rb") as file:
+        for n in sizes:
+            yield np.fromfile(file, ROW, n)
+
+
+def _once(rows: Rows) -> Rows:
+    key = rows["user"].astype(np.int64) << 32 | rows["book"]
+    order = ordered(key, rows["rating"], rows["timestamp"])
+    key = key[order]
+    return rows[order[np.append(key[1:] != key[:-1], True)]]
+
+
+def ordered(key: IntArray, *ties: np.ndarray) -> IntArray:
+    """Rows by ascending key, and those of one key as np.lexsort(ties) has them.
+
+    As np.lexsort((*ties, key)), but three times faster where few keys repeat: it sorts by one key, then the repeated.
+    """
+    order = np.argsort(key)
+    sorted_key = key[order]
+    same = sorted_key[1:] == sorted_key[:-1]
+    tied = np.zeros(len(key), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    some = order[tied]
+    order[tied] = some[np.lexsort((*(tie[some] for tie in ties), sorted_key[tied]))]
+    return order
+
+
+def _bounds(size: IntArray, n_rows: int) -> IntArray:
+    """First user of each block of about `n_rows` rows, and the number of users.
+
+    A block ends with the user that fills it, so none has more than n_rows and one user's rows.
+    """
+    block = (np.cumsum(size) - size) // n_rows
+    return np.append(np.flatnonzero(np.diff(block, prepend=-1)), len(size))
