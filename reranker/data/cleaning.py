@@ -84,7 +84,7 @@ def whole(value: object) -> int | None:
     return None
 
 
-@lru_cache(maxsize=1 << 16, typed=True)  # a user's rows stand together: one string object for all of them
+@lru_cache(maxsize=1 << 10, typed=True)  # a user's rows stand together: one string object for all of them
 def identifier(value: object) -> str | None:
     """A user's id as a string, or None where there is none; 7, "7" and "7.0" are one id, a hexadecimal id stays."""
     number = whole(value) if not isinstance(value, str) or value.strip().endswith((".", ".0")) else None

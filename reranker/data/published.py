@@ -15,12 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from reranker.data.cleaning import NOTHING
 from reranker.errors import DataError
 
 BAD_FRACTION = 0.01  # of a file's lines; with more, the file is another or was damaged on its way
-ROW_BYTES = 16  # of a short CSV row: `batch_rows` of them make a block
-MIN_BLOCK = 1 << 20  # bytes; a row must fit into one block
+EMPTY = ["", "NaN", "nan", "NULL", "null", "None"]  # fields that are null at once; `numbers` knows other spellings
+ROW_BYTES = 16  # of a CSV row of ids and stars
+N_BLOCKS = 32  # that pyarrow reads ahead: together they hold `batch_rows` rows
+MIN_BLOCK = 1 << 18  # bytes; a row must fit into one block
 
 
 def find(root: Path, name: str) -> Path | None:
@@ -82,7 +83,7 @@ class Lines:
 
 def _open(path: Path) -> io.BufferedReader:
     # Lines of a GzipFile itself are cut in Python.
-    return io.BufferedReader(gzip.open(path), 1 << 20) if path.suffix == ".gz" else path.open("rb")  # type: ignore[type-var]
+    return io.BufferedReader(gzip.open(path), 1 << 20) if path.suffix == ".gz" else path.open("rb")
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:
@@ -165,7 +166,7 @@ def _fields(reader: Any, n_fields: int, lines: Lines) -> Iterator[list[str]]:
 
 
 def csv_batches(path: Path, columns: list[str], lines: Lines, *, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """A large CSV file of ids and numbers in batches of at most `batch_rows` rows, these columns alone, as strings.
+    """A large CSV file of ids and numbers in batches of strings, of at most `batch_rows` rows, these columns alone.
 
     Quotes are kept as characters, so that an open one cannot take the rows that follow. Fields that say nothing are
     null. Rows with another number of fields are bad. Bytes are not checked to be UTF-8.
@@ -196,7 +197,7 @@ def _open_csv(
 
     read = pyarrow.csv.ReadOptions(
         use_threads=False,  # threads would not number the rows
-        block_size=max(MIN_BLOCK, ROW_BYTES * batch_rows),
+        block_size=max(MIN_BLOCK, ROW_BYTES * batch_rows // N_BLOCKS),
         column_names=header,
         skip_rows=1,
     )
@@ -204,7 +205,7 @@ def _open_csv(
         include_columns=columns,
         column_types=dict.fromkeys(columns, pa.string()),
         check_utf8=False,
-        null_values=sorted(NOTHING),
+        null_values=EMPTY,
         strings_can_be_null=True,
     )
     parse = pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=skip)
