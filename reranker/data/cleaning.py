@@ -75,6 +75,8 @@ def description(value: object) -> str:
 def whole(value: object) -> int | None:
     """The whole number, 0 or more, that an id or a count stands for: 57854, "57854", "57854.0" and 57854.0 are one."""
     if isinstance(value, str):
+        if value.isdecimal() and value.isascii() and len(value) <= 18:  # nearly all: half the time of the pattern
+            return int(value)
         match = _WHOLE.fullmatch(value.strip())
         return int(match.group(1)) if match else None
     if isinstance(value, float) and value.is_integer():
@@ -93,6 +95,8 @@ def identifier(value: object) -> str | None:
 
 def stars(value: object) -> int:
     """The stars of a rating, 1 to 5; 0 where nothing was rated (0, null, NaN, ""), -1 for anything else."""
+    if type(value) is int:  # as published
+        return value if 0 <= value <= 5 else -1
     if value is None or (isinstance(value, str | float) and _text(value).strip().lower() in NOTHING):
         return 0
     number = whole(value)
