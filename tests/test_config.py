@@ -31,7 +31,8 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("option", sorted(options()))
 def test_every_option_of_every_group_composes(option: str) -> None:
-    needs = {"data=bookdb": ["data.root=somewhere"], "engine=cluster": ["engine.address=tcp://127.0.0.1:8786"]}
+    needs = {f"data={name}": ["data.root=somewhere"] for name in ("bookdb", "ucsd", "goodbooks")}
+    needs["engine=cluster"] = ["engine.address=tcp://127.0.0.1:8786"]
     group, name = option.split("=")
     cfg = composed(option, *needs.get(option, []))
     block = getattr(cfg, group)
