@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,8 @@ def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new(
     seen = set()
     for n in range(1, 50):
         cache.fetch("stage", n, writes("old"))
-        with broken(n, error, for_good=for_good) as calls:
-            try:
-                cache.fetch("stage", n, writes("new"), rebuild=True)
-            except error:
-                pass
+        with broken(n, error, for_good=for_good) as calls, suppress(error):
+            cache.fetch("stage", n, writes("new"), rebuild=True)
         entry = cache.fetch("stage", n, never)
         texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} | {entry.info["text"]}
         assert texts in ({"old"}, {"new"})
@@ -147,11 +144,8 @@ def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new(
 @pytest.mark.parametrize("error", [OSError, Killed])
 def test_a_first_build_that_fails_at_any_step_leaves_nothing_or_all(cache: Cache, error: type[BaseException]) -> None:
     for n in (1, 2):
-        with broken(n, error, for_good=True) as calls:
-            try:
-                cache.fetch("stage", n, writes("first"))
-            except error:
-                pass
+        with broken(n, error, for_good=True) as calls, suppress(error):
+            cache.fetch("stage", n, writes("first"))
         entry = cache.fetch("stage", n, writes("second"))
         assert {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} == {entry.info["text"]}
         assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
