@@ -8,6 +8,7 @@ python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep: one parent 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -42,25 +43,27 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.counts("audit", sampling.audit(tables, contexts, pairs, dev.frame, test.frame))
         with log.stage("baselines"):
             questions = eval.Questions(tables, contexts, test, seed=cfg.eval.seed)
-            scores = eval.score_baselines(cfg.eval.baselines, questions, model.embed, cache)
+            embed = partial(model.embed, progress="embedding")
+            scores = eval.score_baselines(cfg.eval.baselines, questions, embed, cache)
         with log.stage("model"):
             device = model.device(cfg.trainer.device)
             encoder = model.load(cfg.model, device=device, batch_size=cfg.eval.batch_size)
             log.weights(encoder.weights, new_head=encoder.new_head)
+            score = partial(encoder.score, progress="scoring")
         with log.stage("before"):
-            scores["before"] = eval.score_lists(encoder.score, tables, contexts, test)
+            scores["before"] = eval.score_lists(score, tables, contexts, test)
         with log.stage("train"):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
             history = trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.training_callback_metrics)
             log.history(history)
         with log.stage("after"):
-            scores["fine_tuned"] = eval.score_lists(encoder.score, tables, contexts, test)
+            scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
         with log.stage("evaluate"):
             evaluation = eval.evaluate(tables, test, scores, cfg.eval)
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
-            registered = log.register(encoder, tables, history, dev.hash)
+            registered = log.register(encoder, tables, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0]))
     tracking.report(evaluation, registered, cfg)
     return history.best_dev
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reranker.cache import Cache, digest
+from reranker import cache as cache_module
+from reranker.cache import MANIFEST, Cache, digest
 from reranker.config import SamplingConfig
 from reranker.errors import DataError
 
@@ -67,16 +73,117 @@ def test_a_failed_rebuild_keeps_the_old_entry(cache: Cache) -> None:
     assert cache.fetch("stage", 1, fail).hit
 
 
-def test_what_a_killed_build_left_is_swept_away(cache: Cache) -> None:
-    def build(folder: Path) -> dict[str, object]:
-        (folder / "a.txt").write_text("x")
-        return {}
+class Killed(BaseException):
+    """No handler of ours stops it, and nothing works after it: a process that is gone."""
 
-    name = digest(1)[:16]
-    stale = cache.root / "stage" / f".{name}.tmp-killed"
-    stale.mkdir(parents=True)
-    cache.fetch("stage", 1, build)
-    assert not stale.exists()
+
+@contextmanager
+def broken(n: int, error: type[BaseException], *, for_good: bool) -> Iterator[list[str]]:
+    """From the n-th call on renaming and removing fail, each removal half-way; the calls made."""
+    calls: list[str] = []
+    replace, rmtree = os.replace, shutil.rmtree
+
+    def fails(name: str) -> bool:
+        calls.append(name)
+        return len(calls) == n or (for_good and len(calls) > n)
+
+    def failing_replace(*args: Any) -> None:
+        if fails("replace"):
+            raise error("replace")
+        replace(*args)
+
+    def failing_rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if not fails("rmtree"):
+            return rmtree(path)
+        if not for_good or len(calls) == n:
+            next(f for f in sorted(path.rglob("*")) if f.is_file()).unlink()
+        if not (ignore_errors and issubclass(error, Exception)):
+            raise error("rmtree")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", failing_replace)
+        patch.setattr(shutil, "rmtree", failing_rmtree)
+        yield calls
+
+
+def writes(text: str) -> Callable[[Path], dict[str, object]]:
+    """A builder of two files that hold the same text: a mix of two builds would show."""
+
+    def build(folder: Path) -> dict[str, object]:
+        (folder / "a.txt").write_text(text)
+        (folder / "b.txt").write_text(text)
+        return {"text": text}
+
+    return build
+
+
+def never(folder: Path) -> dict[str, object]:
+    raise AssertionError("built, though an entry was there")
+
+
+@pytest.mark.parametrize(("error", "for_good"), [(OSError, False), (OSError, True), (Killed, True)])
+def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new(
+    cache: Cache, error: type[BaseException], for_good: bool
+) -> None:
+    seen = set()
+    for n in range(1, 50):
+        cache.fetch("stage", n, writes("old"))
+        with broken(n, error, for_good=for_good) as calls, suppress(error):
+            cache.fetch("stage", n, writes("new"), rebuild=True)
+        entry = cache.fetch("stage", n, never)
+        texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} | {entry.info["text"]}
+        assert texts in ({"old"}, {"new"})
+        seen |= texts
+        assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
+        if len(calls) < n:
+            break
+    assert seen == {"old", "new"}
+    assert 4 <= n < 49  # two renames of the rebuild, and a rename and a removal of what it replaced
+
+
+@pytest.mark.parametrize("error", [OSError, Killed])
+def test_a_first_build_that_fails_at_any_step_leaves_nothing_or_all(cache: Cache, error: type[BaseException]) -> None:
+    for n in (1, 2):
+        with broken(n, error, for_good=True) as calls, suppress(error):
+            cache.fetch("stage", n, writes("first"))
+        entry = cache.fetch("stage", n, writes("second"))
+        assert {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} == {entry.info["text"]}
+        assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
+        assert entry.hit == (len(calls) < n)
+
+
+def test_a_rebuild_with_equal_content_leaves_the_files_that_are_being_read(cache: Cache) -> None:
+    path = cache.fetch("stage", 1, writes("same")).path
+    before = (path / "a.txt").stat().st_ino
+    entry = cache.fetch("stage", 1, writes("same"), rebuild=True)
+    assert ((path / "a.txt").stat().st_ino, entry.hit) == (before, False)
+    assert [p.name for p in path.parent.glob(".*") if p.suffix != ".lock"] == []
+
+
+def test_a_rebuild_mends_a_damaged_entry(cache: Cache) -> None:
+    path = cache.fetch("stage", 1, writes("same")).path
+    (path / "b.txt").write_text("else")
+    cache.fetch("stage", 1, writes("same"), rebuild=True)
+    assert (path / "b.txt").read_text() == "same"
+    (path / MANIFEST).unlink()
+    cache.fetch("stage", 1, writes("same"), rebuild=True)
+    assert cache.fetch("stage", 1, never).hit
+
+
+def test_what_a_killed_build_left_is_swept_away_even_by_a_hit(cache: Cache) -> None:
+    path = cache.fetch("stage", 1, writes("x")).path
+    for state in ("tmp", "old"):
+        (path.parent / f".{path.name}.{state}-killed").mkdir()
+    assert cache.fetch("stage", 1, never).hit
+    assert [p.name for p in path.parent.glob(".*") if p.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
+def test_a_folder_without_a_manifest_is_named_with_the_remedy(cache: Cache, text: str | None) -> None:
+    path = cache.fetch("stage", 1, writes("x")).path
+    (path / MANIFEST).unlink() if text is None else (path / MANIFEST).write_text(text)
+    with pytest.raises(DataError, match=rf"{MANIFEST}: expected .* Remove the folder {path} and run again"):
+        cache.fetch("stage", 1, never)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
@@ -109,6 +216,30 @@ def test_two_that_ask_for_one_key_build_it_once(cache: Cache) -> None:
     for thread in threads:
         thread.join()
     assert len(built) == 1
+
+
+def test_a_long_wait_for_another_builder_is_said_once(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cache_module, "PATIENCE_S", 0.05)
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> dict[str, object]:
+        begun.set()
+        end.wait(10)
+        return writes("slow")(folder)
+
+    first = threading.Thread(target=cache.fetch, args=("stage", 1, slow))
+    first.start()
+    begun.wait(10)
+    threading.Timer(0.4, end.set).start()
+    entry = cache.fetch("stage", 1, never)
+    first.join()
+    assert entry.hit
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"waiting for {entry.path}, which another run builds now")
+    cache.fetch("stage", 1, never)
+    assert capsys.readouterr().err == ""
 
 
 def test_digest_follows_values_not_order() -> None:

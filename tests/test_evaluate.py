@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,6 +63,17 @@ def test_the_lift_is_over_the_best_of_the_others_and_paired(tables: Tables, list
     users = e.per_user[e.per_user["kind"] == "uniform"].pivot(index="user_id", columns="scorer", values="ndcg_10")
     assert uniform.loc["popularity", "lift"] == pytest.approx((users["fine_tuned"] - users["popularity"]).mean())
     assert 0 < uniform.loc["popularity", "low"] < uniform.loc["popularity", "lift"] < uniform.loc["popularity", "high"]
+
+
+def test_one_user_has_means_and_a_lift_without_intervals(tables: Tables, lists: Lists) -> None:
+    one = dataclasses.replace(lists, frame=lists.frame[lists.frame["user"] == lists.frame["user"].iloc[0]])
+    label = one.frame["label"].to_numpy(float)
+    e = evaluate(tables, one, {"random": -label, "fine_tuned": label}, CFG)
+    assert e.summary["n_users"].tolist() == [1] * 4
+    assert e.summary.loc[e.summary["scorer"] == "fine_tuned", "ndcg_10"].tolist() == [1, 1]
+    assert e.summary[["ndcg_10_low", "ndcg_10_high"]].isna().all(axis=None)
+    assert (e.lift["lift"] > 0.3).all()
+    assert e.lift[["low", "high"]].isna().all(axis=None)
 
 
 def test_lists_are_scored_by_context_and_book_text(tables: Tables, contexts: Contexts, lists: Lists) -> None:

@@ -14,7 +14,7 @@ from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
 from reranker.data import Tables, load
 from reranker.errors import DataError
-from reranker.eval import Lists, build_lists
+from reranker.eval import Lists, build_lists, hash_kind
 
 CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3)
 
@@ -72,6 +72,15 @@ def test_the_hash_follows_the_content(tables: Tables, cache: Cache, tmp_path: Pa
     assert build(tables, cache).hit
     others = [build(tables, cache, **change).hash for change in ({"seed": 1}, {"n_candidates": 11}, {"fold": "dev"})]
     assert len({first.hash, *others}) == 4
+
+
+def test_the_hash_of_a_kind_follows_its_rows_alone(tables: Tables, cache: Cache) -> None:
+    both, swapped = (build(tables, cache, kinds=kinds) for kinds in (CFG.kinds, CFG.kinds[::-1]))
+    alone = build(tables, cache, kinds=["uniform"])
+    assert both.hash == swapped.hash  # though their headlines, the first of kinds, are of other rows
+    assert hash_kind(both, tables, "uniform") == hash_kind(alone, tables, "uniform")
+    assert hash_kind(both, tables, "uniform") != hash_kind(swapped, tables, "popularity")
+    assert hash_kind(alone, tables, "uniform") == alone.hash
 
 
 def test_more_candidates_hold_the_fewer(tables: Tables, cache: Cache) -> None:

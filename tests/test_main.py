@@ -49,9 +49,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(place: Path, *overrides: str) -> Config:
+    return defaults(place, *SMALL, *overrides)
+
+
+def defaults(place: Path, *overrides: str) -> Config:
+    """What `python main.py OVERRIDES` runs on, with its store and its cache in `place`."""
     own = [f"tracking.uri=sqlite:///{place}/mlruns/mlflow.db", f"cache_dir={place}/cache"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return config.from_hydra(compose("config", overrides=[*SMALL, *own, *overrides]))
+        return config.from_hydra(compose("config", overrides=[*own, *overrides]))
 
 
 def result(run_dir: Path) -> dict[str, Any]:
@@ -92,6 +97,14 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     assert {"torch", "mlflow", "python"} <= set(account["versions"])
     others = [v for k, v in metrics.items() if k.startswith("baseline/") and k.endswith("/ndcg_10")]
     assert metrics["lift/ndcg_10"] == pytest.approx(metrics["test/ndcg_10"] - max(others), abs=1e-9)
+    for other in ("random", "popularity", "item_knn", "bm25", "before"):
+        lift = metrics["test/ndcg_10"] - metrics[f"baseline/{other}/ndcg_10"]
+        assert metrics[f"lift/over_{other}/ndcg_10"] == pytest.approx(lift, abs=1e-9)
+        assert (
+            metrics[f"lift/over_{other}/ndcg_10_low"]
+            <= lift + 1e-9
+            <= metrics[f"lift/over_{other}/ndcg_10_high"] + 2e-9
+        )
 
 
 def test_mlflow_holds_the_same_account(finished: Path, place: Path) -> None:

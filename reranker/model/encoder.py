@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,13 @@ class Encoder:
     ) -> npt.NDArray[np.float32]:
         """One score per pair: the logit, through the activation that the configuration names.
 
-        Pairs are batched by token length. A pair's score moves by less than 1e-5 with what stands beside it.
+        Pairs are batched by token length. A pair's score moves by less than 1e-5 with what stands beside it. It is
+        computed in fp32, also under autocast and while the trainer holds the model in bf16.
 
         Args:
             queries: (n_pairs,) user contexts.
             candidates: (n_pairs,) book texts, aligned with the queries.
-            progress: The label of a progress bar; None shows none.
+            progress: The label of a progress bar, which a terminal shows and nothing else; None shows none.
 
         Returns:
             (n_pairs,) float32, in the order given.
@@ -69,18 +70,17 @@ class Encoder:
             ModelError: A logit is NaN or infinite.
         """
         import torch
-        from rich.progress import track
 
         if len(queries) != len(candidates):
             raise ValueError(f"{len(queries)} queries beside {len(candidates)} candidates; a pair has one of each.")
         logits = np.empty(len(queries), dtype=np.float32)
-        batches = self._batches(queries, candidates)
-        n_batches = -(-len(queries) // self.batch_size)
+        device = self.model.device
+        forward = type(self.model).forward  # not the instance's: accelerate lays autocast over that one
         self.model.eval()
-        with torch.inference_mode():
-            for rows, batch in track(batches, progress or "", total=n_batches, disable=progress is None):
-                features = {name: values.to(self.model.device) for name, values in batch.items()}
-                logits[rows] = self.model(features)["scores"].squeeze(-1).float().cpu().numpy()
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            for rows, batch in self._batches(queries, candidates, progress):
+                features = {name: values.to(device) for name, values in batch.items()}
+                logits[rows] = forward(self.model, features)["scores"].squeeze(-1).float().cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(logits))
         if len(bad):
             raise ModelError(
@@ -89,7 +89,20 @@ class Encoder:
             )
         return self.activation(torch.from_numpy(logits)).numpy()
 
-    def _batches(self, queries: Sequence[str], candidates: Sequence[str]) -> Iterator[tuple[npt.NDArray[Any], Any]]:
+    def _batches(
+        self, queries: Sequence[str], candidates: Sequence[str], progress: str | None
+    ) -> Iterable[tuple[npt.NDArray[Any], Any]]:
+        """Rows and padded tokens of one batch after another, with a bar where there is a label and a terminal."""
+        from rich import get_console
+        from rich.progress import track
+
+        batches = self._padded(queries, candidates)
+        if progress is None or not get_console().is_interactive:
+            return batches
+        n_batches = -(-len(queries) // self.batch_size)
+        return track(batches, progress, total=n_batches, console=get_console(), transient=True)
+
+    def _padded(self, queries: Sequence[str], candidates: Sequence[str]) -> Iterator[tuple[npt.NDArray[Any], Any]]:
         """Rows and padded tokens of one batch after another, longest first within each block."""
         from transformers import DataCollatorWithPadding
 

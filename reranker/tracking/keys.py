@@ -64,20 +64,20 @@ def trainer_key(key: str) -> str | None:
 
 
 def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float]:
-    """Metric keys and values: `test/ndcg_10`, `baseline/<scorer>/ndcg_10`, `lift/ndcg_10` with `_low` and `_high`.
+    """Metric keys and values: `test/ndcg_10`, `baseline/<scorer>/ndcg_10`, `lift/ndcg_10` with `_low`, `_high`.
 
-    A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. The lift is the one over the best
-    of the other scorers.
+    A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. `lift/ndcg_10` is the lift over the
+    best of the other scorers, `lift/over_<scorer>/ndcg_10` the one over each of them.
     """
     out: dict[str, float] = {}
     for row in evaluation.summary.to_dict("records"):
         prefix = _prefix(row.pop("scorer"), row.pop("kind"), headline)
         out |= {f"{prefix}/{key}": float(value) for key, value in row.items()}
     for row in evaluation.lift.to_dict("records"):
-        if row["is_best"]:
-            prefix = "lift" if row["kind"] == headline else f"lift/{row['kind']}"
-            ends = {"": row["lift"], "_low": row["low"], "_high": row["high"]}
-            out |= {f"{prefix}/ndcg_10{end}": float(value) for end, value in ends.items()}
+        prefix = "lift" if row["kind"] == headline else f"lift/{row['kind']}"
+        ends = {"": row["lift"], "_low": row["low"], "_high": row["high"]}
+        for place in (f"{prefix}/over_{row['over']}", *([prefix] if row["is_best"] else [])):
+            out |= {f"{place}/ndcg_10{end}": float(value) for end, value in ends.items()}
     return out
 
 

@@ -58,7 +58,8 @@ def bars(evaluation: Evaluation) -> Figure:
 
 def _bars(axis: Axes, rows: pd.DataFrame) -> None:
     value = rows["ndcg_10"].to_numpy()
-    low, high = rows["ndcg_10_low"].to_numpy(), rows["ndcg_10_high"].to_numpy()
+    # One user has a mean and no interval: no error bar then, and the number stands at the bar's end.
+    low, high = (rows[f"ndcg_10_{end}"].fillna(rows["ndcg_10"]).to_numpy() for end in ("low", "high"))
     place = np.arange(len(rows))
     shades = [COLOURS[s] if s == "fine_tuned" else "#b8c4cc" for s in rows["scorer"]]
     axis.barh(place, value, color=shades, height=0.64)

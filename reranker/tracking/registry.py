@@ -84,7 +84,7 @@ def register(
         bundle: A folder of `write_bundle`.
         cfg: With `registered_model` null the model is logged and not registered.
         dev_ndcg_10: The figure that versions are compared by; kept as a tag of the version.
-        dev_lists: Hash of the frozen lists it was measured on; figures on other lists are not compared.
+        dev_lists: Hash of the list rows it was measured on (`eval.hash_kind`); figures on others are not compared.
         metrics: Further figures, linked to the model as well as to the run.
         tags: Further tags of the version.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,9 @@ def _table(rows: pd.DataFrame, kind: str, cfg: Config) -> Table:
     for name in ("NDCG@10", "MAP", "NDCG@3", "MRR@10", "AUC"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows.sort_values("ndcg_10").to_dict("records"):
+        ends = f"[{row['ndcg_10_low']:.3f}, {row['ndcg_10_high']:.3f}]"
         cells = [
-            f"{row['ndcg_10']:.3f} [{row['ndcg_10_low']:.3f}, {row['ndcg_10_high']:.3f}]",
+            f"{row['ndcg_10']:.3f} {'(no interval)' if math.isnan(row['ndcg_10_low']) else ends}",
             *(f"{row[key]:.3f}" if key in row else "" for key in ("map", "ndcg_3", "mrr_10", "auc")),
         ]
         cells = [cell.replace("[", r"\[") for cell in cells]  # rich reads a bare bracket as markup
@@ -61,6 +63,11 @@ def _table(rows: pd.DataFrame, kind: str, cfg: Config) -> Table:
 def verdict(lift: pd.DataFrame) -> str:
     """One sentence: whether the fine-tuned model beats, ties with or loses to the best of the other scorers."""
     best = lift[lift["is_best"]].iloc[0]
+    if math.isnan(best["low"]):
+        return (
+            f"The fine-tuned model against the best baseline, {NAMES[best['over']]}: NDCG@10 {best['lift']:+.3f}, "
+            "without an interval, which needs two test users with a positive."
+        )
     word = "beats" if best["low"] > 0 else "loses to" if best["high"] < 0 else "is not told apart from"
     interval = rf"\[{best['low']:+.3f}, {best['high']:+.3f}]"
     return (

@@ -158,7 +158,12 @@ class RunLog:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; a line says what it took, and `seconds` keeps it, also when the stage fails."""
+        """Time a stage; a line says what it took, and `seconds` keeps it, also when the stage fails.
+
+        A terminal shows the stage's name from its start, where bars and then that line write over it.
+        """
+        if self.console.is_interactive:
+            self.console.print(f"{name} …", end="\r")
         begin = time.perf_counter()
         ending = "failed after "
         try:
