@@ -64,7 +64,7 @@ def root(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def cfg(port: int) -> StorageConfig:
-    return StorageConfig(endpoint_url=f"http://127.0.0.1:{port}", region="us-east-1", n_transfers=4, max_attempts=3)
+    return StorageConfig(endpoint_url=f"http://127.0.0.1:{port}", region="auto", n_transfers=4, max_attempts=3)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def plain_client(port: int) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
-        region_name="us-east-1",
+        region_name="auto",
         aws_access_key_id=swift.ACCESS_KEY,
         aws_secret_access_key=swift.SECRET_KEY,
         config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
@@ -239,14 +239,15 @@ def test_flipped_bytes_are_fetched_again_from_the_start(
 
 @slow
 @pytest.mark.parametrize(
-    ("fault", "why"), [("cut", "broke off|ended at byte"), ("flip", "do not have the object's SHA-256")]
+    ("fault", "why"),
+    [("cut", "the download broke off at byte 17500 of 20000"), ("flip", "do not have the object's SHA-256")],
 )
 def test_a_download_that_stays_wrong_is_an_error_and_no_file(
     fault: str, why: str, folder: Path, root: str, between: Flaky, through: StorageConfig, tmp_path: Path
 ) -> None:
     storage.push(folder / "a.parquet", root, through)
     between.faults = [fault] * 3
-    with pytest.raises(StorageError, match=rf"a\.parquet: .*({why}).* at the last of 3 attempts"):
+    with pytest.raises(StorageError, match=rf"a\.parquet: .*{why}.*, at the last of 3 attempts"):
         storage.pull(root, tmp_path / "copy", through)
     assert contents(tmp_path / "copy") == {}
     assert len(between.of("GET")) == 3
@@ -349,7 +350,7 @@ def test_a_failure_says_what_to_do(
         (403, "AccessDenied", "these credentials may not do this"),
         (503, "SlowDown", "still throttled after 2 attempts"),
         (500, "InternalError", "the store failed at each of 2 attempts"),
-        (400, "AuthorizationHeaderMalformed", "not in region us-east-1; set data.storage.region"),
+        (400, "AuthorizationHeaderMalformed", "not in region auto; set data.storage.region"),
         (400, "InvalidRequest", "the store refuses the request"),
         (418, "<script>&amp;\x1b", "the store refuses the request"),
     ],
@@ -382,7 +383,7 @@ def test_an_object_that_would_leave_the_folder_is_refused_before_any_work(
     assert storage.pull(root, tmp_path / "copy", cfg, names=["good"]).moved == ("good",)
 
 
-@given(st.text(st.characters(codec="utf-8") | st.sampled_from("./\\\0~:"), max_size=20))
+@given(st.text(st.sampled_from("./\\\0\n~: aé\u202e"), max_size=8))
 def test_a_name_is_refused_or_stays_below_the_folder(name: str) -> None:
     folder = Path("/no/such/folder")
     try:

@@ -170,6 +170,8 @@ def _attempt(remote: s3.Root, wanted: RemoteObject, part: Path, threads: Transfe
         try:
             if file.tell() < wanted.size:
                 remote.read(wanted, file, threads.tick)
+        except s3.BrokenOff as error:
+            raise s3.BrokenOff(f"the download broke off at byte {file.tell()} of {wanted.size} ({error})") from error
         finally:
             file.flush()
             os.fsync(file.fileno())
@@ -177,7 +179,7 @@ def _attempt(remote: s3.Root, wanted: RemoteObject, part: Path, threads: Transfe
         return how
     size = part.stat().st_size
     if size < wanted.size:
-        raise s3.BrokenOff(f"the download ended at byte {size} of {wanted.size}")
+        raise s3.BrokenOff(f"the download broke off at byte {size} of {wanted.size}")
     part.unlink()
     threads.tick(-size)
     raise s3.BrokenOff(f"the bytes that came do not have the object's {'SHA-256' if wanted.sha256 else 'MD5 or size'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -115,7 +116,7 @@ class Root:
             tick(-start)
         for chunk in _chunks(answer["Body"]):
             tick(file.write(chunk))
-            if file.tell() > wanted.size:
+            if file.tell() > wanted.size:  # never fill the disk with what is not the object
                 return
 
     def write(self, path: Path, name: str, sha256: str, *, n_threads: int, tick: Callable[[int], None]) -> None:
@@ -154,6 +155,7 @@ class Root:
 
 def _client(cfg: StorageConfig) -> Any:
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     settings = Config(
@@ -165,9 +167,18 @@ def _client(cfg: StorageConfig) -> Any:
         max_pool_connections=2 * cfg.n_transfers,
         connect_timeout=CONNECT_TIMEOUT_S,
     )
-    # A session of our own: boto3's default one is not made for several threads.
-    session = boto3.session.Session()
+    own = botocore.session.Session()  # credentials are read anew; boto3's default session is not made for threads
+    own.register_component("data_loader", _models())
+    session = boto3.session.Session(botocore_session=own)
     return session.client("s3", endpoint_url=cfg.endpoint_url, region_name=cfg.region, config=settings)
+
+
+@functools.cache
+def _models() -> Any:
+    """What botocore knows of services, read once: 0.03 s for a further client in place of 0.2 s."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _etag_is_md5(head: dict[str, Any]) -> bool:
