@@ -215,7 +215,7 @@ def compose(overrides: Sequence[str]) -> Config:
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return from_hydra(hydra.compose("config", overrides=list(overrides)))
     except HydraException as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(" ".join(f"{error} {error.__cause__ or ''}".split())) from error
 
 
 def check_overrides(args: list[str]) -> None:
@@ -232,7 +232,8 @@ def check_overrides(args: list[str]) -> None:
     for override in parsed:
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] != "hydra" and not override.is_delete():
-            _check_key(key.replace("/", "."), str(override.input_line))
+            secret = re.search("secret|password|token|key|credential", key.rsplit(".", 1)[-1])
+            _check_key(key.replace("/", "."), f"{key}=***" if secret else str(override.input_line))
 
 
 def _check_key(key: str, given: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reranker import cli
 from reranker.cache import Cache, digest, digest_file
 from reranker.config import DataConfig, StorageConfig
 from reranker.data import bookdb, load, s3, storage
@@ -508,3 +510,23 @@ def test_a_local_folder_is_its_own_root_and_can_be_listed(tmp_path: Path) -> Non
     listed = storage.list_objects(str(folder), StorageConfig())
     assert [(o.name, o.size, o.sha256) for o in listed] == [(n, len(NAMES[n]), None) for n in sorted(NAMES)]
     assert "no such folder" in message(lambda: storage.list_objects(str(tmp_path / "no"), StorageConfig()))
+
+
+@slow
+def test_the_command_line_pushes_lists_and_pulls(
+    folder: Path, root: str, cfg: StorageConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--endpoint-url", str(cfg.endpoint_url), "--region", "auto"]
+    assert cli.main(["data", "push", str(folder), root, *flags]) == 0
+    assert cli.main(["data", "pull", root, str(tmp_path / "copy"), *flags]) == 0
+    n_bytes = sum(map(len, NAMES.values()))
+    out = capsys.readouterr().out
+    assert f"{root}/: 4 files sent ({n_bytes / 1000:.1f} kB), 0 were there." in out
+    assert f"copy: 4 files fetched ({n_bytes / 1000:.1f} kB), 0 were there." in out
+    assert cli.main(["data", "list", root, "--format", "json", *flags]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"]: (row["bytes"], row["sha256"]) for row in rows} == {
+        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in NAMES.items()
+    }
+    assert cli.main(["data", "list", "s3://missing", *flags]) == 2
+    assert "reranker: s3://missing/: there is no such bucket" in capsys.readouterr().err
