@@ -117,6 +117,14 @@ def put(port: int, root: str, name: str, data: bytes) -> None:
     plain_client(port).put_object(Bucket=BUCKET, Key=key, Body=data)
 
 
+def put_in_parts(port: int, root: str, name: str, data: bytes) -> None:
+    """Write an object of which the store knows the size alone."""
+    client, where = plain_client(port), {"Bucket": BUCKET, "Key": f"{root.removeprefix(f's3://{BUCKET}/')}/{name}"}
+    upload = {**where, "UploadId": client.create_multipart_upload(**where)["UploadId"]}
+    etag = client.upload_part(**upload, PartNumber=1, Body=data)["ETag"]
+    client.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"ETag": etag, "PartNumber": 1}]})
+
+
 def message(call: Callable[[], object], kind: type[Exception] = StorageError) -> str:
     """The message of the error that a call raises, after a look for the secret in all that a traceback shows."""
     with pytest.raises(kind) as caught:
@@ -226,6 +234,20 @@ def test_the_half_of_a_replaced_object_is_thrown_away(
     storage.push(folder / "a.parquet", root, through)
     storage.pull(root, tmp_path / "copy", replace(through, max_attempts=1))
     assert contents(tmp_path / "copy") == {"a.parquet": b"PAR2" * 5000}
+    assert list((tmp_path / "copy" / STAGING).glob("*.part")) == []
+
+
+@slow
+def test_a_half_file_that_nothing_would_prove_is_thrown_away(
+    port: int, root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+) -> None:
+    put_in_parts(port, root, "parts", b"right" * 2000)
+    between.faults = ["cut"]
+    message(lambda: storage.pull(root, tmp_path / "copy", replace(through, max_attempts=1)))
+    [part] = (tmp_path / "copy" / STAGING).glob("*.part")
+    part.write_bytes(b"wrong" * 1000)
+    assert storage.pull(root, tmp_path / "copy", through).checked == {"parts": "size"}
+    assert contents(tmp_path / "copy") == {"parts": b"right" * 2000}
 
 
 @slow
@@ -300,11 +322,7 @@ def test_objects_of_others_are_checked_by_what_the_store_knows(
     port: int, root: str, cfg: StorageConfig, tmp_path: Path, between: Flaky, through: StorageConfig
 ) -> None:
     put(port, root, "small", b"some bytes")
-    client, key = plain_client(port), f"{root.removeprefix(f's3://{BUCKET}/')}/parts"
-    upload = client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
-    part = client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=b"more bytes")
-    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
-    client.complete_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload=parts)
+    put_in_parts(port, root, "parts", b"more bytes")
     between.faults = ["flip"]
     pulled = storage.pull(root, tmp_path / "copy", replace(through, n_transfers=1), names=["small"])
     assert (pulled.checked, len(between.of("GET"))) == ({"small": "md5"}, 2)
