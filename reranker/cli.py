@@ -1,4 +1,4 @@
-"""The command `reranker`: rerank with a registered model, and open MLflow's pages on the runs."""
+"""The command `reranker`: rerank with a registered model, open MLflow's pages on the runs, and move data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reranker import cli_data
 from reranker.errors import RequestError, RerankerError
 
 if TYPE_CHECKING:
@@ -40,14 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0, or 2 after a message on stderr."""
     args = _parser().parse_args(argv)
     try:
-        return _ui(args) if args.command == "ui" else _rerank(args)
+        return {"ui": _ui, "rerank": _rerank, "data": cli_data.run}[args.command](args)
     except RerankerError as error:
         print(f"reranker: {error}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reranker", description="Rerank books for readers; look at the runs.")
+    parser = argparse.ArgumentParser(
+        prog="reranker", description="Rerank books for readers; look at the runs; move data."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
     store.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: the project's own)")
@@ -69,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--candidate", action="append", default=[], metavar="TEXT", help="may be repeated")
     rerank.add_argument("--candidate-ids", type=_numbers(int), default=[], metavar="ID,ID")
     rerank.add_argument("--format", choices=("table", "json"), default="table")
+    cli_data.add_parser(commands)
     return parser
 
 
@@ -117,17 +121,17 @@ def _print_tables(requests: list[Request], ranked: list[list[Ranked]], several: 
 
     console = Console(markup=False, emoji=False, highlight=False)
     for request, result in zip(requests, ranked, strict=True):
-        table = Table(title=_visible(request.user_id or request.where) if several else None)
+        table = Table(title=visible(request.user_id or request.where) if several else None)
         for name in ("rank", "book", "score"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("text", no_wrap=True, overflow="ellipsis")
         for r in result:
-            book = "" if r.book_id is None else _visible(str(r.book_id))
-            table.add_row(str(r.rank), book, f"{r.score:.4f}", _visible(r.text))
+            book = "" if r.book_id is None else visible(str(r.book_id))
+            table.add_row(str(r.rank), book, f"{r.score:.4f}", visible(r.text))
         console.print(table)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text without control characters: a book's text must not steer the terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
+import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from reranker.errors import ConfigError
@@ -200,6 +204,21 @@ def register() -> None:
     ConfigStore.instance().store(name="base_schema", node=Config)
 
 
+def compose(overrides: Sequence[str]) -> Config:
+    """The configuration that `main.py` has with these overrides, without Hydra's folders and logging.
+
+    Raises:
+        ConfigError: An unknown key or option, a value of a wrong type, or an impossible one.
+    """
+    register()
+    check_overrides(list(overrides))
+    try:
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return from_hydra(hydra.compose("config", overrides=list(overrides)))
+    except HydraException as error:
+        raise ConfigError(" ".join(f"{error} {error.__cause__ or ''}".split())) from error
+
+
 def check_overrides(args: list[str]) -> None:
     """Refuse a key of the command line that the schema does not have, naming the nearest and all choices.
 
@@ -214,7 +233,8 @@ def check_overrides(args: list[str]) -> None:
     for override in parsed:
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] != "hydra" and not override.is_delete():
-            _check_key(key.replace("/", "."), str(override.input_line))
+            secret = re.search("secret|password|token|key|credential", key.rsplit(".", 1)[-1])
+            _check_key(key.replace("/", "."), f"{key}=***" if secret else str(override.input_line))
 
 
 def _check_key(key: str, given: str) -> None:
@@ -267,6 +287,31 @@ def validate(config: Config) -> None:
         if not ok:
             raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
     _check_combinations(config)
+
+
+def check_storage(root: str | None, storage: StorageConfig) -> None:
+    """Refuse a root or an endpoint that is malformed or holds credentials; what it holds is not repeated.
+
+    Raises:
+        ConfigError: Another scheme than `s3://`, no bucket, an endpoint that is not http(s)://HOST[:PORT], or userinfo.
+    """
+    if root is not None and "://" in root and not re.fullmatch(r"s3://[A-Za-z0-9][\w.-]+(/[^?#\0]*)?", root):
+        raise ConfigError(
+            f"data.root={root.split(':')[0]}://… is neither a folder nor s3://BUCKET/PREFIX (a bucket's name has "
+            "letters, digits, '.', '-' and '_'; credentials come from the environment or the AWS chain alone)."
+        )
+    if storage.endpoint_url is None:
+        return
+    try:
+        url = urlsplit(storage.endpoint_url)
+        ok = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        ok = False
+    if not ok or "@" in storage.endpoint_url or url.query or url.fragment:
+        raise ConfigError(
+            "data.storage.endpoint_url is not of the form https://HOST[:PORT] without credentials; these come from "
+            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the AWS chain alone."
+        )
 
 
 def _value(config: Config, key: str) -> object:
@@ -339,6 +384,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
 
 
 def _check_combinations(c: Config) -> None:
+    check_storage(c.data.root, c.data.storage)
     if c.data.dev_fraction + c.data.test_fraction >= 1:
         raise ConfigError(
             f"data.dev_fraction={c.data.dev_fraction} and data.test_fraction={c.data.test_fraction} leave no train "

@@ -13,6 +13,10 @@ class DataError(RerankerError):
     """An input table is missing, unreadable, of the wrong schema, or too small for what is asked of it."""
 
 
+class StorageError(RerankerError):
+    """Object storage refused, broke off, gave other bytes than it should, or holds a name that is not safe to write."""
+
+
 class LeakError(RerankerError):
     """The audit found an answer inside a question; the run stops."""
 

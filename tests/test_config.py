@@ -53,6 +53,7 @@ def test_every_committed_experiment_composes(experiment: str) -> None:
         ("modle=tiny", "Did you mean model?"),
         ("+surprise=1", "Choices at the top level: data, sampling, model, trainer, eval, tracking, engine"),
         ("trainer.epochs.more=1", "unknown option 'trainer.epochs.more'"),
+        ("data.storage.secret_key=canary", "'data.storage.secret_key=***': unknown option"),
     ],
 )
 def test_a_typo_is_refused_with_the_choices(argument: str, named: str) -> None:
@@ -99,6 +100,8 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["eval.cutoffs=[3]"], "lacks 10"),
         (["data.test_fraction=0.6", "data.dev_fraction=0.4"], "leave no train users"),
         (["data=bookdb"], "set data.root=FOLDER"),
+        (["data=bookdb", "data.root='http://host/x'"], "data.root=http://… is neither a folder nor s3://BUCKET/PREFIX"),
+        (["data.storage.endpoint_url='https://a:b@host'"], "without credentials; these come from the environment"),
         (["data.root=x"], "belongs to real data"),
         (["data=bookdb", "data.root=x", "data.world.taste=2"], "data.world.* belongs to data=demo"),
         (["data.world.taste=-1"], "data.world.taste=-1.0 is impossible"),
@@ -113,6 +116,16 @@ def test_an_impossible_value_or_combination_names_its_key(overrides: list[str], 
     with pytest.raises(ConfigError) as error:
         composed(*overrides)
     assert named in str(error.value)
+
+
+def test_compose_gives_what_main_gives_and_names_what_it_cannot() -> None:
+    assert config.compose(["data=bookdb", "data.root=x"]) == composed("data=bookdb", "data.root=x")
+    with pytest.raises(ConfigError, match=r"Could not find 'model/huge' Available options in 'model': bge"):
+        config.compose(["model=huge"])
+    with pytest.raises(ConfigError, match=r"Value 'many' of type 'str' could not be converted to Integer"):
+        config.compose(["sampling.neg_ratio=many"])
+    with pytest.raises(ConfigError, match=r"Did you mean data\.root\?"):
+        config.compose(["data.roto=x"])
 
 
 def test_model_path_takes_the_place_of_the_source(tmp_path: Path) -> None:

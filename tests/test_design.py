@@ -33,7 +33,8 @@ HOMES = {
     "datasets": {"trainer"},
     "mlflow": {"tracking"},
     "matplotlib": {"tracking"},
-    "boto3": {"data"},
+    "boto3": {"data/s3"},
+    "botocore": {"data/s3"},
 }
 SOURCES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "main.py"]
 
