@@ -91,29 +91,18 @@ def _push(args: argparse.Namespace) -> None:
 def _describe(args: argparse.Namespace) -> None:
     from reranker import config
     from reranker.cache import Cache
-    from reranker.data import bookdb, load
+    from reranker.data import load, sources
     from reranker.data.describe import describe
 
     cfg = config.compose(args.overrides)
     cache = Cache(cfg.cache_dir)
     tables = load(cfg.data, cache)
-    raw = _raw_folder(cfg.data, cache)
-    files = bookdb.files(raw)
-    facts = describe(tables, files, files[-1])
+    source = sources.fetch(cfg.data, cache)
+    facts = describe(tables, source.files, source.folder / "book_texts_reduced.parquet")
     if args.format == "json":
         _print_json(facts)
     else:
         _print_facts(facts)
-
-
-def _raw_folder(cfg: Any, cache: Any) -> Path:
-    from reranker.data import demo, storage
-
-    root = storage.local_root(cfg, cache.root)
-    if root is not None:
-        return root
-    key = {"version": demo.VERSION, "world": cfg.world}
-    return cache.fetch("world", key, lambda folder: demo.generate(cfg.world, folder)).path
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

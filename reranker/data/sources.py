@@ -7,12 +7,19 @@ from pathlib import Path
 
 from reranker.cache import Cache, digest_file
 from reranker.config import DataConfig
-from reranker.data import demo, goodbooks, ucsd
+from reranker.data import bookdb, demo, goodbooks, storage, ucsd
 from reranker.errors import DataError
 
 CONVERTERS = {
     "ucsd": (ucsd.VERSION, ucsd.files, ucsd.convert),
     "goodbooks": (goodbooks.VERSION, goodbooks.files, goodbooks.convert),
+}
+
+
+PATTERNS = {  # what is fetched of an s3:// root; others are left where they are
+    "bookdb": tuple(bookdb.SCHEMA),
+    "ucsd": ("goodreads_*", "*_id_map.csv*"),
+    "goodbooks": tuple(f"{name}*" for name in goodbooks.FILES),
 }
 
 
@@ -22,33 +29,39 @@ class Source:
 
     Attributes:
         folder: In the cache, or the data's own.
+        files: As they came: published files, or the four tables.
         counts: By reason, as `convert` of the source names them; empty where the tables are taken as they are.
     """
 
     folder: Path
+    files: list[Path]
     counts: dict[str, int]
 
 
-def raw_folder(cfg: DataConfig, root: Path | None, cache: Cache) -> Source:
+def fetch(cfg: DataConfig, cache: Cache) -> Source:
     """The raw tables of the source that `cfg` names: made (demo), taken (bookdb), or converted (ucsd, goodbooks).
 
-    What is made or converted is kept in the cache, by the world's settings or by the published files' digests.
+    An s3:// root is copied into the cache first. What is made or converted is kept there too, by the world's settings
+    or by the published files' digests.
 
     Args:
-        cfg: Of it count name, world and, for memory alone, batch_rows.
-        root: The local folder of the source's files; None for the demo.
+        cfg: Of it count name, root, storage, world and, for memory alone, batch_rows.
 
     Raises:
-        DataError: The source has no folder, or its published files are missing, damaged or empty.
+        DataError: The source has no folder, or its files are missing, damaged or empty.
+        StorageError: An s3:// root cannot be read.
     """
     if cfg.name == "demo":
         key = {"version": demo.VERSION, "world": cfg.world}
-        return Source(cache.fetch("world", key, lambda folder: demo.generate(cfg.world, folder)).path, {})
+        world = cache.fetch("world", key, lambda folder: demo.generate(cfg.world, folder)).path
+        return Source(world, bookdb.files(world), {})
+    root = storage.local_root(cfg, cache.root, PATTERNS[cfg.name])
     if root is None:
         raise DataError(f"data={cfg.name} has no folder; set data.root to one with its files.")
     if cfg.name == "bookdb":
-        return Source(root, {})
+        return Source(root, bookdb.files(root), {})
     version, files, convert = CONVERTERS[cfg.name]
-    key = {"version": version, "files": {path.name: digest_file(path) for path in files(root)}}
+    found = files(root)
+    key = {"version": version, "files": {path.name: digest_file(path) for path in found}}
     entry = cache.fetch(cfg.name, key, lambda folder: dict(convert(root, folder, batch_rows=cfg.batch_rows)))
-    return Source(entry.path, {reason: int(str(n)) for reason, n in entry.info.items()})
+    return Source(entry.path, found, {reason: int(str(n)) for reason, n in entry.info.items()})

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from reranker.cache import COMPRESSION, Cache, digest, digest_file
 from reranker.config import DataConfig, StorageConfig, WorldConfig
-from reranker.data import bookdb, demo, features, folds, histories
+from reranker.data import bookdb, features, folds, histories, sources
 from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.errors import DataError
 
@@ -96,30 +96,24 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
     Raises:
         DataError: The source is missing, corrupt, of another schema, or too small for three folds.
     """
-    root = _world(cfg.world, cache) if cfg.name == "demo" else Path(str(cfg.root))
+    source = sources.fetch(cfg, cache)
     key = {
         "version": VERSION,
-        "files": {path.name: digest_file(path) for path in bookdb.files(root)},
+        "files": {path.name: digest_file(path) for path in bookdb.files(source.folder)},
         "data": dataclasses.replace(
             cfg, root=None, world=WorldConfig(), storage=StorageConfig(), batch_rows=DataConfig.batch_rows
         ),
     }
-    entry = cache.fetch("tables", key, lambda folder: _build(root, cfg, folder))
+    entry = cache.fetch("tables", key, lambda folder: _build(source.folder, cfg, folder))
     books, users, editions = (
         pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "editions")
     )
     # Column by column, each given back as soon as it is copied: 10 million ratings are 210 MB, and once is enough.
     rated = pq.read_table(entry.path / "histories.parquet").to_pandas(split_blocks=True, self_destruct=True)
-    counts = {k: int(str(v)) for k, v in entry.info.items()}
+    counts = {f"source_{k}": v for k, v in source.counts.items()} | {k: int(str(v)) for k, v in entry.info.items()}
     # Settings too: positive_rating and the context sizes decide pairs and lists, and leave no trace in the files.
     identity = digest({"files": entry.digest, "data": key["data"]})
     return Tables(books, users, rated, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit)
-
-
-def _world(world: WorldConfig, cache: Cache) -> Path:
-    return cache.fetch(
-        "world", {"version": demo.VERSION, "world": world}, lambda folder: demo.generate(world, folder)
-    ).path
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
