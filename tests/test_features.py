@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from reranker.config import DataConfig
 from reranker.data import bookdb, features
+
+from .conftest import GENRES
 
 Raw = Callable[..., Path]
 
 
-def built(root: Path, max_genres: int = 4) -> pd.DataFrame:
-    return features.build_books(bookdb.read(root), max_genres=max_genres).set_index("book_id")
+def built(root: Path, **settings: Any) -> pd.DataFrame:
+    cfg = DataConfig(**{"genres": GENRES, **settings})
+    return features.build_books(bookdb.read(root), cfg).set_index("book_id")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,8 @@ def built(root: Path, max_genres: int = 4) -> pd.DataFrame:
         ("Dune", "Dune", ""),
         ("1984 (Penguin Classics)", "1984", ""),
         ("Half (A, #0.5)", "Half", "A #0.5"),
+        ("All of A (A, #1-3)", "All of A", "A #1-3"),
+        ("One (A, #1; B, #7)", "One", "A #1"),
         ("(500) Days", "(500) Days", ""),
         ("(What)", "(What)", ""),
     ],
@@ -71,7 +78,7 @@ def test_editions_of_a_work_become_the_one_rated_most(raw: Raw) -> None:
     authors = {1: ["1"], 2: ["1", "2"], 3: ["1"], 4: ["2"]}
     root = raw([("a", 2, 5), ("b", 2, 5), ("a", 3, 4)], n_books=4, titles=titles, authors=authors)
     tables = bookdb.read(root)
-    books, editions = features.merge_editions(features.build_books(tables, max_genres=3), tables.ratings.to_pandas())
+    books, editions = features.merge_editions(features.build_books(tables, DataConfig()), tables.ratings.to_pandas())
     assert books["book_id"].tolist() == [2, 4]  # 4 has another author
     assert editions.set_index("book_id")["book"].to_dict() == {1: 0, 2: 0, 3: 0, 4: 1}
 
@@ -79,10 +86,10 @@ def test_editions_of_a_work_become_the_one_rated_most(raw: Raw) -> None:
 def test_volumes_of_a_series_stay_apart(raw: Raw) -> None:
     titles = {1: "Naruto (Naruto, #1)", 2: "Naruto (Naruto, #2)", 3: "Naruto"}
     root = raw([("a", 2, 5)], n_books=3, titles=titles, authors={i: ["1"] for i in (1, 2, 3)})
-    keys = features.work_keys(features.build_books(bookdb.read(root), max_genres=3))
+    keys = features.work_keys(features.build_books(bookdb.read(root), DataConfig()))
     assert keys.nunique() == 3
 
 
 def test_books_without_author_are_works_of_their_own(raw: Raw) -> None:
     root = raw([("a", 2, 5)], n_books=2, titles={1: "Poems", 2: "Poems"}, authors={1: [], 2: []})
-    assert features.work_keys(features.build_books(bookdb.read(root), max_genres=3)).nunique() == 2
+    assert features.work_keys(features.build_books(bookdb.read(root), DataConfig())).nunique() == 2

@@ -296,7 +296,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         (lambda f: (f / "weights" / "model.bin").touch(), r"model\.bin: a bundle holds only \.json"),
         (lambda f: (f / "bundle.json").unlink(), r"no bundle\.json here"),
         (lambda f: (f / "bundle.json").write_text("{"), r"bundle\.json: not JSON"),
-        (lambda f: _edit(f, format=2), r"bundle\.json: not a bundle of format 1"),
+        (lambda f: _edit(f, format=3), r"bundle\.json: not a bundle of format 1 or 2"),
     ],
     ids=["weights", "books", "missing", "extra", "pickle", "manifest missing", "manifest cut", "format"],
 )

@@ -101,7 +101,7 @@ def _world(world: WorldConfig, cache: Cache) -> Path:
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
     raw = bookdb.read(root)
     ratings = raw.ratings.to_pandas()
-    all_books = features.build_books(raw, max_genres=cfg.max_genres)
+    all_books = features.build_books(raw, cfg)
     books, editions = features.merge_editions(all_books, ratings)
     counts: dict[str, object] = {"books_in": len(all_books), "books": len(books), "ratings_in": len(ratings)}
     ratings = _merge_ratings(ratings, editions, counts)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from reranker.data import Contexts, Tables
-from reranker.data.contexts import context_names
+from reranker.data.contexts import context_names, shows_book
 from reranker.data.features import work_keys
 from reranker.errors import LeakError
 from reranker.sampling.pairs import Pairs
@@ -69,7 +67,7 @@ def _check_context_titles(tables: Tables, contexts: Contexts, targets: pd.DataFr
     name = context_names(tables.books)
     allowed = set(zip(contexts.rows["user"].tolist(), [name[b] for b in contexts.rows["book"]], strict=True))
     leaked = [
-        (u, name[b]) not in allowed and re.search(rf"[:;] {re.escape(name[b])}[;.]", contexts.text[u]) is not None
+        (u, name[b]) not in allowed and shows_book(contexts.text[u], name[b], contexts.template)
         for u, b in zip(targets["user"].tolist(), targets["book"].tolist(), strict=True)
     ]
     _fail(tables, targets[leaked], "targets have their title in the text of their own context")
