@@ -82,6 +82,18 @@ def test_a_title_in_the_text_alone_is_found(
     )
 
 
+def test_a_title_in_a_context_of_another_template_is_found(
+    tables: Tables, data_cfg: DataConfig, pairs: Pairs, lists: pd.DataFrame
+) -> None:
+    contexts = build_contexts(tables, dataclasses.replace(data_cfg, context_template="Read {titles} | Of {genres}"))
+    audit(tables, contexts, pairs, lists)
+    target = pairs.codes[pairs.codes["label"] == 1].iloc[0]
+    book, text = tables.books.loc[target["book"]], list(contexts.text)
+    text[target["user"]] = f"Read {book['title']} by {book['authors']} | Of fantasy"
+    leaky = dataclasses.replace(contexts, text=text)
+    leaks(tables, leaky, pairs, lists, "their title in the text of their own context")
+
+
 def test_a_rated_negative_is_found(tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame) -> None:
     codes = pairs.codes.copy()
     rated = tables.histories[(tables.histories["user"] == codes["user"][1]) & ~tables.histories["is_target"]].iloc[0]

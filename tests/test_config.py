@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,9 @@ def test_hydras_own_flags_and_keys_pass() -> None:
             "hydra/launcher=joblib",
             "model=minilm,bge",
             "sampling.mix.uniform=1",
+            "data.genres.fantasy=[fantasy]",
+            "+data.genres.cozy=[cozy-mystery]",
+            "data/genres=goodreads",
         ]
     )
 
@@ -99,6 +103,9 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["data.test_fraction=0.6", "data.dev_fraction=0.4"], "leave no train users"),
         (["data=bookdb"], "set data.root=FOLDER"),
         (["data.root=x"], "belongs to real data"),
+        (["data.genres.war=[horror]"], "data.genres: shelf 'horror' means 'horror' and 'war'; give each shelf once"),
+        (["data.book_template=Books"], "data.book_template='Books': no {title}"),
+        (["data.context_template='{titles} | {title}'"], "data.context_template='{titles} | {title}': unknown field"),
         (["data=bookdb", "data.root=x", "data.world.taste=2"], "data.world.* belongs to data=demo"),
         (["data.world.taste=-1"], "data.world.taste=-1.0 is impossible"),
         (["engine=cluster"], "engine.scheduler=cluster with engine.address=None"),
@@ -111,6 +118,33 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
 def test_an_impossible_value_or_combination_names_its_key(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError) as error:
         composed(*overrides)
+    assert named in str(error.value)
+
+
+def test_every_data_option_has_the_genres_and_the_command_line_changes_them() -> None:
+    demo, real = composed().data.genres, composed("data=bookdb", "data.root=x").data.genres
+    assert demo == real
+    assert demo["science fiction"] == ["science-fiction", "sci-fi", "scifi", "sf"]
+    changed = composed(
+        "data.genres.fantasy=[magic]", "+data.genres={space opera: [space-opera]}", "~data.genres.erotica"
+    )
+    own = {"fantasy": ["magic"], "space opera": ["space-opera"]}
+    assert changed.data.genres == {k: v for k, v in (demo | own).items() if k != "erotica"}
+
+
+@pytest.mark.parametrize(
+    ("genres", "named"),
+    [
+        ({}, "data.genres is empty; choose a vocabulary, data/genres=goodreads"),
+        ({"art, design": ["art"]}, "data.genres: 'art, design' is no genre"),
+        ({" art": ["art"]}, "data.genres: ' art' is no genre"),
+        ({"": ["art"]}, "data.genres: '' is no genre"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_joined_and_split_is_refused(genres: dict[str, list[str]], named: str) -> None:
+    cfg = composed()
+    with pytest.raises(ConfigError) as error:
+        config.validate(dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, genres=genres)))
     assert named in str(error.value)
 
 

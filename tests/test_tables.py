@@ -128,6 +128,17 @@ def test_the_second_load_comes_from_the_cache(data_cfg: DataConfig, cache: Cache
     assert file.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize(
+    "change", [{"genres": {"fantasy": ["fantasy"]}}, {"book_template": "{title}"}, {"context_template": "{titles}"}]
+)
+def test_other_genres_or_templates_are_other_tables(
+    data_cfg: DataConfig, cache: Cache, change: dict[str, object]
+) -> None:
+    first, second = load(data_cfg, cache), load(dataclasses.replace(data_cfg, **change), cache)
+    assert not second.hit
+    assert second.digest != first.digest
+
+
 def test_shuffled_input_rows_give_the_same_tables(raw: Raw, tmp_path: Path) -> None:
     ratings = some_ratings()
     a, b = (

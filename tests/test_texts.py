@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reranker.data.texts import TEXT, arrow, clean, fill, joined, without_markup
@@ -22,6 +22,7 @@ UNTIDY = st.text(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(UNTIDY))
 def test_clean_texts_are_split_and_joined_by_single_spaces(values: list[str]) -> None:
     assert clean(pa.array(values, TEXT)).to_pylist() == [" ".join(v.split()) for v in values]
@@ -69,6 +70,7 @@ TAG = st.sampled_from(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(WORD, TAG)).map("".join))
 def test_sound_markup_reads_as_pythons_parser_reads_it(markup: str) -> None:
     parser = Parser()
@@ -77,6 +79,7 @@ def test_sound_markup_reads_as_pythons_parser_reads_it(markup: str) -> None:
     assert without_markup(pa.array([markup], TEXT)).to_pylist() == [parser.text]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("<>!-/[]&;#b r\"'"), max_size=40))
 def test_no_markup_is_an_error_and_text_without_angle_or_ampersand_stays(markup: str) -> None:
     out = without_markup(pa.array([markup], TEXT)).to_pylist()[0]
