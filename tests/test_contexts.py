@@ -148,7 +148,7 @@ def test_a_context_without_a_book_is_the_context_of_the_other_books(
 def test_a_user_without_another_book_is_named() -> None:
     builder = ContextBuilder(BOOKS, n_titles=2, n_genres=2, positive_rating=4)
     user, book, rating = np.array([3, 3, 5]), np.array([0, 1, 2]), np.array([5.0, 5, 5])
-    with pytest.raises(DataError, match="user code 5 has no book beside book code 2"):
+    with pytest.raises(DataError, match=r"1 left-out books .* \(first: user code 5, book code 2\)"):
         builder.render_without(user, book, rating, np.zeros(3), left_user=np.array([3, 5]), left_book=np.array([1, 2]))
 
 
@@ -206,3 +206,13 @@ def test_without_is_the_set_difference(tables: Tables) -> None:
     pairs = set(zip(targets["user"], targets["book"], strict=True))
     expected = [i for i, p in enumerate(zip(h["user"], h["book"], strict=True)) if p not in pairs]
     assert left.index.tolist() == expected
+
+
+def test_a_fault_in_without_would_show_in_left_out_contexts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What planted leaks rely on: there is one place where targets are taken out."""
+    builder = ContextBuilder(BOOKS, n_titles=2, n_genres=0, positive_rating=4)
+    rows = np.array([0, 0]), np.array([0, 1]), np.array([5.0, 5]), np.zeros(2)
+    left = {"left_user": np.array([0]), "left_book": np.array([0])}
+    assert builder.render_without(*rows, **left) == ["Likes: Emma by Jane Austen."]
+    monkeypatch.setattr(contexts, "without", lambda histories, targets, n_books: histories)
+    assert builder.render_without(*rows, **left) == ["Likes: Dune by Frank Herbert; Emma by Jane Austen."]

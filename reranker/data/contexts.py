@@ -108,12 +108,7 @@ class ContextBuilder:
             pair, row = _expand(low[first:last], size[first:last])
             left = pd.DataFrame({"user": np.arange(last - first), "book": left_book[first:last]})
             rows = without(pd.DataFrame({"user": pair, "book": book[row], "liked": liked[row]}), left, len(self._names))
-            n_rows = np.bincount(rows["user"], minlength=last - first)
-            if not n_rows.all():
-                at = first + int(np.argmin(n_rows))
-                raise DataError(
-                    f"user code {left_user[at]} has no book beside book code {left_book[at]} for a context."
-                )
+            _refuse_alone(rows["user"], left_user[first:last], left_book[first:last])
             rows = rows[_telling(rows["user"].to_numpy(), rows["liked"].to_numpy())]
             n_rows = np.bincount(rows["user"], minlength=last - first)
             out += self._render(np.concatenate([[0], np.cumsum(n_rows)]), rows["book"].to_numpy())
@@ -161,6 +156,16 @@ def _telling(user: IntArray, liked: BoolArray) -> BoolArray:
     some = np.zeros(int(user.max(initial=-1)) + 1, dtype=bool)
     some[user[liked]] = True
     return liked | ~some[user]
+
+
+def _refuse_alone(pair: pd.Series, left_user: IntArray, left_book: IntArray) -> None:
+    alone = np.flatnonzero(np.bincount(pair, minlength=len(left_user)) == 0)
+    if len(alone):
+        user, book = left_user[alone[0]], left_book[alone[0]]
+        raise DataError(
+            f"{len(alone)} left-out books leave their user no other for a context (first: user code {user}, book code "
+            f"{book}). Leave out only books of users with at least 2."
+        )
 
 
 def _places(sizes: IntArray) -> IntArray:
