@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import hydra
@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from reranker import templates
 from reranker.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,12 @@ class DataConfig:
     test_fraction: float = 0.2  # share of users whose lists confirm, once
     context_titles: int = 6  # titles that a user context shows, best rated first
     context_genres: int = 4  # genres that a user context shows, most frequent first
-    max_genres: int = 4  # genres kept per book
+    max_genres: int = 4  # genres kept per book, rarest first
+    genres: dict[str, list[str]] = field(default_factory=dict)  # genre -> shelves that mean it; conf/data/genres/
+    book_template: str = (  # of books that come without a text
+        "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres} | Description: {description}"
+    )
+    context_template: str = "Likes: {titles}. Genres: {genres}"  # of user contexts
     batch_rows: int = 1_000_000  # rows of a large file that are in memory at a time
     seed: int = 0  # of folds, splits and user sampling
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -250,6 +256,8 @@ def _check_key(key: str, given: str) -> None:
             raise ConfigError(
                 f"{given!r}: unknown option {key!r}.{hint} Choices {where}: {', '.join(known) or 'none'}."
             )
+        if get_origin(fields[part]) is dict:
+            return  # its keys are free: data.genres.fantasy
         node = next((t for t in getattr(fields[part], "__args__", [fields[part]]) if t is not type(None)), Any)
 
 
@@ -286,6 +294,9 @@ def validate(config: Config) -> None:
     for key, allowed, ok in _ranges(config):
         if not ok:
             raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
+    _check_genres(config.data.genres)
+    templates.parse_book(config.data.book_template)
+    templates.parse_context(config.data.context_template)
     _check_combinations(config)
 
 
@@ -312,6 +323,18 @@ def check_storage(root: str | None, storage: StorageConfig) -> None:
             "data.storage.endpoint_url is not of the form https://HOST[:PORT] without credentials; these come from "
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the AWS chain alone."
         )
+
+
+def _check_genres(genres: dict[str, list[str]]) -> None:
+    if not genres:
+        raise ConfigError("data.genres is empty; choose a vocabulary, data/genres=goodreads, or give genre: [shelves].")
+    seen: dict[str, str] = {}
+    for genre, shelves in genres.items():
+        if genre != " ".join(genre.split()) or "," in genre or not genre:
+            raise ConfigError(f"data.genres: {genre!r} is no genre; give words, single spaces, no comma.")
+        for shelf in shelves:
+            if (other := seen.setdefault(shelf, genre)) != genre:
+                raise ConfigError(f"data.genres: shelf {shelf!r} means {other!r} and {genre!r}; give each shelf once.")
 
 
 def _value(config: Config, key: str) -> object:

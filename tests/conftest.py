@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +21,7 @@ from reranker.data import Contexts, Tables, build_contexts, load
 
 config.register()
 
+GENRES: dict[str, list[str]] = yaml.safe_load((config.ROOT / "conf/data/genres/goodreads.yaml").read_text())
 SHELF = pa.struct([("count", pa.string()), ("name", pa.string())])
 Rating = tuple[str, int, int]
 
@@ -92,7 +94,7 @@ def raw(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def data_cfg(raw: Callable[..., Path]) -> DataConfig:
-    return DataConfig(name="bookdb", root=str(raw()))
+    return DataConfig(name="bookdb", root=str(raw()), genres=GENRES)
 
 
 @pytest.fixture

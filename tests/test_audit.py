@@ -121,6 +121,19 @@ def test_a_title_in_the_text_alone_is_found(
     leaks(tables, leaky, built, lists, "their title in the text of their own context")
 
 
+def test_a_title_in_a_context_of_another_template_is_found(
+    tables: Tables, data_cfg: DataConfig, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
+) -> None:
+    contexts = build_contexts(tables, dataclasses.replace(data_cfg, context_template="Read {titles} | Of {genres}"))
+    audit(tables, contexts, with_codes(pairs, pairs.codes, tables, contexts, tmp_path), lists)
+    target = pairs.codes[pairs.codes["label"] == 1].iloc[0]
+    book, text = tables.books.loc[target["book"]], list(contexts.text)
+    text[target["user"]] = f"Read {book['title']} by {book['authors']} | Of fantasy"
+    leaky = dataclasses.replace(contexts, text=text)
+    built = with_codes(pairs, pairs.codes, tables, leaky, tmp_path)
+    leaks(tables, leaky, built, lists, "their title in the text of their own context")
+
+
 def test_a_rated_negative_is_found(
     tables: Tables, contexts: Contexts, pairs: Pairs, lists: pd.DataFrame, tmp_path: Path
 ) -> None:

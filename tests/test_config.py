@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,9 @@ def test_hydras_own_flags_and_keys_pass() -> None:
             "hydra/launcher=joblib",
             "model=minilm,bge",
             "sampling.mix.uniform=1",
+            "data.genres.fantasy=[fantasy]",
+            "+data.genres.cozy=[cozy-mystery]",
+            "data/genres=goodreads",
         ]
     )
 
@@ -103,6 +107,9 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["data=bookdb", "data.root='http://host/x'"], "data.root=http://… is neither a folder nor s3://BUCKET/PREFIX"),
         (["data.storage.endpoint_url='https://a:b@host'"], "without credentials; these come from the environment"),
         (["data.root=x"], "belongs to real data"),
+        (["data.genres.war=[horror]"], "data.genres: shelf 'horror' means 'horror' and 'war'; give each shelf once"),
+        (["data.book_template=Books"], "data.book_template='Books': no {title}"),
+        (["data.context_template='{titles} | {title}'"], "data.context_template='{titles} | {title}': unknown field"),
         (["data=bookdb", "data.root=x", "data.world.taste=2"], "data.world.* belongs to data=demo"),
         (["data.world.taste=-1"], "data.world.taste=-1.0 is impossible"),
         (["engine=cluster"], "engine.scheduler=cluster with engine.address=None"),
@@ -126,6 +133,33 @@ def test_compose_gives_what_main_gives_and_names_what_it_cannot() -> None:
         config.compose(["sampling.neg_ratio=many"])
     with pytest.raises(ConfigError, match=r"Did you mean data\.root\?"):
         config.compose(["data.roto=x"])
+
+
+def test_every_data_option_has_the_genres_and_the_command_line_changes_them() -> None:
+    demo, real = composed().data.genres, composed("data=bookdb", "data.root=x").data.genres
+    assert demo == real
+    assert demo["science fiction"] == ["science-fiction", "sci-fi", "scifi", "sf"]
+    changed = composed(
+        "data.genres.fantasy=[magic]", "+data.genres={space opera: [space-opera]}", "~data.genres.erotica"
+    )
+    own = {"fantasy": ["magic"], "space opera": ["space-opera"]}
+    assert changed.data.genres == {k: v for k, v in (demo | own).items() if k != "erotica"}
+
+
+@pytest.mark.parametrize(
+    ("genres", "named"),
+    [
+        ({}, "data.genres is empty; choose a vocabulary, data/genres=goodreads"),
+        ({"art, design": ["art"]}, "data.genres: 'art, design' is no genre"),
+        ({" art": ["art"]}, "data.genres: ' art' is no genre"),
+        ({"": ["art"]}, "data.genres: '' is no genre"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_joined_and_split_is_refused(genres: dict[str, list[str]], named: str) -> None:
+    cfg = composed()
+    with pytest.raises(ConfigError) as error:
+        config.validate(dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, genres=genres)))
+    assert named in str(error.value)
 
 
 def test_model_path_takes_the_place_of_the_source(tmp_path: Path) -> None:

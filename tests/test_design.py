@@ -14,9 +14,10 @@ from reranker.config import ROOT
 PACKAGE = ROOT / "reranker"
 BELOW: dict[str, set[str]] = {
     "errors": set(),
-    "config": {"errors"},
+    "templates": {"errors"},
+    "config": {"errors", "templates"},
     "cache": {"errors"},
-    "data": {"errors", "config", "cache"},
+    "data": {"errors", "templates", "config", "cache"},
     "sampling": {"errors", "config", "cache", "data"},
     "model": {"errors", "config", "cache"},
     "eval": {"errors", "config", "cache", "data", "model"},

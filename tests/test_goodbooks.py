@@ -9,7 +9,7 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import DataConfig
 from reranker.data import bookdb, goodbooks, load
-from reranker.data.sources import raw_folder
+from reranker.data.sources import fetch
 from reranker.errors import DataError
 
 from .published import ratings, write, write_goodbooks
@@ -101,7 +101,7 @@ def test_batch_rows_and_gzip_change_no_byte(tmp_path: Path) -> None:
 
 def test_the_source_ends_in_tables(tmp_path: Path, cache: Cache) -> None:
     root = write_goodbooks(tmp_path / "root")
-    source = raw_folder(DataConfig(name="goodbooks", root=str(root)), root, cache)
+    source = fetch(DataConfig(name="goodbooks", root=str(root)), cache)
     assert source.counts == COUNTS
     tables = load(DataConfig(name="bookdb", root=str(source.folder)), cache)
     assert (len(tables.users), len(tables.books), len(tables.histories)) == (60, 60, 600)

@@ -267,6 +267,28 @@ def test_a_bundle_renders_a_history_as_training_did(bundle: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_bundle_keeps_the_context_template(bundle: Path) -> None:
+    assert json.loads((bundle / "bundle.json").read_text())["contexts"]["template"] == DataConfig.context_template
+
+
+@pytest.mark.slow
+def test_a_bundle_renders_contexts_by_its_own_template(copied: Path) -> None:
+    context = {**CONTEXT, "template": "Read {titles} | {genres}"}
+    _edit(copied, contexts=context)
+    read = "Read Dune by Frank Herbert; Ulysses by James Joyce | classics, science fiction"
+    loaded = Reranker.from_folder(copied)
+    assert loaded.rerank(None, [20, 30], history=[11, 40]) == loaded.rerank(read, [20, 30])
+
+
+@pytest.mark.slow
+def test_a_bundle_of_format_1_renders_contexts_as_they_were_then(copied: Path) -> None:
+    _edit(copied, format=1, contexts=CONTEXT)
+    loaded = Reranker.from_folder(copied)
+    context = "Likes: Dune by Frank Herbert; Ulysses by James Joyce. Genres: classics, science fiction"
+    assert loaded.rerank(None, [20, 30], history=[11, 40]) == loaded.rerank(context, [20, 30])
+
+
+@pytest.mark.slow
 def test_a_bundle_holds_no_reader_and_no_code(bundle: Path) -> None:
     assert set(pd.read_parquet(bundle / "books.parquet")) == set(BOOKS) - {"description"}
     assert {f.suffix for f in bundle.rglob("*") if f.is_file()} == {".json", ".parquet", ".safetensors"}
@@ -296,7 +318,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         (lambda f: (f / "weights" / "model.bin").touch(), r"model\.bin: a bundle holds only \.json"),
         (lambda f: (f / "bundle.json").unlink(), r"no bundle\.json here"),
         (lambda f: (f / "bundle.json").write_text("{"), r"bundle\.json: not JSON"),
-        (lambda f: _edit(f, format=2), r"bundle\.json: not a bundle of format 1"),
+        (lambda f: _edit(f, format=3), r"bundle\.json: not a bundle of format 1 or 2"),
     ],
     ids=["weights", "books", "missing", "extra", "pickle", "manifest missing", "manifest cut", "format"],
 )

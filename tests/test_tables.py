@@ -136,6 +136,17 @@ def test_the_second_load_comes_from_the_cache(data_cfg: DataConfig, cache: Cache
     assert file.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize(
+    "change", [{"genres": {"fantasy": ["fantasy"]}}, {"book_template": "{title}"}, {"context_template": "{titles}"}]
+)
+def test_other_genres_or_templates_are_other_tables(
+    data_cfg: DataConfig, cache: Cache, change: dict[str, object]
+) -> None:
+    first, second = load(data_cfg, cache), load(dataclasses.replace(data_cfg, **change), cache)
+    assert not second.hit
+    assert second.digest != first.digest
+
+
 def in_row_groups(root: Path, n_rows: int, order: random.Random) -> Path:
     """The raw folder with its ratings shuffled and written in row groups of n_rows."""
     file = root / "reduced_interactions.parquet"

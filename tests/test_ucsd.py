@@ -16,11 +16,13 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import DataConfig
 from reranker.data import bookdb, load, raw, ucsd, ucsd_ratings
-from reranker.data.sources import raw_folder
+from reranker.data.sources import fetch
 from reranker.errors import DataError
 
+from .conftest import GENRES
 from .published import DATES, USABLE, json_lines, ratings, ucsd_book, ucsd_user, write, write_ucsd
 
+SHELVES = {shelf for shelves in GENRES.values() for shelf in shelves}
 BOOK_COUNTS = {
     "books_in": 65,
     "books": 60,
@@ -66,7 +68,7 @@ CSV_COUNTS = BOOK_COUNTS | {
 def converted(tmp_path: Path, root: Path, *, batch_rows: int = 1000, name: str = "out") -> tuple[Path, dict[str, int]]:
     folder = tmp_path / name
     folder.mkdir()
-    return folder, ucsd.convert(root, folder, batch_rows=batch_rows)
+    return folder, ucsd.convert(root, folder, batch_rows=batch_rows, shelves=SHELVES)
 
 
 def fails(tmp_path: Path, root: Path, *named: str) -> None:
@@ -177,15 +179,15 @@ def test_json_memory_follows_batch_rows_and_not_the_file(tmp_path: Path, monkeyp
 
 def test_the_source_ends_in_tables_and_batch_rows_builds_nothing_anew(tmp_path: Path, cache: Cache) -> None:
     root = write_ucsd(tmp_path / "root")
-    first = raw_folder(DataConfig(name="ucsd", root=str(root)), root, cache)
+    first = fetch(DataConfig(name="ucsd", root=str(root), genres=GENRES), cache)
     assert first.counts == JSON_COUNTS
-    assert raw_folder(DataConfig(name="ucsd", root=str(root), batch_rows=1000), root, cache) == first
-    tables = load(DataConfig(name="bookdb", root=str(first.folder)), cache)
+    assert fetch(DataConfig(name="ucsd", root=str(root), genres=GENRES, batch_rows=1000), cache) == first
+    tables = load(DataConfig(name="bookdb", root=str(first.folder), genres=GENRES), cache)
     assert (len(tables.users), len(tables.books), len(tables.histories)) == (60, 60, 600)
     assert tables.books["authors"][5] == "Author 2, Author 1, Author 3"
 
     write(root / "goodreads_book_authors.json", json_lines([{"author_id": "2", "name": "Other"}]), gz=True)
-    other = raw_folder(DataConfig(name="ucsd", root=str(root)), root, cache)
+    other = fetch(DataConfig(name="ucsd", root=str(root), genres=GENRES), cache)
     assert other.folder != first.folder
     assert pd.read_parquet(other.folder / "new_authors.parquet")["name"].tolist() == ["Other"]
 

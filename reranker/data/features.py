@@ -9,66 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reranker import templates
+from reranker.config import DataConfig
+from reranker.data import texts
 from reranker.data.bookdb import RawTables
 from reranker.data.draws import IntArray
 
-# Shelf -> genre. Shelves that are not here are reader habits ("to-read"), formats, awards or book-specific names.
-# Written from the 300 most frequent shelves of goodbooks-10k.
-GENRES: dict[str, str] = {
-    shelf: genre
-    for genre, shelves in {
-        "fantasy": "fantasy high-fantasy epic-fantasy",
-        "urban fantasy": "urban-fantasy",
-        "science fiction": "science-fiction sci-fi scifi sf",
-        "dystopia": "dystopia dystopian post-apocalyptic",
-        "romance": "romance contemporary-romance",
-        "paranormal": "paranormal supernatural vampires vampire werewolves witches paranormal-romance",
-        "historical fiction": "historical-fiction",
-        "historical romance": "historical-romance",
-        "mystery": "mystery mysteries detective",
-        "crime": "crime true-crime",
-        "thriller": "thriller suspense thrillers mystery-thriller",
-        "horror": "horror",
-        "classics": "classics classic classic-literature",
-        "literary fiction": "literary-fiction literature",
-        "contemporary": "contemporary contemporary-fiction realistic-fiction",
-        "chick lit": "chick-lit",
-        "young adult": "young-adult ya teen ya-fiction",
-        "new adult": "new-adult",
-        "children": "childrens children children-s children-s-books childrens-books kids kids-books",
-        "middle grade": "middle-grade",
-        "picture books": "picture-books picture-book",
-        "humor": "humor humour funny comedy",
-        "adventure": "adventure action",
-        "graphic novels": "graphic-novels graphic-novel comics manga comic",
-        "short stories": "short-stories",
-        "poetry": "poetry",
-        "drama": "plays theatre drama",
-        "nonfiction": "non-fiction nonfiction",
-        "biography": "biography biographies",
-        "memoir": "memoir memoirs autobiography",
-        "history": "history",
-        "science": "science popular-science",
-        "psychology": "psychology",
-        "philosophy": "philosophy",
-        "religion": "religion christian christianity spirituality theology",
-        "self-help": "self-help personal-development",
-        "business": "business economics",
-        "politics": "politics political",
-        "travel": "travel",
-        "cooking": "cooking cookbooks food cookbook",
-        "art": "art design",
-        "sports": "sports",
-        "war": "war military",
-        "westerns": "western westerns",
-        "erotica": "erotica",
-        "mythology": "mythology myths",
-    }.items()
-    for shelf in shelves.split()
-}
+BATCH_ROWS = 65_536  # books in work at a time
 
 _BRACKET = re.compile(r"\s*\(([^()]*)\)\s*$")
-_NUMBER = re.compile(r"#\s*(\d+(?:\.\d+)?)")
+_NUMBER = re.compile(r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)")  # #1, #0.5, and #1-3 of a volume with three
 
 
 def short_title(title: str) -> str:
@@ -85,72 +35,90 @@ def series(title: str) -> str:
     return f"{bracket.group(1)[: number.start()].strip(' ,;')} #{number.group(1)}".strip()
 
 
-def build_books(raw: RawTables, *, max_genres: int) -> pd.DataFrame:
+def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
     """One row per raw book, ascending book_id.
 
-    Genres come from shelf names alone: shelf counts sum over all readers, so they hold ratings of dev and test users.
-    A book keeps its rarest genres first (fewest books), for these tell most. Authors keep their order; an author id
-    without a name is left out.
+    Genres come from shelf names alone, by cfg.genres: shelf counts sum over all readers, so they hold ratings of dev
+    and test users. A book keeps its rarest genres (fewest books), for these tell most, rarest first, equally rare ones
+    in the order of its shelves. Authors keep their order, primary ones first; an id without a name is left out.
 
     Returns:
-        book_id int64 and str columns without nulls: title, series, authors and genres (joined by ", "), description,
-        book_text (of book_texts_reduced where present, else from the other columns).
+        book_id int64 and str columns without nulls: title, series, authors and genres (joined by ", "), description
+        (without HTML), book_text (of book_texts_reduced where present, else by cfg.book_template).
     """
-    books = raw.books.sort_by("book_id")
-    ids = books["book_id"].to_numpy().astype(np.int64)
-    title = _strings(books["title"])
-    frame = pd.DataFrame({"book_id": ids, "title": title, "series": [series(t) for t in title]})
-    frame["authors"] = _author_names(books["authors"], raw.authors)
-    frame["genres"] = _genres(books["popular_shelves"], max_genres)
-    frame["description"] = _strings(books["description"])
-    given = dict(zip(raw.texts["book_id"].to_pylist(), _strings(raw.texts["text"]), strict=True))
-    rendered = render_book_texts(frame)
-    frame["book_text"] = [given.get(b) or text for b, text in zip(ids.tolist(), rendered, strict=True)]
-    return frame
-
-
-def render_book_texts(books: pd.DataFrame) -> list[str]:
-    """Book texts from title, authors, series, genres, description, in this order: truncation takes the description."""
-    parts = {
-        "Title": "title",
-        "Authors": "authors",
-        "Series": "series",
-        "Genres": "genres",
-        "Description": "description",
+    columns = {
+        "authors": _author_names(raw.books["authors"], raw.authors),
+        "genres": _genres(raw.books["popular_shelves"], cfg),
+        "given": _given_texts(raw),
     }
-    rows = zip(*(books[column].tolist() for column in parts.values()), strict=True)
-    return [" | ".join(f"{name}: {v}" for name, v in zip(parts, row, strict=True) if v) for row in rows]
+    parts = templates.parse_book(cfg.book_template)
+    done: list[pa.Table] = []
+    at = 0
+    for batch in raw.books.select(["title", "description"]).to_batches(max_chunksize=BATCH_ROWS):
+        done.append(_texts(batch, {name: c.slice(at, len(batch)) for name, c in columns.items()}, parts))
+        at += len(batch)
+    frame = pa.concat_tables(done).combine_chunks().to_pandas()
+    frame.insert(0, "book_id", raw.books["book_id"].to_numpy().astype(np.int64))
+    return frame.sort_values("book_id", ignore_index=True)
 
 
-def _strings(column: pa.ChunkedArray) -> list[str]:
-    return [" ".join(v.split()) for v in pc.fill_null(column.cast(pa.string()), "").to_pylist()]
+def _texts(batch: pa.RecordBatch, columns: dict[str, pa.Array], parts: tuple[templates.Part, ...]) -> pa.Table:
+    title = texts.clean(batch["title"])
+    known = {
+        "title": title,
+        "series": texts.arrow([series(t) for t in title.to_pylist()]),
+        "authors": columns["authors"],
+        "genres": columns["genres"],
+        "description": texts.clean(texts.without_markup(batch["description"])),
+    }
+    given = columns["given"]
+    return pa.table(known | {"book_text": pc.if_else(pc.equal(given, ""), texts.fill(parts, known), given)})
 
 
-def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Row number and value of every element of a list column; null lists have none."""
-    lists = column.combine_chunks()
-    return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), pc.list_flatten(lists)
+def _given_texts(raw: RawTables) -> pa.Array:
+    """(n_books,) the text that came with each book, empty where none did."""
+    at = pc.index_in(raw.books["book_id"].cast(pa.int64()), value_set=raw.texts["book_id"].cast(pa.int64()))
+    return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
 
 
-def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> list[str]:
-    name = dict(zip(authors["author_id"].to_pylist(), _strings(authors["name"]), strict=True))
-    out: list[list[str]] = [[] for _ in range(len(column))]
-    row, ids = _flat(column)
-    for r, author in zip(row.tolist(), ids.cast(pa.string()).to_pylist(), strict=True):
-        if name.get(author):
-            out[r].append(name[author].replace(",", ""))  # the comma separates authors
-    return [", ".join(names) for names in out]
+def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
+    name = texts.clean(pc.replace_substring(texts.arrow(authors["name"]), ",", ""))  # the comma separates authors
+    code = np.where(pc.equal(name, "").to_numpy(zero_copy_only=False), -1, np.arange(len(name)))
+    row, author = _members(column, texts.arrow(authors["author_id"]), code)
+    return texts.joined(row, name.take(pa.array(author)), len(column), ", ")
 
 
-def _genres(column: pa.ChunkedArray, max_genres: int) -> list[str]:
-    row, shelves = _flat(column)
-    genre = [GENRES.get(s) for s in pc.struct_field(shelves, "name").to_pylist()]
-    pairs = sorted({(r, g) for r, g in zip(row.tolist(), genre, strict=True) if g})
-    n_books = pd.Series([g for _, g in pairs]).value_counts()
-    out: list[list[str]] = [[] for _ in range(len(column))]
-    for r, g in sorted(pairs, key=lambda p: (p[0], n_books[p[1]], p[1])):
-        out[r].append(g)
-    return [", ".join(genres[:max_genres]) for genres in out]
+def _genres(column: pa.ChunkedArray, cfg: DataConfig) -> pa.Array:
+    code = np.repeat(np.arange(len(cfg.genres)), [len(shelves) for shelves in cfg.genres.values()])
+    shelves = texts.arrow([shelf for shelves in cfg.genres.values() for shelf in shelves])
+    row, genre = _members(column, shelves, code)
+    order = np.lexsort((np.bincount(genre)[genre], row))  # stable: ties keep the order of the shelves
+    row, genre = row[order], genre[order]
+    kept = np.arange(len(row)) - np.searchsorted(row, row) < cfg.max_genres
+    return texts.joined(row[kept], texts.arrow(list(cfg.genres)).take(pa.array(genre[kept])), len(column), ", ")
+
+
+def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[IntArray, IntArray]:
+    """Row and code of every element of a list column, by row, in the order of the list, each code once in a row.
+
+    Args:
+        column: Lists of texts or integers, or of structs with a text `name`; null lists have no elements.
+        known: (n_known,) the elements that have a code, as texts.
+        code: (n_known,) their codes; -1 for none.
+    """
+    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))]
+    at = 0
+    for batch in pa.table({"lists": column}).to_batches(max_chunksize=BATCH_ROWS):
+        values = pc.list_flatten(batch["lists"])
+        names = pc.struct_field(values, "name") if pa.types.is_struct(values.type) else values
+        place = pc.fill_null(pc.index_in(names.cast(texts.TEXT), value_set=known), -1).to_numpy()
+        row = pc.list_parent_indices(batch["lists"]).to_numpy()
+        its_code = np.append(code, -1)[place]
+        row, its_code = row[its_code >= 0], its_code[its_code >= 0]
+        first = np.sort(np.unique(row * (len(known) + 1) + its_code, return_index=True)[1])
+        found.append((at + row[first], its_code[first]))
+        at += len(batch)
+    return np.concatenate([r for r, _ in found]), np.concatenate([c for _, c in found])
 
 
 def work_keys(books: pd.DataFrame) -> pd.Series:
@@ -160,7 +128,7 @@ def work_keys(books: pd.DataFrame) -> pd.Series:
     `Dune (Dune Chronicles, #1)` are one work. A book without title or author is a work of its own.
     """
     title = books["title"].map(short_title).str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
-    author = books["authors"].str.split(", ").str[0].str.lower()
+    author = books["authors"].str.replace(",.*", "", regex=True).str.lower()
     base = title + " / " + author
     number = books["series"].str.extract(r"#(\S+)$", expand=False).fillna("")
     several = number[number != ""].groupby(base).nunique().reindex(base).fillna(0).to_numpy() > 1
@@ -179,10 +147,11 @@ def merge_editions(books: pd.DataFrame, n_ratings: IntArray) -> tuple[pd.DataFra
         The kept books, ascending book_id (a row's number is the book's code from now on), and `editions`: for every
         raw book_id (int64) the code `book` (int32) of the edition kept.
     """
-    frame = books.assign(work=work_keys(books))
-    order = frame.assign(n=n_ratings).sort_values(["work", "n", "book_id"], ascending=[True, False, True])
-    first = order.drop_duplicates("work").set_index("work")["book_id"]
-    kept_id = frame["work"].map(first).to_numpy()
-    kept = books[books["book_id"].to_numpy() == kept_id].reset_index(drop=True)
-    code = np.searchsorted(kept["book_id"].to_numpy(), kept_id).astype(np.int32)
-    return kept, pd.DataFrame({"book_id": books["book_id"].to_numpy(), "book": code})
+    work = pd.factorize(work_keys(books))[0]
+    ids = books["book_id"].to_numpy()
+    order = np.lexsort((ids, -n_ratings, work))
+    first = order[np.unique(work[order], return_index=True)[1]]
+    row = first[work]  # of the edition kept
+    is_kept = row == np.arange(len(books))
+    code = (np.cumsum(is_kept) - 1)[row].astype(np.int32)
+    return books[is_kept].reset_index(drop=True), pd.DataFrame({"book_id": ids, "book": code})

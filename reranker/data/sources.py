@@ -10,10 +10,7 @@ from reranker.config import DataConfig
 from reranker.data import bookdb, demo, goodbooks, storage, ucsd
 from reranker.errors import DataError
 
-CONVERTERS = {
-    "ucsd": (ucsd.VERSION, ucsd.files, ucsd.convert),
-    "goodbooks": (goodbooks.VERSION, goodbooks.files, goodbooks.convert),
-}
+PUBLISHED = {"ucsd": (ucsd.VERSION, ucsd.files), "goodbooks": (goodbooks.VERSION, goodbooks.files)}
 
 
 PATTERNS = {  # what is fetched of an s3:// root; others are left where they are
@@ -60,8 +57,15 @@ def fetch(cfg: DataConfig, cache: Cache) -> Source:
         raise DataError(f"data={cfg.name} has no folder; set data.root to one with its files.")
     if cfg.name == "bookdb":
         return Source(root, bookdb.files(root), {})
-    version, files, convert = CONVERTERS[cfg.name]
+    version, files = PUBLISHED[cfg.name]
     found = files(root)
+    shelves = sorted({shelf for names in cfg.genres.values() for shelf in names})
     key = {"version": version, "files": {path.name: digest_file(path) for path in found}}
-    entry = cache.fetch(cfg.name, key, lambda folder: dict(convert(root, folder, batch_rows=cfg.batch_rows)))
+
+    def convert(folder: Path) -> dict[str, object]:
+        if cfg.name == "ucsd":
+            return dict(ucsd.convert(root, folder, batch_rows=cfg.batch_rows, shelves=frozenset(shelves)))
+        return dict(goodbooks.convert(root, folder, batch_rows=cfg.batch_rows))
+
+    entry = cache.fetch(cfg.name, key | ({"shelves": shelves} if cfg.name == "ucsd" else {}), convert)
     return Source(entry.path, found, {reason: int(str(n)) for reason, n in entry.info.items()})

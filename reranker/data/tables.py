@@ -117,7 +117,7 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
-    all_books = features.build_books(bookdb.read(root), max_genres=cfg.max_genres)
+    all_books = features.build_books(bookdb.read(root), cfg)
     with tempfile.TemporaryDirectory(dir=folder) as temp:
         raw = bookdb.ratings(root, cfg.batch_rows)
         spool = histories.spool(raw, all_books["book_id"].to_numpy(), Path(temp) / "spool")

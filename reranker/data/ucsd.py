@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _one_form(root: Path, patterns: list[str]) -> list[Path]:
     return given[0] if given else []
 
 
-def convert(root: Path, folder: Path, *, batch_rows: int) -> dict[str, int]:
+def convert(root: Path, folder: Path, *, batch_rows: int, shelves: Collection[str]) -> dict[str, int]:
     """Write the four raw tables into `folder` and return the rows in, out and dropped, by reason.
 
     Ids become integers (books) and strings (users, authors); texts lose HTML, control characters and lone
@@ -84,6 +85,7 @@ def convert(root: Path, folder: Path, *, batch_rows: int) -> dict[str, int]:
         folder: Exists; gets reduced_books, reduced_interactions, new_authors, book_texts_reduced (.parquet).
         batch_rows: Rows of a file in memory at a time (of books at most `raw.BOOK_ROWS`), beside one row group, the
             ids of books and authors, and the maps of ids.
+        shelves: Those that mean a genre.
 
     Raises:
         DataError: A file is missing, damaged or mostly malformed, or nothing is left of books or ratings.
@@ -93,7 +95,9 @@ def convert(root: Path, folder: Path, *, batch_rows: int) -> dict[str, int]:
     found = _find(root)
     counts: Counter[str] = Counter()
     genres = ucsd_books.read_genres(found.genres, counts)
-    books = ucsd_books.write_books(found.books, folder, genres=genres, counts=counts, batch_rows=batch_rows)
+    books = ucsd_books.write_books(
+        found.books, folder, genres=genres, shelves=shelves, counts=counts, batch_rows=batch_rows
+    )
     ucsd_books.write_authors(found.authors, folder, counts=counts, batch_rows=batch_rows)
     raw.write_no_texts(folder)
     if found.maps:

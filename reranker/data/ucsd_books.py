@@ -5,13 +5,13 @@ from __future__ import annotations
 import bisect
 from array import array
 from collections import Counter
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from reranker.data import raw
 from reranker.data.cleaning import description, plain, whole
-from reranker.data.features import GENRES
 from reranker.data.published import Lines, json_rows
 
 Shelves = list[dict[str, str]]
@@ -69,8 +69,14 @@ def read_genres(path: Path | None, counts: Counter[str]) -> Genres:
     return genres
 
 
-def write_books(paths: list[Path], folder: Path, *, genres: Genres, counts: Counter[str], batch_rows: int) -> set[int]:
-    """Write `reduced_books` and return the ids in it; of rows with one id the first is kept."""
+def write_books(
+    paths: list[Path], folder: Path, *, genres: Genres, shelves: Collection[str], counts: Counter[str], batch_rows: int
+) -> set[int]:
+    """Write `reduced_books` and return the ids in it; of rows with one id the first is kept.
+
+    Args:
+        shelves: Those that mean a genre; a book on none of them gets its shelves from `genres` too.
+    """
     ids: set[int] = set()
     file = folder / "reduced_books.parquet"
     with raw.RowGroups(file, raw.BOOKS, batch_rows=batch_rows, rows=raw.BOOK_ROWS) as out:
@@ -79,7 +85,7 @@ def write_books(paths: list[Path], folder: Path, *, genres: Genres, counts: Coun
             for row in json_rows(path, lines):
                 book_id = _new_id(row, "book_id", ids, counts, table="books")
                 if book_id is not None:
-                    out.append(_book(book_id, row, genres, counts))
+                    out.append(_book(book_id, row, genres, shelves, counts))
             _count_lines(lines, counts, table="books")
     counts["books"] = out.n
     return ids
@@ -117,11 +123,13 @@ def _count_lines(lines: Lines, counts: Counter[str], *, table: str) -> None:
     counts[f"{table}_dropped_malformed_line"] += lines.n_bad
 
 
-def _book(book_id: int, row: dict[str, Any], genres: Genres, counts: Counter[str]) -> tuple[object, ...]:
+def _book(
+    book_id: int, row: dict[str, Any], genres: Genres, known: Collection[str], counts: Counter[str]
+) -> tuple[object, ...]:
     title = plain(row.get("title")) or plain(row.get("title_without_series"))
     counts["books_without_title"] += not title
     shelves = _shelves(row.get("popular_shelves"))
-    if not any(shelf["name"] in GENRES for shelf in shelves):
+    if not any(shelf["name"] in known for shelf in shelves):
         given = genres.shelves(book_id)
         counts["books_given_genres"] += bool(given)
         shelves += given

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from reranker.data import Contexts, Tables
-from reranker.data.contexts import context_names
+from reranker.data.contexts import context_names, shows_book
 from reranker.data.features import work_keys
 from reranker.errors import LeakError
 from reranker.sampling.pairs import Pairs
-
-BEFORE, AFTER = (": ", "; "), (";", ".")  # what stands around a title in a context
 
 
 def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame) -> dict[str, int]:
@@ -41,10 +38,11 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
     from_split = found if pairs.has_own_contexts else pd.concat([targets, found], ignore_index=True)
     _check_ids(tables, contexts, from_split)
     _check_works(tables, contexts, from_split)
-    _check_titles(tables, from_split, contexts.rows, at_most=0)
+    template = contexts.builder.template
+    _check_titles(tables, from_split, contexts.rows, template, at_most=0)
     if pairs.has_own_contexts:
         _check_left_out(tables, targets)
-        _check_titles(tables, targets, tables.histories, at_most=1)
+        _check_titles(tables, targets, tables.histories, template, at_most=1)
     else:
         _check_same_text(tables, contexts, targets)
     _check_negatives(tables, codes[(codes["label"] == 0) & (codes["source"] != "disliked")])
@@ -113,14 +111,14 @@ def _check_works(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> N
     _fail(tables, targets[np.isin(right, left)], "targets have another edition in their own context")
 
 
-def _check_titles(tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, *, at_most: int) -> None:
+def _check_titles(tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, template: str, *, at_most: int) -> None:
     """A title in the text is a leak unless more than `at_most` of the user's `rows` share it (`Naruto #1`, `#2`)."""
     name = np.asarray(context_names(tables.books), dtype=object)
     title = pd.factorize(name)[0]
     known = Counter((rows["user"].to_numpy().astype(np.int64) * len(title) + title[rows["book"]]).tolist())
     mine = (targets["user"].to_numpy().astype(np.int64) * len(title) + title[targets["book"]]).tolist()
     leaked = [
-        any(f"{a}{n}{b}" in text for a, b in product(BEFORE, AFTER)) and known[key] <= at_most
+        known[key] <= at_most and shows_book(text, n, template)
         for key, n, text in zip(mine, name[targets["book"]], targets["text"], strict=True)
     ]
     _fail(tables, targets[leaked], "targets have their title in the text of their own context")

@@ -24,7 +24,8 @@ from reranker.tracking.registry import download
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-FORMAT = 1  # of the bundle folder; raise it when older readers would misread it
+FORMAT = 2  # of the bundle folder; raise it when older readers would misread it
+TEMPLATE_1 = "Likes: {titles}. Genres: {genres}"  # of every context, when a bundle of format 1 did not name it
 MANIFEST = "bundle.json"
 # Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
 SUFFIXES = {".json", ".model", ".parquet", ".safetensors", ".txt"}
@@ -90,7 +91,7 @@ class Reranker:
         # `path` takes the place of `source`
         cfg = ModelConfig(source="hub", path=str(folder / "weights"), **manifest["model"])
         books = pd.read_parquet(folder / "books.parquet")
-        contexts = ContextBuilder(books, **manifest["contexts"])
+        contexts = ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]})
         encoder = load(cfg, device=device)
         return cls(encoder.score, contexts, books, pd.read_parquet(folder / "editions.parquet"))
 
@@ -222,6 +223,7 @@ def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataC
             "n_titles": data_cfg.context_titles,
             "n_genres": data_cfg.context_genres,
             "positive_rating": tables.positive_rating,
+            "template": data_cfg.context_template,
         },
         "tables": tables.digest,
         "files": {name: digest_file(folder / name) for name in _files(folder)},
@@ -248,8 +250,10 @@ def _verify(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
     except ValueError as error:
         raise ModelError(f"{path}: not JSON ({error}). Download or register the model again.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a bundle of format {FORMAT}; use the version of this package that wrote it.")
+    if not isinstance(manifest, dict) or manifest.get("format") not in (1, FORMAT):
+        raise ModelError(
+            f"{path}: not a bundle of format 1 or {FORMAT}; use the version of this package that wrote it."
+        )
     if strange := sorted(set(_files(folder)) ^ set(manifest["files"])):
         state = "is missing" if strange[0] in manifest["files"] else "does not belong here"
         raise ModelError(f"{folder / strange[0]} {state}: {MANIFEST} names the files. Download or register again.")
