@@ -370,7 +370,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_name_the_runs_store_and_opening_it_leaves_the_environment_as_it_was(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{database}.another")  # MLflow exports a URI when it changes
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     cfg = config(f"sqlite:///{database}")
     store.open_store(cfg.tracking)
     assert "MLFLOW_TRACKING_URI" not in os.environ
