@@ -28,6 +28,9 @@ def run(cfg: Config, run_dir: Path) -> float:
 
     cache = Cache(cfg.cache_dir)
     with tracking.start(cfg, run_dir) as log:
+        with log.stage("weights"):
+            weights = model.resolve(cfg.model)
+            device = model.device(cfg.trainer.device)
         with log.stage("tables"):
             tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
@@ -46,9 +49,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             embed = partial(model.embed, progress="embedding")
             scores = eval.score_baselines(cfg.eval.baselines, questions, embed, cache)
         with log.stage("model"):
-            device = model.device(cfg.trainer.device)
-            encoder = model.load(cfg.model, device=device, batch_size=cfg.eval.batch_size)
-            log.weights(encoder.weights, new_head=encoder.new_head)
+            encoder = model.load(cfg.model, weights, device=device, batch_size=cfg.eval.batch_size)
+            log.weights(weights, new_head=encoder.new_head)
             score = partial(encoder.score, progress="scoring")
         with log.stage("before"):
             scores["before"] = eval.score_lists(score, tables, contexts, test)
@@ -70,12 +72,14 @@ def run(cfg: Config, run_dir: Path) -> float:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(cfg: DictConfig) -> float:
-    """One job of Hydra: a run, or one child of a sweep, whose error Hydra keeps so that the other jobs go on."""
+    """One job of Hydra: a run, or one child of a sweep, after whose error the other jobs go on."""
+    from reranker.tracking import sweep
+
     try:
         return run(config.from_hydra(cfg), Path(HydraConfig.get().runtime.output_dir))
     except RerankerError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
+            raise sweep.failed(error) from error
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.context": ("split", "leave_one_out"),
     "sampling.strategy": ("uniform", "popularity", "retriever", "mix"),
     "sampling.shortfall": ("error", "truncate"),
-    "model.source": ("wheel", "hub", "random"),
+    "model.source": ("wheel", "hub", "random", "path"),
     "model.activation": ("identity", "sigmoid"),
     "trainer.precision": ("auto", "fp32", "bf16"),
     "trainer.device": ("auto", "cpu", "cuda"),
@@ -125,8 +125,8 @@ class ModelConfig:
     """The weights that fine-tuning starts from, and how they score."""
 
     name: str = MISSING
-    source: str = MISSING  # wheel | hub | random
-    path: str | None = None  # any local folder of weights; takes the place of `source`
+    source: str = MISSING  # wheel | hub | random | path
+    path: str | None = None  # path: any local folder of weights
     hub_id: str | None = None
     revision: str | None = None  # commit of hub_id, 40 hex digits
     package: str | None = None  # import name of the wheel that holds a folder `model/`
@@ -204,6 +204,9 @@ class Config:
     experiments: Any = None  # the group `experiments/`, chosen by name
 
 
+GROUPS = {f.name for f in dataclasses.fields(Config)} - {"cache_dir"}
+
+
 def register() -> None:
     """Make the schema and the resolver `${project_root:}` known to Hydra; to be called before `hydra.main`."""
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
@@ -229,7 +232,8 @@ def check_overrides(args: list[str]) -> None:
     """Refuse a key of the command line that the schema does not have, naming the nearest and all choices.
 
     Raises:
-        ConfigError: `sampling.neg_rato=3` and the like. Hydra's own flags and keys (`-m`, `hydra.*`) pass.
+        ConfigError: `sampling.neg_rato=3`, `experiments=null` and the like. Hydra's own flags and keys (`-m`,
+            `hydra.*`) pass.
     """
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
     try:
@@ -241,6 +245,11 @@ def check_overrides(args: list[str]) -> None:
         if key.split(".")[0].split("/")[0] != "hydra" and not override.is_delete():
             secret = re.search("secret|password|token|key|credential", key.rsplit(".", 1)[-1])
             _check_key(key.replace("/", "."), f"{key}=***" if secret else str(override.input_line))
+            if key in GROUPS and isinstance(override.value(), int | float | None):  # Hydra answers with a traceback
+                raise ConfigError(
+                    f"{override.input_line!r}: {key} takes the name of one of its options; python main.py --help lists "
+                    "them."
+                )
 
 
 def _check_key(key: str, given: str) -> None:
@@ -399,7 +408,11 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("eval.max_positives", "at least 1 and below eval.n_candidates", 1 <= e.max_positives < e.n_candidates),
         ("eval.max_users", "at least 2, or null", e.max_users is None or e.max_users >= 2),
         ("eval.max_dev_users", "at least 1, or null", e.max_dev_users is None or e.max_dev_users >= 1),
-        ("eval.cutoffs", "distinct ranks of at least 1", min([0, *e.cutoffs][1:] or [0]) >= 1),
+        (
+            "eval.cutoffs",
+            "distinct ranks of at least 1",
+            min(e.cutoffs, default=0) >= 1 and len(set(e.cutoffs)) == len(e.cutoffs),
+        ),
         ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
         ("eval.batch_size", "at least 1", e.batch_size >= 1),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
@@ -431,10 +444,19 @@ def _check_combinations(c: Config) -> None:
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
-    needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "random": ()}[c.model.source]
-    for name in needs if c.model.path is None else ():
-        if getattr(c.model, name) is None:
-            raise ConfigError(f"model.source={c.model.source} needs model.{name}, which is null.")
+    _check_model(c.model)
+
+
+def _check_model(m: ModelConfig) -> None:
+    if m.path is not None and m.source != "path":
+        raise ConfigError(
+            f"model.path={m.path!r} with model={m.name}, whose options were made for other weights; type model=path "
+            f"model.path={m.path}."
+        )
+    needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "path": ("path",), "random": ()}[m.source]
+    for name in needs:
+        if getattr(m, name) is None:
+            raise ConfigError(f"model.source={m.source} needs model.{name}, which is null.")
 
 
 def _check_mix(s: SamplingConfig) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,24 @@ from reranker.tracking import open_store, start
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium() -> tuple[str | None, str]:
+    """The first Chromium on PATH that runs, and why there is none: a distribution's stub is found and does not."""
+    reason = f"no {', '.join(NAMES)} on PATH"
+    for path in filter(None, map(shutil.which, NAMES)):
+        try:
+            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reason = f"{path} --version: {error}"
+            continue
+        if done.returncode == 0:
+            return path, ""
+        reason = f"{path} --version: exit code {done.returncode}: {done.stderr.strip()[:200]}"
+    return None, reason
+
+
 WAIT_MS = 60_000  # a cold page takes 5 s here; a busy machine several times that
 QUIET = (
     "--no-sandbox",
@@ -42,13 +60,32 @@ DRAWN = """([place, n_runs]) => {
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
 ]
 
 
+def test_a_chromium_that_does_not_run_is_none_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert chromium() == (None, "no chromium, chromium-browser, google-chrome on PATH")
+    stub = tmp_path / "chromium-browser"
+    stub.write_text("#!/bin/sh\necho 'install the snap' >&2\nexit 1\n")
+    stub.chmod(0o755)
+    assert chromium() == (None, f"{stub} --version: exit code 1: install the snap")
+    real = tmp_path / "google-chrome"
+    real.write_text("#!/bin/sh\necho 1.0\n")
+    real.chmod(0o755)
+    assert chromium() == (str(real), "")
+
+
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def browser() -> str:
+    """The Chromium to use; where there is none, what needs it is skipped with the reason."""
+    path, reason = chromium()
+    return path or pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def config(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A store with two runs, `quick demo` and `patient demo`, each with a curve of five steps."""
     folder = tmp_path_factory.mktemp("ui")
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlruns/mlflow.db", experiment="pages")
@@ -92,15 +129,15 @@ def _answering(address: str, server: subprocess.Popen[bytes]) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[Page]:
+def page(address: str, browser: str) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        launched = playwright.chromium.launch(executable_path=browser, args=list(QUIET))
+        opened = launched.new_page(viewport={"width": 1400, "height": 900})
         opened.set_default_timeout(WAIT_MS)
         yield opened
-        browser.close()
+        launched.close()
 
 
 def show(page: Page, address: str, path: str) -> set[str]:

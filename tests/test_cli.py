@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,9 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 
 from reranker import cli
-from reranker.data import ContextBuilder
+from reranker.config import ROOT, from_hydra
+from reranker.data import ContextBuilder, demo_books
 from reranker.errors import ModelError
 from reranker.tracking.serving import Reranker
 
@@ -226,6 +230,18 @@ def test_ui_is_not_opened_to_other_machines(run: Run, tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert err.startswith("reranker: host='0.0.0.0' is not a loopback address")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readmes_ids_are_books_of_the_world_that_a_first_run_makes() -> None:
+    [line] = re.findall(
+        r"^\.venv/bin/reranker (rerank --history .*?) +#", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    given = cli._parser().parse_args(shlex.split(line))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        works = demo_books.build(from_hydra(compose("config")).data.world)
+    ids = [*given.history, *given.candidate_ids]
+    assert len(set(ids)) == 4
+    assert set(ids) <= set(works.book_id)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from reranker import config
 from reranker.config import ROOT, Config
 from reranker.errors import ConfigError
+from reranker.tracking.store import default_uri
 
 
 def composed(*overrides: str) -> Config:
@@ -22,7 +23,6 @@ def composed(*overrides: str) -> Config:
 def test_defaults_are_the_demo_with_the_wheels_weights() -> None:
     cfg = composed()
     assert (cfg.data.name, cfg.model.name, cfg.sampling.neg_ratio) == ("demo", "minilm_wheel", 3)
-    assert cfg.tracking.uri == f"sqlite:///{ROOT}/mlruns/mlflow.db"
 
 
 def options() -> list[str]:
@@ -33,7 +33,7 @@ def options() -> list[str]:
 @pytest.mark.parametrize("option", sorted(options()))
 def test_every_option_of_every_group_composes(option: str) -> None:
     needs = {f"data={name}": ["data.root=somewhere"] for name in ("bookdb", "ucsd", "goodbooks")}
-    needs["engine=cluster"] = ["engine.address=tcp://127.0.0.1:8786"]
+    needs |= {"model=path": ["model.path=somewhere"], "engine=cluster": ["engine.address=tcp://127.0.0.1:8786"]}
     group, name = option.split("=")
     cfg = composed(option, *needs.get(option, []))
     block = getattr(cfg, group)
@@ -79,9 +79,22 @@ def test_hydras_own_flags_and_keys_pass() -> None:
     )
 
 
-def test_an_unknown_choice_of_a_group_names_the_choices() -> None:
-    with pytest.raises(Exception, match=r"Available options in 'model':[\s\S]*bge[\s\S]*tiny"):
-        composed("model=huge")
+@pytest.mark.parametrize(
+    ("override", "choices"),
+    [
+        ("model=huge", r"Available options in 'model':\s+bge\s+minilm"),
+        ("experiments=goodreads_cp", r"\s+goodreads_cpu\s+none"),
+    ],
+)
+def test_an_unknown_choice_of_a_group_names_the_choices(override: str, choices: str) -> None:
+    with pytest.raises(MissingConfigException, match=rf"Could not find '{override.replace('=', '/')}'[\s\S]*{choices}"):
+        composed(override)
+
+
+@pytest.mark.parametrize("override", ["experiments=null", "model=3"])
+def test_no_choice_of_a_group_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{override}': .* takes the name of one of its options"):
+        config.check_overrides([override])
 
 
 @pytest.mark.parametrize("override", ["sampling.neg_ratio=many", "trainer.learning_rate=[1]", "eval.kinds=3"])
@@ -102,6 +115,8 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["eval.max_positives=30"], "below eval.n_candidates"),
         (["eval.cutoffs=[0,10]"], "eval.cutoffs=[0, 10] is impossible"),
         (["eval.cutoffs=[3]"], "lacks 10"),
+        (["eval.cutoffs=[10,10]"], "eval.cutoffs=[10, 10] is impossible; it must be distinct ranks of at least 1"),
+        (["eval.cutoffs=[]"], "eval.cutoffs=[] is impossible"),
         (["data.test_fraction=0.6", "data.dev_fraction=0.4"], "leave no train users"),
         (["data=bookdb"], "set data.root=FOLDER"),
         (["data=bookdb", "data.root='http://host/x'"], "data.root=http://… is neither a folder nor s3://BUCKET/PREFIX"),
@@ -117,6 +132,8 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["sampling.strategy=mix", "sampling.mix.uniform=0.5"], "must be at least 0 and add up to 1"),
         (["sampling.mix.uniform=1"], "belongs to sampling.strategy=mix, but it is uniform"),
         (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
+        (["model.path=FOLDER"], "model.path='FOLDER' with model=minilm_wheel, whose options were made for other"),
+        (["model=path"], "model.source=path needs model.path, which is null"),
     ],
 )
 def test_an_impossible_value_or_combination_names_its_key(overrides: list[str], named: str) -> None:
@@ -162,5 +179,15 @@ def test_a_vocabulary_that_cannot_be_joined_and_split_is_refused(genres: dict[st
     assert named in str(error.value)
 
 
-def test_model_path_takes_the_place_of_the_source(tmp_path: Path) -> None:
-    assert composed("model=minilm", "model.revision=null", f"model.path={tmp_path}").model.path == str(tmp_path)
+def test_a_folder_of_weights_inherits_nothing_that_was_chosen_for_others(tmp_path: Path) -> None:
+    model = composed("model=path", f"model.path={tmp_path}").model
+    assert model == config.ModelConfig(name="path", source="path", path=str(tmp_path))
+    assert model.dropout is None
+
+
+def test_the_store_is_the_environments_or_the_projects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rule as of `reranker ui`, `reranker rerank` and Reranker.load."""
+    assert composed().tracking.uri == default_uri() == f"sqlite:///{ROOT}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert composed().tracking.uri == default_uri() == "http://127.0.0.1:5000"
+    assert composed("tracking.uri=sqlite:////x/y.db").tracking.uri == "sqlite:////x/y.db"

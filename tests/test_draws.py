@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,9 +17,10 @@ from reranker.data.draws import below, bits, distinct, text_keys, uniform, unsee
 
 def test_keys_do_not_depend_on_the_hash_seed() -> None:
     code = "from reranker.data.draws import *; print(bits(1, 'x', text_keys(['a', 'é']), 3).tolist())"
+    command = [sys.executable, "-c", code]
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": s}, capture_output=True, text=True, check=True
+            command, env=os.environ | {"PYTHONHASHSEED": s}, capture_output=True, text=True, check=True
         ).stdout
         for s in ("0", "1", "77")
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -25,12 +26,17 @@ from reranker.errors import DataError, LeakError, ModelError
 from . import hub
 from .test_audit import compare_across_types
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 pytestmark = pytest.mark.slow
 
 WORLD = ["data.world.n_books=160", "data.world.n_users=120", "data.world.mean_ratings=12"]
 SMALL = [
     *WORLD,
     "model=tiny",
+    "trainer.device=cpu",
+    "trainer.precision=fp32",
     "trainer.max_steps=4",
     "trainer.n_evaluations=2",
     "eval.n_candidates=20",
@@ -39,6 +45,7 @@ SMALL = [
     "eval.n_bootstrap=100",
     "eval.baselines=[random,popularity,item_knn,bm25]",
 ]
+TIMEOUT_S = 1800  # of a typed command: the sweep of four takes minutes, on a busy machine many
 TIMED = ("time/", "train/runtime_s", "train/pairs_per_s")
 
 
@@ -76,6 +83,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     assert set(account["hashes"]) == {"config", "tables", "lists/dev", "lists/test", "pairs"}
     assert all(len(h) == 64 for h in account["hashes"].values())
     stages = [
+        "weights",
         "tables",
         "lists",
         "pairs",
@@ -186,6 +194,17 @@ def test_the_originals_leak_stops_the_run(place: Path, monkeypatch: pytest.Monke
 def test_a_wrong_weights_hash_stops_the_run(place: Path) -> None:
     wrong = ["model=minilm_wheel", f"model.sha256={'0' * 64}"]
     fails(place, "hash", ModelError, *wrong, words=f"expected {'0' * 64}, found 53aa51172d")
+    assert list(result(place / "hash")["seconds"]) == ["weights"]
+
+
+def test_a_device_that_is_not_there_stops_the_run_before_its_tables(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fails(place, "device", ModelError, "trainer.device=cuda", words=r"trainer\.device=cuda, but torch sees no CUDA GPU")
+    assert list(result(place / "device")["seconds"]) == ["weights"]
 
 
 def test_a_ratio_above_the_catalogue_stops_the_run(place: Path) -> None:
@@ -212,9 +231,11 @@ def project(folder: Path) -> Path:
 
 
 def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MLFLOW_", "RERANKER_"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HYDRA_", "MLFLOW_", "RERANKER_"))}
     command = [sys.executable, "main.py", *args]
-    return subprocess.run(command, cwd=folder, env=clean | env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=clean | env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,6 +248,11 @@ def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[s
         (["sampling.neg_ratio=0"], "ConfigError: sampling.neg_ratio=0 is impossible; it must be at least 1."),
         (["sampling.neg_ratio=many"], "sampling.neg_ratio"),
         (["model=huge"], "tiny"),
+        (["experiments=goodreads_cp"], "goodreads_cpu"),
+        (
+            ["-m", "trainer.epochs=1,-1"],
+            "ConfigError: the sweep does not start: job 1 (trainer.epochs=-1): trainer.epochs=-1.0 is impos",
+        ),
     ],
 )
 def test_a_bad_command_line_gives_one_clear_error_and_no_work(tmp_path: Path, args: list[str], named: str) -> None:
@@ -265,14 +291,43 @@ def test_a_sweep_is_four_runs_on_two_pair_sets_and_the_same_lists(sweep: Path) -
 
 
 def test_a_sweep_is_one_parent_with_its_children(sweep: Path) -> None:
+    parent, children = runs_of(sweep)
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 4
+    swept = {(r.data.params["model.name"], r.data.params["sampling.neg_ratio"]) for r in children}
+    assert swept == {(m, n) for m in ("minilm", "bge") for n in ("3", "5")}
+
+
+def runs_of(folder: Path) -> tuple[Run, list[Run]]:
+    """The one parent run in a project's store, and its children."""
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{sweep}/mlruns/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
     [experiment] = [e for e in client.search_experiments() if e.name == "reranker"]
     runs = client.search_runs([experiment.experiment_id])
-    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    assert len(runs) == 5
-    assert [p.info.status for p in parents] == ["FINISHED"]
-    assert {r.data.tags.get("mlflow.parentRunId") for r in runs} - {None} == {parents[0].info.run_id}
-    children = {(r.data.params["model.name"], r.data.params["sampling.neg_ratio"]) for r in runs if r not in parents}
-    assert children == {(m, n) for m in ("minilm", "bge") for n in ("3", "5")}
+    [parent] = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in runs if r is not parent]
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} <= {parent.info.run_id}
+    return parent, children
+
+
+def test_a_failed_job_of_a_sweep_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
+    done = typed(project(tmp_path), "-m", *SMALL, "model=path", "model.path=nowhere,neither")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    for number, name in enumerate(("nowhere", "neither")):
+        [line] = [line for line in done.stderr.splitlines() if f"ModelError: {name} is not a folder" in line]
+        assert re.match(rf"job {number} \(.*model\.path={name}.*\): ModelError: ", line)
+    parent, children = runs_of(tmp_path)
+    assert [parent.info.status, *(r.info.status for r in children)] == ["FAILED"] * 3
+
+
+def test_parallel_jobs_on_a_fresh_database_are_children_of_one_parent(tmp_path: Path) -> None:
+    tiny = ["trainer.max_steps=1", "trainer.n_evaluations=1", "eval.baselines=[random]"]
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = typed(project(tmp_path), "-m", *parallel, *SMALL, *tiny, "sampling.neg_ratio=2,3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    parent, children = runs_of(tmp_path)
+    assert [parent.info.status, *(r.info.status for r in children)] == ["FINISHED"] * 3
+    assert {r.data.params["sampling.neg_ratio"] for r in children} == {"2", "3"}
+    assert parent.data.tags["n_children"] == "2"

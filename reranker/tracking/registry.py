@@ -149,7 +149,7 @@ def download(uri: str, tracking_uri: str | None = None) -> Path:
     from mlflow.exceptions import MlflowException
 
     if tracking_uri is not None or not mlflow.tracking.is_tracking_uri_set():
-        mlflow.set_tracking_uri(tracking_uri or store.default_uri())
+        store.point_mlflow_at(tracking_uri or store.default_uri())
     place = store.redact(mlflow.get_registry_uri())
     _check_exists(uri, mlflow.get_registry_uri())
     try:

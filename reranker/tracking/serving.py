@@ -88,8 +88,7 @@ class Reranker:
 
         folder = Path(path)
         manifest = _verify(folder)
-        # `path` takes the place of `source`
-        cfg = ModelConfig(source="hub", path=str(folder / "weights"), **manifest["model"])
+        cfg = ModelConfig(source="path", path=str(folder / "weights"), **manifest["model"])
         books = pd.read_parquet(folder / "books.parquet")
         contexts = ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]})
         encoder = load(cfg, device=device)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from reranker.config import ROOT, TrackingConfig
 from reranker.errors import ConfigError, RerankerError
@@ -17,6 +19,7 @@ from reranker.errors import ConfigError, RerankerError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 LOCK_TIMEOUT_S = 120  # a fresh database takes 1.5 s to set up, and every waiting process at most that again
 
 _SECRETS = (
@@ -26,8 +29,8 @@ _SECRETS = (
 
 
 def default_uri() -> str:
-    """MLFLOW_TRACKING_URI where it is set, else the project's SQLite database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT}/mlruns/mlflow.db"
+    """MLFLOW_TRACKING_URI where it is set, else the project's SQLite database, as in conf/tracking/sqlite.yaml."""
+    return os.environ.get(URI_VARIABLE, f"sqlite:///{ROOT}/mlruns/mlflow.db")
 
 
 def redact(text: str) -> str:
@@ -46,7 +49,7 @@ def database(uri: str) -> Path | None:
     if "://" not in uri:
         raise ConfigError(
             f"tracking.uri={redact(uri)!r} is not a URI; give sqlite:////ABSOLUTE/FOLDER/mlflow.db, a server's "
-            "http(s)://HOST:PORT, or a postgresql:// or mysql:// database."
+            f"http(s)://HOST:PORT, or a postgresql:// or mysql:// database. Its default is {URI_VARIABLE}, where set."
         )
     if parts.scheme.split("+")[0] != "sqlite":
         return None
@@ -55,15 +58,45 @@ def database(uri: str) -> Path | None:
     return Path(parts.path[1:]).resolve()
 
 
-def init_lock(uri: str) -> FileLock:
-    """The lock that a process holds while it opens the store.
+@contextmanager
+def init_lock(uri: str) -> Iterator[None]:
+    """Inside, no other process opens the store.
 
     Processes that create one SQLite database at once leave it broken for good (`table ... already exists`).
+
+    Raises:
+        RerankerError: Another process has kept the lock for LOCK_TIMEOUT_S.
     """
     file = database(uri)
     folder = file.parent if file else ROOT / "mlruns"
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / ".init.lock", timeout=LOCK_TIMEOUT_S)
+    lock = FileLock(folder / ".init.lock", timeout=LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RerankerError(
+            f"{lock.lock_file}: another process has kept this lock for {LOCK_TIMEOUT_S} s, so {redact(uri)} cannot be "
+            "opened. Wait for that process or end it: its lock ends with it, and deleting the file frees nothing."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def point_mlflow_at(uri: str) -> None:
+    """Make a store MLflow's in this process alone.
+
+    MLflow also exports it as MLFLOW_TRACKING_URI: from then on `default_uri`, and the config of a next run, would
+    take this run's store for what the shell says.
+    """
+    import mlflow
+
+    given = os.environ.get(URI_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    os.environ.pop(URI_VARIABLE, None)
+    if given is not None:
+        os.environ[URI_VARIABLE] = given
 
 
 def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
@@ -85,7 +118,7 @@ def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # else 100 lines about the schema of a fresh database
     import mlflow
 
-    mlflow.set_tracking_uri(cfg.uri)
+    point_mlflow_at(cfg.uri)
     with init_lock(cfg.uri):
         client = mlflow.MlflowClient()  # inside the lock, for its constructor opens the database
         client.search_experiments(max_results=1)  # creates or migrates the schema

@@ -1,17 +1,25 @@
-"""The MLflow parent run of a Hydra multirun."""
+"""A Hydra multirun: its jobs checked before the first one starts, its MLflow parent run, and a failed job in a line."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from reranker.config import TrackingConfig
+from reranker.config import TrackingConfig, from_hydra
+from reranker.errors import ConfigError, RerankerError
 from reranker.tracking.keys import MAX_PARAM
 from reranker.tracking.run import PARENT, interruptible
 from reranker.tracking.store import open_store, redact
@@ -35,6 +43,59 @@ class _Sweep:
 _open: _Sweep | None = None
 
 
+class CheckedJobs(Callback):
+    """Stops a multirun before its first job, and before MlflowSweep, when any of its jobs is impossible."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Compose and validate the config of every job."""
+        with _stopping("the sweep does not start"):
+            check_jobs(config)
+
+
+def check_jobs(config: DictConfig) -> None:
+    """Compose and validate every job of a multirun, as Hydra will compose it.
+
+    Raises:
+        ConfigError: The first job that is impossible, with its overrides.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    saved = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    try:
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*saved, *config.hydra.overrides.task])
+        [jobs] = BasicSweeper.split_arguments(parsed, None)  # the only sweeper that the project installs
+    except HydraException as error:
+        raise ConfigError(_one_line(error)) from error
+    for number, overrides in enumerate(jobs):
+        try:
+            job = loader.load_sweep_config(config, overrides)
+            with open_dict(job):
+                del job["hydra"]
+            from_hydra(job)
+        except (ConfigError, HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(f"{_job(number, overrides)}: {_one_line(error)}") from error
+
+
+def _job(number: int, overrides: list[str]) -> str:
+    return f"job {number} ({redact(' '.join(overrides))})"
+
+
+def _one_line(error: Exception) -> str:
+    """The error and, where Hydra only says which override, its cause; without Hydra's search path."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return " ".join(f"{str(error).partition('Config search path:')[0]} {cause}".split())
+
+
+def failed(error: RerankerError) -> CompactHydraException:
+    """What a job of a multirun raises to be counted as failed without a traceback; its line is on stderr already.
+
+    Hydra goes on with the other jobs and at the end reports the first failure alone, so each says its own.
+    """
+    hydra = HydraConfig.get()
+    job = _job(hydra.job.num, list(hydra.overrides.task))
+    print(f"{job}: {type(error).__name__}: {redact(str(error))}", file=sys.stderr, flush=True)
+    return CompactHydraException(f"The sweep is done, and {job} failed: see its line above.")
+
+
 class MlflowSweep(Callback):
     """Opens a parent run when a multirun starts and closes it at the end; the jobs' runs are its children."""
 
@@ -44,7 +105,9 @@ class MlflowSweep(Callback):
         with _stopping("the sweep's run could not be started"):
             client, experiment_id = open_store(_tracking(config))
             choice = OmegaConf.select(config, "hydra.runtime.choices.experiments")
-            run = client.create_run(experiment_id, run_name=f"sweep {choice}" if choice else "sweep")
+            run = client.create_run(
+                experiment_id, run_name=f"sweep {choice}" if choice not in (None, "none") else "sweep"
+            )
             signals = ExitStack()
             signals.enter_context(interruptible())
             _open = _Sweep(client, experiment_id, run.info.run_id, signals)
@@ -64,7 +127,7 @@ def _stopping(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise SystemExit(f"{what}: {redact(str(error))}") from error
+        raise SystemExit(f"{type(error).__name__}: {what}: {redact(str(error))}") from error
 
 
 def close_sweep(status: str) -> None:
