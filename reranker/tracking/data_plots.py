@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -25,7 +25,7 @@ SOURCES = {
     "retriever": "#d5641c",
     "disliked": "#7d6bd0",
 }
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
     "svg.hashsalt": "data report",  # the same numbers give the same bytes
     "font.size": 9,
@@ -37,7 +37,7 @@ STYLE = {
 }
 
 
-def draw(summary: DataSummary) -> dict[str, Markup]:
+def draw(summary: DataSummary) -> dict[str, str]:
     """Every figure of the report as an `<svg>` element: positives_per_user, tokens, texts, popularity."""
     figures = {
         "positives_per_user": positives_per_user,
@@ -100,13 +100,13 @@ def popularity(summary: DataSummary) -> Figure:
     return figure
 
 
-def svg(figure: Figure) -> Markup:
+def svg(figure: Figure) -> str:
     """The figure as one `<svg>` element without a header; its ink is the page's `currentColor`."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return Markup(text.replace(INK, "currentColor"))
+    return text.replace(INK, "currentColor")
 
 
 def _panel(x: str, y: str) -> tuple[Figure, Axes]:
@@ -121,5 +121,7 @@ def _panel(x: str, y: str) -> tuple[Figure, Axes]:
 def _bars(axis: Axes, values: Spread, colour: str) -> None:
     width = np.diff(values.edges)
     gap = 0.5 if width[0] == 1 else 0  # whole numbers stand in the middle of their bar
-    axis.bar(values.edges[:-1] - gap, values.counts, width * (0.9 if len(width) < 15 else 1), align="edge", color=colour)
+    axis.bar(
+        values.edges[:-1] - gap, values.counts, width * (0.9 if len(width) < 15 else 1), align="edge", color=colour
+    )
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

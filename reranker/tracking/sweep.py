@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reranker.config import TrackingConfig
 from reranker.tracking.keys import MAX_PARAM
-from reranker.tracking.run import PARENT, interruptible
+from reranker.tracking.lifecycle import PARENT, interruptible
 from reranker.tracking.store import open_store, redact
 
 if TYPE_CHECKING:
