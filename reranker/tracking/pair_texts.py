@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from reranker.data.draws import IntArray
 
-TEXTS = ("user_id", "user_ctx", "book_text")
+PAIR = ("user_ctx", "book_text")
+TEXTS = ("user_id", *PAIR)
 COLUMNS = ("user_id", "user_ctx", "book_id", "book_text", "label")
 
 CountTokens = Callable[[list[str]], IntArray]
@@ -44,7 +45,7 @@ class Texts:
 
 
 def read_texts(path: Path, user: IntArray, count: CountTokens, *, measured: BoolArray, shown: IntArray) -> Texts:
-    """The texts of a pairs file, a row group at a time; lengths are taken once for each text of a row group.
+    """The texts of a pairs file, a row group at a time; a text's tokens are counted once, its characters once a group.
 
     Args:
         path: The pairs in the seed's schema.
@@ -54,27 +55,22 @@ def read_texts(path: Path, user: IntArray, count: CountTokens, *, measured: Bool
         shown: Row numbers whose texts are wanted.
     """
     n = len(user)
-    names = TEXTS[1:]
-    texts = Texts(
-        np.empty(n, np.int32),
-        {name: np.empty(n, np.int32) for name in names},
-        {name: np.empty(int(measured.sum()), np.int32) for name in names},
-        dict.fromkeys(COLUMNS, 0),
-        dict.fromkeys(TEXTS, 0),
-    )
-    place: IntArray = np.cumsum(measured) - measured  # of a measured row among the measured
+    chars: dict[str, IntArray] = {name: np.empty(n, np.int32) for name in PAIR}
+    texts = Texts(np.empty(n, np.int32), chars, {}, dict.fromkeys(COLUMNS, 0), dict.fromkeys(TEXTS, 0))
+    distinct = {name: Distinct() for name in PAIR}
     last = Last()
     for rows, columns in _row_groups(path):
         coded = {name: Coded.of(columns[name]) for name in TEXTS}
         _count_missing(columns, coded, texts)
         texts.context[rows] = last.number(user[rows], coded["user_ctx"])
         wanted = np.flatnonzero(measured[rows])
-        for name in names:
+        for name in PAIR:
             texts.chars[name][rows] = coded[name].per_row(pc.utf8_length(coded[name].values))
-            texts.tokens[name][place[rows][wanted]] = coded[name].tokens(wanted, count)
+            distinct[name].add(coded[name], wanted)
         for row in shown[(shown >= rows.start) & (shown < rows.stop)].tolist():
-            context, book = (coded[name].text(row - rows.start) for name in names)
+            context, book = (coded[name].text(row - rows.start) for name in PAIR)
             texts.shown[row] = (context, book)
+    texts.tokens.update({name: found.tokens(count) for name, found in distinct.items()})
     return texts
 
 
@@ -114,19 +110,31 @@ class Coded:
         values = np.append(of_value.to_numpy(zero_copy_only=False).astype(np.int32), 0)
         return values[self.index]
 
-    def tokens(self, rows: IntArray, count: CountTokens) -> IntArray:
-        """(n_rows,) tokens of the rows given, each text counted once."""
-        used, place = np.unique(self.index[rows], return_inverse=True)
-        known = used[used >= 0]
-        counted = np.zeros(len(used), np.int32)
-        if len(known):
-            counted[used >= 0] = count(self.values.take(pa.array(known)).to_pylist())
-        return counted[place]
-
     def text(self, row: int) -> str:
         """A row's text; empty for a null."""
-        code = int(self.index[row])
+        return self.text_of(int(self.index[row]))
+
+    def text_of(self, code: int) -> str:
+        """A code's text; empty for -1."""
         return "" if code < 0 else str(self.values[code])
+
+
+class Distinct:
+    """The texts of some rows, each once, whatever row groups they come from."""
+
+    def __init__(self) -> None:
+        self.number: dict[str, int] = {}
+        self.rows: list[IntArray] = []
+
+    def add(self, column: Coded, rows: IntArray) -> None:
+        """Take in the rows given of a column; a null is an empty text."""
+        used, place = np.unique(column.index[rows], return_inverse=True)
+        numbers = [self.number.setdefault(column.text_of(code), len(self.number)) for code in used.tolist()]
+        self.rows.append(np.array(numbers, dtype=np.int64)[place])
+
+    def tokens(self, count: CountTokens) -> IntArray:
+        """(n_rows,) tokens of all rows that were taken in, in their order."""
+        return np.asarray(count(list(self.number)))[np.concatenate(self.rows)]
 
 
 @dataclass
