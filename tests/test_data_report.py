@@ -191,15 +191,22 @@ def test_the_summary_is_that_of_the_pairs_file(summary: DataSummary, tables: Tab
     assert 0 < summary.truncation.pair_fraction < 1  # so that the line above says something
 
 
-def test_popularity_leaves_out_the_readers_own_rating(summary: DataSummary, tables: Tables, pairs: Pairs) -> None:
+def test_popularity_leaves_out_the_readers_own_rating(tables: Tables, pairs: Pairs) -> None:
     """Oracle: for every pair, the other users who rated its book where statistics may look."""
+    codes = pairs.codes.copy()
+    rated = tables.histories.groupby("user")["book"].first()
+    codes.loc[1::4, "book"] = rated[codes.loc[1::4, "user"]].to_numpy()  # negatives that were rated: disliked ones
     raters = tables.known().groupby("book")["user"].agg(set).to_dict()
-    codes = pairs.codes
     expected = [len(raters.get(b, set()) - {u}) for u, b in zip(codes["user"], codes["book"], strict=True)]
-    for source, label in zip(summary.sources, (1, 0), strict=True):
-        values = np.array(expected)[codes["label"] == label]
-        assert (source.n_pairs, source.popularity.mean) == (len(values), pytest.approx(values.mean()))
-    assert summary.sources[1].popularity_auc == pytest.approx(eval_metrics.auc(codes["label"], np.array(expected)))
+    assert data_report.popularity_by_others(tables, codes).tolist() == expected
+
+
+def test_popularity_as_a_scorer_has_the_auc_of_evaluation(summary: DataSummary, tables: Tables, pairs: Pairs) -> None:
+    popularity = data_report.popularity_by_others(tables, pairs.codes)
+    positive, uniform = summary.sources
+    assert positive.popularity.mean == pytest.approx(popularity[pairs.codes["label"] == 1].mean())
+    assert uniform.popularity.mean == pytest.approx(popularity[pairs.codes["label"] == 0].mean())
+    assert uniform.popularity_auc == pytest.approx(eval_metrics.auc(pairs.codes["label"], popularity))
 
 
 def test_negatives_are_told_apart_by_their_source(tables: Tables, pairs: Pairs) -> None:
@@ -210,13 +217,6 @@ def test_negatives_are_told_apart_by_their_source(tables: Tables, pairs: Pairs) 
     n = len(codes) // 4
     assert {s.name: s.n_pairs for s in sources} == {"positive": n, "popularity": n, "uniform": 2 * n}
     assert [s.name for s in sources] == ["positive", "popularity", "uniform"]
-
-
-def test_a_disliked_book_was_rated_by_its_reader(tables: Tables, pairs: Pairs) -> None:
-    names = np.where(pairs.codes["label"] == 1, "positive", "disliked")
-    marked = pairs.codes.assign(source=pd.Categorical(names))
-    plain, own = (data_report._sources(tables, codes)[1] for codes in (pairs.codes, marked))
-    assert own.popularity.mean == plain.popularity.mean - 1
 
 
 def test_a_pair_that_stands_twice_is_counted(tables: Tables, pairs: Pairs, tmp_path: Path) -> None:

@@ -64,10 +64,10 @@ def _number(value: float, digits: int) -> str:
 def _share(value: float) -> str:
     """Per cent; what is not 0 or all is not rounded to it."""
     if 0 < value < 0.001:
-        return "< 0.1 %"
+        return "<\u00a00.1\u00a0%"
     if 0.999 < value < 1:
-        return "> 99.9 %"
-    return f"{value:.1%}".replace("%", " %")
+        return ">\u00a099.9\u00a0%"
+    return f"{100 * value:.1f}\u00a0%"
 
 
 def _short(text: str) -> str:
