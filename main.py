@@ -43,7 +43,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
             log.input("pairs", pairs)
         with log.stage("audit"):
-            log.counts("audit", sampling.audit(tables, contexts, pairs, dev.frame, test.frame))
+            checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
+            log.counts("audit", checked)
         with log.stage("baselines"):
             questions = eval.Questions(tables, contexts, test, seed=cfg.eval.seed)
             embed = partial(model.embed, progress="embedding")
@@ -52,6 +53,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             encoder = model.load(cfg.model, weights, device=device, batch_size=cfg.eval.batch_size)
             log.weights(weights, new_head=encoder.new_head)
             score = partial(encoder.score, progress="scoring")
+        with log.stage("data_report"):
+            log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
         with log.stage("before"):
             scores["before"] = eval.score_lists(score, tables, contexts, test)
         with log.stage("train"):

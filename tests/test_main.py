@@ -90,6 +90,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
         "audit",
         "baselines",
         "model",
+        "data_report",
         "before",
         "train",
         "after",

@@ -400,6 +400,24 @@ def test_scoring_does_not_drop_out_after_training_mode(tiny: Encoder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("repository", ["minilm", "bge"])
+def test_tokens_are_counted_as_a_pair_has_them(
+    repositories: dict[hub.Repository, Path], repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the tokenizer on whole pairs, uncut; BERT adds 3 special tokens, XLM-RoBERTa 4. No warning comes."""
+    encoder = load(at(repositories[hub.pinned(repository)], max_length=32), device="cpu")
+    n_special = {"minilm": 3, "bge": 4}[repository]
+    assert encoder.max_tokens == 32 - n_special
+    encoder.score(QUERIES[:2], CANDIDATES[:2])  # leaves truncation switched on in the tokenizer
+    monkeypatch.setattr("reranker.model.encoder.TEXTS_AT_ONCE", 7)
+    pairs = encoder.model.tokenizer(QUERIES, CANDIDATES, truncation=False, verbose=False)["input_ids"]
+    counts = encoder.count_tokens(QUERIES) + encoder.count_tokens(CANDIDATES)
+    assert counts.tolist() == [len(ids) - n_special for ids in pairs]
+    assert max(counts) > encoder.max_tokens
+    assert encoder.count_tokens([]).tolist() == []
+
+
+@pytest.mark.slow
 def test_scores_are_fp32_under_autocast(tiny: Encoder) -> None:
     import torch
 

@@ -26,14 +26,18 @@ import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from reranker.cache import Cache
 from reranker.config import ROOT, Config, DataConfig, ModelConfig, TrackingConfig, WorldConfig
+from reranker.data import Contexts, Tables
 from reranker.errors import ConfigError, RerankerError
 from reranker.eval import Evaluation
-from reranker.tracking import facts, plots, run, store, sweep
+from reranker.sampling import build_pairs
+from reranker.tracking import facts, lifecycle, plots, store, sweep
 from reranker.tracking.keys import curve_points, evaluation_metrics, params, trainer_key
+from reranker.tracking.lifecycle import PARENT, start
 from reranker.tracking.registry import Registered
 from reranker.tracking.report import next_commands, report, verdict
-from reranker.tracking.run import PARENT, start
+from reranker.tracking.run import RunLog
 from reranker.tracking.ui import ui
 from reranker.trainer import History
 
@@ -208,7 +212,7 @@ def test_curves_are_points_whose_step_is_k() -> None:
 
 def test_sigterm_interrupts_once_and_the_old_handler_comes_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with run.interruptible():
+    with lifecycle.interruptible():
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
@@ -357,7 +361,7 @@ def test_the_report_of_one_user_says_what_an_interval_needs() -> None:
 def test_a_stage_is_named_from_its_start_in_a_terminal_and_at_its_end_alone_elsewhere(
     tmp_path: Path, terminal: bool
 ) -> None:
-    log = run.RunLog(None, "run", config(), tmp_path, {})
+    log = RunLog(None, "run", config(), tmp_path, {})
     log.console = Console(file=io.StringIO(), force_terminal=terminal, force_interactive=terminal, highlight=False)
     with log.stage("pairs"):
         assert log.console.file.getvalue() == ("pairs …\r" if terminal else "")
@@ -547,7 +551,7 @@ def test_a_secret_in_the_uri_stands_nowhere(
     (tmp_path / "mlruns").mkdir()
     shutil.copy(database, tmp_path / "mlruns")  # its own copy, to search it
     real = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", experiment="secret")
-    monkeypatch.setattr(run, "open_store", lambda tracking: store.open_store(real))
+    monkeypatch.setattr(lifecycle, "open_store", lambda tracking: store.open_store(real))
     cfg.tracking.uri = SECRET_URI
     overrides = tmp_path / "run" / ".hydra" / "overrides.yaml"
     overrides.parent.mkdir(parents=True)
@@ -621,6 +625,24 @@ def test_inputs_are_kept_by_name_and_content_digest(cfg: Config, tmp_path: Path)
     assert {n: i.dataset.digest for n, i in inputs.items()} == {"pairs": "cd" * 18, "tables": "ef" * 18}
     assert [t.value for t in inputs["tables"].tags] == ["source"]
     assert str(tmp_path / "books.parquet") in inputs["tables"].dataset.source
+
+
+@pytest.mark.slow
+def test_the_data_report_goes_in_as_metrics_and_a_page(
+    cfg: Config, tmp_path: Path, tables: Tables, contexts: Contexts, cache: Cache
+) -> None:
+    pairs = build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
+    with start(cfg, tmp_path / "run") as log:
+        log.data_report(tables, pairs, {"pairs_checked": 7}, lambda texts: np.array([len(t) for t in texts]), 100)
+    page = tmp_path / "run" / "data_report.html"
+    result = account(tmp_path / "run")
+    assert result["paths"]["data_report"] == str(page)
+    assert result["skipped_metrics"] == []
+    assert result["metrics"]["data/n_pairs"] == len(pairs.codes) and result["metrics"]["data/audit/pairs_checked"] == 7
+    _, [made] = found(cfg)
+    kept = {key: value for key, value in made.data.metrics.items() if key.startswith("data/")}
+    assert kept == {key: pytest.approx(value) for key, value in result["metrics"].items()}
+    assert (artifacts(cfg, log.run_id) / "data_report.html").read_bytes() == page.read_bytes()
 
 
 @pytest.mark.slow

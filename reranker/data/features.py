@@ -81,6 +81,12 @@ def _given_texts(raw: RawTables) -> pa.Array:
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
 
 
+def given_ids(raw: RawTables) -> IntArray:
+    """The book_ids that came with a text of their own; others have one rendered from their columns."""
+    has_text = pc.not_equal(texts.clean(texts.arrow(raw.texts["text"])), "")
+    return raw.texts["book_id"].to_numpy()[has_text.to_numpy(zero_copy_only=False)]
+
+
 def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
     name = texts.clean(pc.replace_substring(texts.arrow(authors["name"]), ",", ""))  # the comma separates authors
     code = np.where(pc.equal(name, "").to_numpy(zero_copy_only=False), -1, np.arange(len(name)))

@@ -117,7 +117,8 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
-    all_books = features.build_books(bookdb.read(root), cfg)
+    raw_tables = bookdb.read(root)
+    all_books, given = features.build_books(raw_tables, cfg), features.given_ids(raw_tables)
     with tempfile.TemporaryDirectory(dir=folder) as temp:
         raw = bookdb.ratings(root, cfg.batch_rows)
         spool = histories.spool(raw, all_books["book_id"].to_numpy(), Path(temp) / "spool")
@@ -126,6 +127,7 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
         counts: dict[str, object] = {
             "books_in": len(all_books),
             "books": len(books),
+            "books_with_given_text": int(np.isin(books["book_id"], given).sum()),
             "ratings_in": spool.n_in,
             "ratings_dropped_unknown_book": spool.n_unknown,
             "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),

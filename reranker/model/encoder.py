@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentence_transformers.cross_encoder import CrossEncoder
     from transformers import PreTrainedModel
 
+TEXTS_AT_ONCE = 1024  # counted together: their ids stay below 10 MB
 BLOCK = 64  # batches that are tokenised and sorted together: little padding is left, and memory stays flat
 HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")  # (n_labels, hidden) where it is stored
 
@@ -88,6 +89,27 @@ class Encoder:
                 "diverged: train again with a lower trainer.learning_rate, or load other weights."
             )
         return self.activation(torch.from_numpy(logits)).numpy()
+
+    @property
+    def max_tokens(self) -> int:
+        """The tokens that a query and a candidate may have together: the maximal length less the special tokens."""
+        tokenizer = self.model.tokenizer
+        return int(tokenizer.model_max_length - tokenizer.num_special_tokens_to_add(pair=True))
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """The tokens of every text, (n_texts,), untruncated and without special tokens."""
+        counts = np.empty(len(texts), dtype=np.int32)
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            block = list(texts[start : start + TEXTS_AT_ONCE])
+            tokens = self.model.tokenizer(
+                block,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,  # else a warning that a text is longer than the model takes
+            )
+            counts[start : start + len(block)] = [len(ids) for ids in tokens["input_ids"]]
+        return counts
 
     def _batches(
         self, queries: Sequence[str], candidates: Sequence[str], progress: str | None

@@ -1,21 +1,17 @@
-"""One run: what it was made of and what came out, in MLflow and in `result.json`."""
+"""The account of a run: what it was made of and what came out, in MLflow and in `result.json`."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import signal
 import tempfile
-import threading
 import time
 import traceback
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -23,9 +19,8 @@ from rich.console import Console
 
 from reranker.cache import digest
 from reranker.config import Config
-from reranker.tracking.facts import git_commit, machine, overrides, versions
-from reranker.tracking.keys import Point, curve_points, evaluation_metrics, params, run_name, trainer_key
-from reranker.tracking.store import open_store, redact
+from reranker.tracking.keys import Point, curve_points, evaluation_metrics, params, trainer_key
+from reranker.tracking.store import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,83 +31,12 @@ if TYPE_CHECKING:
     from reranker.eval import Evaluation, Lists
     from reranker.model import Encoder, Weights
     from reranker.sampling import Pairs
+    from reranker.tracking.pair_texts import CountTokens
     from reranker.tracking.registry import Registered
     from reranker.trainer import History
 
 RESULT = "result.json"
-PARENT = "RERANKER_PARENT_RUN_ID"  # set by a sweep for its jobs
 MAX_BATCH = 1000  # MLflow refuses more metrics in one call
-MAX_DIGEST = 36  # MLflow refuses a longer digest of a dataset
-
-
-@contextmanager
-def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
-    """A run in MLflow for as long as the block lasts, and `run_dir/result.json` at its end, however it ends.
-
-    The status is FINISHED; KILLED after Ctrl-C or SIGTERM; FAILED after any other exception, which is raised again
-    with its traceback kept as an artifact. Under a sweep (RERANKER_PARENT_RUN_ID) the run is a child of the sweep's.
-    """
-    import mlflow
-
-    client, experiment_id = open_store(cfg.tracking)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {
-        "overrides": overrides(run_dir),
-        "versions": versions(),
-        "machine": machine(),
-        "git_commit": git_commit(),
-    }
-    os.environ.pop("MLFLOW_RUN_ID", None)  # else MLflow would go on with somebody else's run
-    with interruptible():
-        active = mlflow.start_run(
-            experiment_id=experiment_id,
-            run_name=run_name(cfg, facts["overrides"]),
-            parent_run_id=os.environ.get(PARENT),
-            tags={"run_dir": str(run_dir)},
-            log_system_metrics=False,
-        )
-        log = RunLog(client, active.info.run_id, cfg, run_dir, facts)
-        try:
-            log.describe()
-            yield log
-            log.close("FINISHED")
-        except BaseException as error:
-            _close_failed(log, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
-            raise
-
-
-def _close_failed(log: RunLog, status: str, error: BaseException) -> None:
-    """End the run, then write what is known of it; a further failure becomes a note of the error that is raised."""
-    import mlflow
-
-    # The status first: whatever stops us after this, MLflow's exit handler finds no run that it would call FINISHED.
-    for step in (lambda: mlflow.end_run(status), lambda: log.close(status, error)):
-        try:
-            step()
-        except Exception as second:  # `error` is the one to raise
-            error.add_note(f"The run could not be closed as {status}: {redact(str(second))}")
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, so that it closes a run as Ctrl-C does.
-
-    After the first SIGTERM further ones are ignored until the block ends: closing takes a moment. Outside the main
-    thread, where Python takes no signals, nothing changes.
-    """
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt("SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 class RunLog:
@@ -245,20 +169,10 @@ class RunLog:
         To be called in the thread that started the run.
         """
         import mlflow
-        from mlflow.data.dataset import Dataset
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.data.pandas_dataset import from_pandas
-        from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at import
 
-        made: Dataset
-        if isinstance(source, Path):
-            place = LocalArtifactDatasetSource(str(source))
-            made = MetaDataset(place, name=name, digest=digest[:MAX_DIGEST])  # type: ignore[abstract]  # it is not
-        else:
-            with warnings.catch_warnings():  # a schema here is a description; nothing is served by it
-                warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer", UserWarning)
-                made = from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
-        mlflow.log_input(made, context=context)
+        from reranker.tracking.inputs import dataset
+
+        mlflow.log_input(dataset(source, name, digest), context=context)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Log an evaluation: summary metrics, the curves, per-user values as `per_user.parquet`, and plots."""
@@ -289,6 +203,25 @@ class RunLog:
         if path is not None:
             self.result["paths"][name] = str(path)
             self.dataset(path, name, context="training" if name == "pairs" else "source", digest=content)
+
+    def data_report(
+        self, tables: Tables, pairs: Pairs, audit_counts: Mapping[str, int], tokens: CountTokens, max_tokens: int
+    ) -> None:
+        """Log the data report: its numbers as `data/…`, its page as `data_report.html`, which the run's folder has too.
+
+        Args:
+            audit_counts: Rows that the leakage audit checked, by check.
+            tokens, max_tokens: `count_tokens` and `max_tokens` of the encoder.
+        """
+        from reranker.tracking.data_page import page
+        from reranker.tracking.data_report import metrics, summarise
+
+        summary = summarise(tables, pairs, audit_counts, tokens, max_tokens=max_tokens)
+        self.metrics(metrics(summary))
+        path = self.run_dir / "data_report.html"
+        _write(path, page(summary))
+        self.artifact(path)
+        self.result["paths"]["data_report"] = str(path)
 
     def weights(self, weights: Weights, *, new_head: bool) -> None:
         """Keep which weights fine-tuning started from."""
@@ -321,7 +254,7 @@ class RunLog:
         if error is not None:
             self.result["error"] = {"type": type(error).__name__, "message": redact(str(error))}
         path = self.run_dir / RESULT
-        _write_json(path, self.result)
+        _write(path, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
         if error is not None:
             trace = "".join(traceback.format_exception(error))
             self.client.log_text(self.run_id, redact(trace), "traceback.txt")
@@ -331,7 +264,7 @@ class RunLog:
         self.console.print(f"run {self.run_id} {status}, {path}")
 
 
-def _write_json(path: Path, value: object) -> None:
+def _write(path: Path, text: str) -> None:
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    temp.write_text(text, encoding="utf-8")
     os.replace(temp, path)

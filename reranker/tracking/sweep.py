@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from reranker.config import TrackingConfig, from_hydra
 from reranker.errors import ConfigError, RerankerError
 from reranker.tracking.keys import MAX_PARAM
-from reranker.tracking.run import PARENT, interruptible
+from reranker.tracking.lifecycle import PARENT, interruptible
 from reranker.tracking.store import open_store, redact
 
 if TYPE_CHECKING:
