@@ -186,7 +186,7 @@ def test_a_name_inside_another_name_or_among_the_genres_is_not_shown() -> None:
 def test_the_templates_settings_reach_the_contexts(tables: Tables) -> None:
     cfg = DataConfig(context_titles=1, context_genres=1, context_template="Read {titles}")
     built = build_contexts(tables, cfg)
-    assert built.template == "Read {titles}"
+    assert built.builder.template == "Read {titles}"
     assert all(text.startswith("Read Book ") and ";" not in text for text in built.text)
 
 

@@ -30,8 +30,8 @@ from reranker.tracking.data_report import DataSummary, Step, funnel, metrics, su
 from reranker.tracking.pair_numbers import N_BINS, Truncation, auc, kept_tokens, spread, truncation
 from reranker.tracking.pair_texts import read_texts
 
-from .conftest import some_ratings, write_raw
-from .test_browser import CHROMIUM, QUIET
+from .conftest import GENRES, some_ratings, write_raw
+from .test_browser import QUIET, chromium
 
 AUDIT = {"pairs_checked": 12}
 ROOM = 30  # words of a context and a book: half of the pairs here have more
@@ -247,7 +247,7 @@ def test_tokens_of_many_pairs_are_those_of_whole_users(
 
 
 def test_books_are_counted_by_what_their_text_came_from(raw: Callable[..., Path], cache: Cache) -> None:
-    cfg = DataConfig(name="bookdb", root=str(raw(texts={1: "A given text.", 2: "Another."})))
+    cfg = DataConfig(name="bookdb", root=str(raw(texts={1: "A given text.", 2: "Another."})), genres=GENRES)
     tables = load(cfg, cache)
     pairs = drawn(tables, build_contexts(tables, cfg), cache)
     books = summarise(tables, pairs, AUDIT, words, max_tokens=ROOM).books
@@ -294,7 +294,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> DataSummary:
     folder = tmp_path_factory.mktemp("page")
     ratings = [(f"<b>{user}", book, rating) for user, book, rating in some_ratings()]
     names = {i: f"{EVIL} Book {i}" for i in range(1, 41)}
-    cfg = DataConfig(name="bookdb", root=str(write_raw(folder / "raw", ratings, titles=names)))
+    cfg = DataConfig(name="bookdb", root=str(write_raw(folder / "raw", ratings, titles=names)), genres=GENRES)
     cache = Cache(folder / "cache")
     tables = load(cfg, cache)
     return summarise(tables, drawn(tables, build_contexts(tables, cfg), cache), AUDIT, words, max_tokens=ROOM)
@@ -370,8 +370,11 @@ def browsed(html: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         ink: [...document.querySelectorAll("figure text")].map(t => getComputedStyle(t).fill),
         paper: getComputedStyle(document.body).backgroundColor,
     })"""
+    executable, reason = chromium()
+    if executable is None:
+        pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
 
         def look(width: int, scheme: str) -> dict[str, object]:
             opened = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
@@ -385,7 +388,6 @@ def browsed(html: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_the_page_without_sideways_scrolling(
     browsed: Callable[[int, str], dict[str, object]], scheme: str

@@ -16,13 +16,13 @@ from reranker.config import DataConfig
 from reranker.data import bookdb, load
 from reranker.data.describe import _file, describe
 from reranker.errors import DataError
-from tests.conftest import some_ratings
+from tests.conftest import GENRES, some_ratings
 
 
 def test_the_numbers_are_those_of_the_files(raw: Callable[..., Path], cache: Cache) -> None:
     rated = some_ratings()
     folder = raw(rated, texts={1: "One", 2: " ", 99: "Unknown"}, titles={3: "Three (Trilogy, #3)"})
-    facts = describe(load(DataConfig(name="bookdb", root=str(folder)), cache), *sources(folder))
+    facts = describe(load(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache), *sources(folder))
     assert [(f["name"], f["rows"]) for f in facts["files"]] == list(zip(bookdb.SCHEMA, (40, 600, 7, 3), strict=True))
     assert facts["files"][1]["columns"] == ["user_id", "book_id", "rating"]
     assert facts["files"][1]["bytes"] == (folder / "reduced_interactions.parquet").stat().st_size
@@ -45,14 +45,16 @@ def test_positives_per_user_are_books_not_fractions(raw: Callable[..., Path], ca
     n_liked = [0, 1, 2, 3, 10]  # of the ten books of each user
     rated = [(f"u{u}", 1 + b, 5 if b < n else 3) for u, n in enumerate(n_liked) for b in range(10)]
     folder = raw([(f"{u}-{copy}", b, r) for copy in range(20) for u, b, r in rated])
-    facts = describe(load(DataConfig(name="bookdb", root=str(folder)), cache), *sources(folder))["positives_per_user"]
+    facts = describe(load(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache), *sources(folder))[
+        "positives_per_user"
+    ]
     quantiles = {"min": 0, "p25": 1, "p50": 2, "p75": 3, "p90": 10, "p99": 10, "max": 10}
     assert facts == {**quantiles, "mean": 3.2, "users_without": 20}
 
 
 def test_timestamps_are_dates(raw: Callable[..., Path], cache: Cache) -> None:
     folder = raw([(*r, 0 if i == 0 else 86_400 * i) for i, r in enumerate(some_ratings())])
-    facts = describe(load(DataConfig(name="bookdb", root=str(folder)), cache), *sources(folder))
+    facts = describe(load(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache), *sources(folder))
     times = {"n": 599, "first": "1970-01-02T00:00:00", "last": "1971-08-23T00:00:00"}  # days 1 to 599
     assert facts["ratings"]["timestamps"] == times
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from reranker.cache import Cache
@@ -105,18 +106,18 @@ def test_every_row_in_is_a_row_out_or_counted_by_its_reason(made: Made) -> None:
 def test_csv_and_json_give_the_same_ratings_and_the_ones_that_were_written(made: Made) -> None:
     expected = [(ucsd_user(u), ucsd_book(b), r) for u, b, r in ratings()]
     for kind in ("json", "csv"):
-        table = bookdb.read(made[kind][0]).ratings.to_pydict()
+        table = pa.concat_tables(bookdb.ratings(made[kind][0], 1000)).to_pydict()
         assert list(zip(table["user_id"], table["book_id"], table["rating"], strict=True)) == expected
 
 
 def test_times_are_the_first_date_that_can_be_true(made: Made) -> None:
-    expected: list[int | None] = []
+    expected: list[int] = []
     for i in range(600):
         which = USABLE[i % 5]
         text = None if which is None else str(DATES[i % 5][which])
-        expected.append(None if text is None else int(datetime.strptime(text, "%a %b %d %H:%M:%S %z %Y").timestamp()))
-    assert bookdb.read(made["json"][0]).ratings["timestamp"].to_pylist() == expected
-    assert "timestamp" not in bookdb.read(made["csv"][0]).ratings.column_names
+        expected.append(0 if text is None else int(datetime.strptime(text, "%a %b %d %H:%M:%S %z %Y").timestamp()))
+    assert pa.concat_tables(bookdb.ratings(made["json"][0], 1000))["timestamp"].to_pylist() == expected
+    assert not pa.concat_tables(bookdb.ratings(made["csv"][0], 1000))["timestamp"].to_numpy().any()  # unknown
 
 
 def test_titles_and_descriptions_are_plain_text(made: Made) -> None:
@@ -173,7 +174,7 @@ def test_json_memory_follows_batch_rows_and_not_the_file(tmp_path: Path, monkeyp
         ucsd_ratings.write_json([path], tmp_path, books={ucsd_book(1)}, counts=Counter(), batch_rows=250)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.05 * peaks[0]
+    assert peaks[1] < 1.5 * peaks[0]  # of four times the rows
     assert peaks[1] < 4_000 * 81  # the user ids alone, were they kept
 
 

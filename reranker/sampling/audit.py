@@ -30,7 +30,8 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
             has another context than it should, a negative was rated by its user (unless it was drawn as disliked), a
             pair repeats, or a list user gave training pairs. The first offending user and book are named.
     """
-    ranked = pd.concat([frame[["user", "book", "label"]] for frame in lists], ignore_index=True)
+    frames = (frame[["user", "book", "label"]] for frame in (pairs.codes.iloc[:0], *lists))
+    ranked = pd.concat(frames, ignore_index=True)
     codes = pairs.codes.assign(text=_texts(tables, pairs))
     targets = codes[codes["label"] > 0]
     found = ranked[ranked["label"] > 0].drop_duplicates()

@@ -146,9 +146,10 @@ def _account(
     if len(short) and cfg.shortfall == "error":
         u = row[short[0]]
         raise DataError(
-            f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few unrated books (rated "
-            f"{int((part.choice.rated.row == u).sum())} of {part.choice.n_books}) for distinct negatives. Lower "
-            "sampling.neg_ratio or sampling.max_positives, or set sampling.shortfall=truncate."
+            f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few books to draw distinct "
+            f"negatives from (of {part.choice.n_books}, {int((part.choice.rated.row == u).sum())} are rated and "
+            f"{int((part.choice.near.row == u).sum())} kept for the retriever). Lower sampling.neg_ratio, "
+            "sampling.max_positives or sampling.retriever_depth, or set sampling.shortfall=truncate."
         )
     mine, found = negative[is_kept], source[is_kept]
     counts = {f"negatives_{name}": int((found[mine != MISSING] == i).sum()) for i, name in enumerate(SOURCES) if i}
