@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import dask.bag
@@ -20,7 +21,7 @@ SHOW_AFTER_S = 2.0
 
 
 def run(function: Callable[[T], R], parts: Sequence[T], cfg: EngineConfig) -> list[R]:
-    """`function` of every part, in order; progress is shown for what takes longer than two seconds.
+    """`function` of every part, in order, with a progress bar in a terminal.
 
     The parts are spread over at most n_partitions tasks. On a cluster a task whose worker dies is run again elsewhere,
     so `function` must give the same for the same part and leave nothing half-written; the workers need this package
@@ -33,7 +34,7 @@ def run(function: Callable[[T], R], parts: Sequence[T], cfg: EngineConfig) -> li
     tasks = bag.map_partitions(_run_all, function)
     if cfg.scheduler == "cluster":
         return _on_cluster(tasks, str(cfg.address))
-    with ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr):
+    with ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr) if sys.stderr.isatty() else nullcontext():
         return list(tasks.compute(scheduler=cfg.scheduler))
 
 
@@ -53,7 +54,8 @@ def _on_cluster(tasks: dask.bag.Bag, address: str) -> list[R]:
         ) from error
     with client:
         future = client.compute(tasks)
-        progress(future, notebook=False)
+        if sys.stderr.isatty():
+            progress(future, notebook=False)
         try:
             return list(future.result())
         except KilledWorker as error:

@@ -80,6 +80,8 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
         books = tables.path / "books.parquet"
         write = partial(parts.write, cfg=cfg, books=books, folder=folder / PARTS)
         written = dask_engine.run(write, made, engine)
+        for half in (folder / PARTS).glob(".*.tmp"):  # of a worker that was killed; another wrote the part again
+            half.unlink()
         _write_refined(made, written, books, folder)
         _write_manifest(written, folder / PARTS)
         return dict(counts | _totals(written))
