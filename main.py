@@ -2,7 +2,7 @@
 
 python main.py                                              the demo world, on any machine
 python main.py data=bookdb data.root=FOLDER                 real tables
-python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep: one parent run, one child per job
+python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep: one parent run, one child per job (model hub)
 """
 
 from __future__ import annotations
