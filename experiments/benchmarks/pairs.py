@@ -164,7 +164,10 @@ def print_table(title: str, sides: dict[str, dict[str, float]], missing: list[st
     """A table in Markdown; a side that is missing says so."""
     print(f"\n{title}\n\n| side | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}")
     for side, facts in sides.items():
-        cells = [f"{facts[k]:,.3f}" if k.endswith("_s") and facts[k] < 1e3 else f"{facts[k]:,.0f}" if k in facts else "" for k in COLUMNS]
+        cells = [
+            f"{facts[k]:,.3f}" if k.endswith("_s") and facts[k] < 1e3 else f"{facts[k]:,.0f}" if k in facts else ""
+            for k in COLUMNS
+        ]
         print(f"| {side} | {' | '.join(cells)} |")
     for side in missing:
         print(f"| {side} | not measured |")
@@ -173,7 +176,11 @@ def print_table(title: str, sides: dict[str, dict[str, float]], missing: list[st
 def _pythons(args: argparse.Namespace) -> dict[str, str | None]:
     """The interpreter of each wanted side; None where it or its library is absent."""
     others = {"lenskit": args.lenskit_python, "recbole": args.recbole_python}
-    here = {side: sys.executable for side in [*FLAT, *SAMPLERS] if side not in NEEDS or importlib.util.find_spec(NEEDS[side])}
+    here = {
+        side: sys.executable
+        for side in [*FLAT, *SAMPLERS]
+        if side not in NEEDS or importlib.util.find_spec(NEEDS[side])
+    }
     return {side: others[side] if side in others else here.get(side) for side in args.sides}
 
 
@@ -206,7 +213,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--raw", nargs="+", help="folders of raw tables, for each world, instead of demo worlds")
     parser.add_argument("--cache", type=Path, default=ROOT / "outputs" / "cache", help="where worlds are kept")
     parser.add_argument("--sides", nargs="+", default=[*FLAT, *SAMPLERS], choices=[*FLAT, *SAMPLERS])
-    parser.add_argument("--seed-users", type=int, default=500, help="train users of the seed's side; pairs/s is compared")
+    parser.add_argument(
+        "--seed-users", type=int, default=500, help="train users of the seed's side; pairs/s is compared"
+    )
     parser.add_argument("--lenskit-python", help="an interpreter that has lenskit, pyarrow")
     parser.add_argument("--recbole-python", help="an interpreter that has recbole, torch, pyarrow")
     parser.add_argument("--side", choices=[*FLAT, *SAMPLERS], help="run one side here; prints one line of JSON")

@@ -43,7 +43,10 @@ def _readers(task: Task, book_id: np.ndarray) -> pd.DataFrame:
     rated = rated[rated["user"].isin(train)].sort_values(["user", "rating"], ascending=[True, False], kind="stable")
     rated["book_id"] = book_id[rated["book"]]
     liked = rated[rated["is_target"] & (rated["rating"] >= task.positive_rating)]
-    lists = {"books_read": rated.groupby("user")["book_id"].agg(list), "liked": liked.groupby("user")["book_id"].agg(list)}
+    lists = {
+        "books_read": rated.groupby("user")["book_id"].agg(list),
+        "liked": liked.groupby("user")["book_id"].agg(list),
+    }
     readers = pd.DataFrame(lists).dropna()
     return readers.assign(user_id=users["user_id"].to_numpy()[readers.index]).reset_index(drop=True)
 

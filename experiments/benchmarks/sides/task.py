@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,32 +92,45 @@ def check_flat(truth: Truth, files: list[Path], *, contexts: bool) -> dict[str, 
     n_negatives = np.bincount(user[label == 0], minlength=len(truth.user_id))
     off = np.flatnonzero(n_negatives != n_positives * truth.task.neg_ratio)
     if len(off):
-        raise ValueError(f"{len(off)} users have not {truth.task.neg_ratio} negatives a positive (first: user {off[0]}).")
+        raise ValueError(
+            f"{len(off)} users have not {truth.task.neg_ratio} negatives a positive (first: user {off[0]})."
+        )
     return {"rows": len(user)} | truth.count_negatives(user[label == 0], book[label == 0])
 
 
-def _batches(path: Path) -> list[pa.RecordBatch]:
-    file = pq.ParquetFile(path, read_dictionary=TEXTS)
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Batches with texts decoded.
+
+    Arrow's `read_dictionary` gives indices out of bounds where a dictionary page holds one value twice, as DuckDB's
+    pages of enums do (pyarrow 25.0.1, DuckDB 2.0.1).
+    """
+    file = pq.ParquetFile(path)
     if tuple(file.schema_arrow.names) != SCHEMA:
         raise ValueError(f"{path}: columns are {file.schema_arrow.names}, not {list(SCHEMA)}.")
-    return [batch for i in range(file.num_row_groups) for batch in file.read_row_group(i).to_batches()]
+    yield from file.iter_batches(batch_size=1 << 18)
 
 
 def _codes(truth: Truth, batch: pa.RecordBatch, contexts: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     user = _lookup(batch["user_id"], truth.user_id)
+    if user.min() < 0:
+        raise ValueError("a user_id is not in users.parquet.")
     book = np.searchsorted(truth.book_id, batch["book_id"].to_numpy())
     if not np.array_equal(truth.book_id.take(book, mode="clip"), batch["book_id"].to_numpy()):
         raise ValueError("a book_id is not in books.parquet.")
-    # Books of one text share the first one's code, so codes of texts are compared, not codes of books.
-    for column, values, code in [("book_text", truth.book_text, book)] + [("user_ctx", truth.user_ctx, user)] * contexts:
-        if not np.array_equal(_lookup(batch[column], values), _lookup(values, values)[code]):
-            raise ValueError(f"{column}: a text is not that of its id.")
+    _check_texts("book_text", batch, truth.book_text, book)
+    if contexts:
+        _check_texts("user_ctx", batch, truth.user_ctx, user)
     return user, book, batch["label"].to_numpy().astype(np.int8)
 
 
+def _check_texts(column: str, batch: pa.RecordBatch, values: pa.Array, code: np.ndarray) -> None:
+    """Every row's text is that of its code."""
+    if not pc.all(pc.equal(batch[column].cast(pa.large_string()), values.take(pa.array(code)))).as_py():
+        raise ValueError(f"{column}: a text is not that of its id.")
+
+
 def _lookup(texts: pa.Array, values: pa.Array) -> np.ndarray:
-    """(n,) the first place in `values` of each text; a dictionary's texts are looked up once."""
-    if not pa.types.is_dictionary(texts.type):
-        return pc.index_in(texts.cast(values.type), values).to_numpy(zero_copy_only=False)
-    place = pc.index_in(texts.dictionary.cast(values.type), values)
-    return pc.take(place, texts.indices).fill_null(-1).to_numpy(zero_copy_only=False)
+    """(n,) the first place in `values` of each text, -1 where it is not there."""
+    encoded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
+    place = pc.index_in(encoded.dictionary.cast(values.type), values).fill_null(-1)
+    return place.take(encoded.indices).to_numpy(zero_copy_only=False)

@@ -14,8 +14,8 @@ from sides.task import Task
 #   2.0  draws as rows, DISTINCT by GROUP BY, ANTI JOIN of the ratings, row_number() by user; the draw .58 against .15
 #   2.2  lists, texts as strings: the writer hashes each text of each row (row groups of 122,880)
 #   4.3  the same with row groups of 1,000,000 rows and a dictionary limit to match: 7.6 MB, but 1.0 GB of memory
-# ALTER COLUMN to an enum costs .9; enums made from the files, and cast while reading, .25. list_distinct loses the order
-# of the draws, so cutting its result would favour some books; the first place of each book keeps it.
+# ALTER COLUMN to an enum costs .9; enums made from the files, and cast while reading, .25. list_distinct loses the
+# order of the draws, so cutting its result would favour some books; the first place of each book keeps it.
 BOOKS = """
 CREATE TYPE book_text AS ENUM (SELECT DISTINCT book_text FROM '{world}/books.parquet');
 CREATE TEMP TABLE books AS
@@ -35,7 +35,7 @@ CREATE TEMP TABLE readers AS
     FROM '{world}/histories.parquet' GROUP BY "user" HAVING liked IS NOT NULL
   ) h USING ("user");
 """
-# A reader's draws are uniform and independent; the first k that are new and unseen are a uniform k-subset of the unseen.
+# Draws are uniform and independent; a reader's first k that are new and unseen are a uniform k-subset of the unseen.
 DRAWS = """
 list_filter(
   list_transform(range(k + 2 + k // 16), lambda i: (hash("user", i, {seed}, {turn}) % {n_books})::INT),
@@ -60,15 +60,22 @@ COPY (
       unnest(list_resize(list_resize([]::TINYINT[], k, 0), k + len(liked), 1)) AS label FROM drawn
   ) JOIN books USING (book)
 ) TO '{out}/pairs.parquet' (
-  FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 500000, STRING_DICTIONARY_PAGE_SIZE_LIMIT 67108864
+  FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 500000,
+  STRING_DICTIONARY_PAGE_SIZE_LIMIT 67108864
 )
 """
 
 
 def prepare(task: Task) -> Callable[[], None]:
     """The work: from the world's files to `pairs.parquet`."""
+
     def work() -> None:
-        names: dict[str, object] = {"world": task.world, "out": task.out, "neg_ratio": task.neg_ratio, "seed": task.seed}
+        names: dict[str, object] = {
+            "world": task.world,
+            "out": task.out,
+            "neg_ratio": task.neg_ratio,
+            "seed": task.seed,
+        }
         names |= {"positive_rating": task.positive_rating}
         with duckdb.connect(config={"threads": 2, "preserve_insertion_order": "false"}) as db:
             db.execute((BOOKS + READERS).format(**names))

@@ -13,13 +13,15 @@ from sides.task import Task
 #   0.5  this one
 #   1.0  oversampled rows in drawing order, is_in, is_first_distinct, the first k of a user by arithmetic; enums
 #   1.1  the same with categoricals joined in place of codes gathered
-#   1.8  lazy: repeat_by and explode, hash % n, unique, anti join, int_range().over("user") < k, joins, sink_parquet of strings
-# unique and anti join in place of sort and search_sorted: the draw .33 against .25. Row groups of 250,000: the writing .30
-# against .18, for each holds all texts again. Enums write their categories uncompressed into the file's schema: 20 MB, not 6.
+#   1.8  lazy: repeat_by and explode, hash % n, unique, anti join, int_range().over("user") < k, joins; strings sunk
+# unique and anti join in place of sort and search_sorted: the draw .33 against .25. Row groups of 250,000 rows: the
+# writing .30 against .18, for each holds all texts again. Enums: their categories stand uncompressed in the file's
+# schema too, so the file has 20 MB, not 6.
 
 
 def prepare(task: Task) -> Callable[[], None]:
     """The work: from the world's files to `pairs.parquet`."""
+
     def work() -> None:
         books = pl.read_parquet(task.world / "books.parquet", columns=["book_id", "book_text"])
         users = pl.read_parquet(task.world / "users.parquet").with_row_index("user").filter(fold="train")

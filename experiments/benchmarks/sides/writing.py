@@ -1,4 +1,4 @@
-"""Writing alone: our finished table, dictionary-encoded and in memory, to parquet with the settings of the flat file."""
+"""Writing alone: our finished table, dictionary-encoded in memory, to parquet with the settings of the flat file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ def prepare(task: Task) -> Callable[[], None]:
     table = pq.read_table(path, read_dictionary=TEXTS).combine_chunks()
 
     def work() -> None:
-        pq.write_table(
-            table, task.out / "pairs.parquet", compression=COMPRESSION, dictionary_pagesize_limit=64 * 2**20
-        )
+        pq.write_table(table, task.out / "pairs.parquet", compression=COMPRESSION, dictionary_pagesize_limit=64 * 2**20)
 
     return work
