@@ -33,6 +33,7 @@ ROOT = HERE.parents[2]
 N_CORES = 2
 FLAT = {"ours": "ours", "seed": "seed", "duckdb": "with_duckdb", "polars": "with_polars", "write": "writing"}
 SAMPLERS = {"draw": "prepare_draw", "lenskit": "prepare_lenskit", "recbole": "prepare_recbole"}
+PAIR_MAKERS = ("ours", "seed", "duckdb", "polars")
 NEEDS = {"duckdb": "duckdb", "polars": "polars"}  # side -> what its group in pyproject.toml installs
 N_BOOKS = 17_663  # of the Goodreads sample that the project is tried on
 USERS_PER_RATING = 0.0417  # of the demo world: 24 ratings each, less what rounding and merged editions take
@@ -47,6 +48,7 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     """
     from sides.task import Task, Truth, check_flat
 
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_CORES])
     task = Task(world, out, n_users)
     module = importlib.import_module(f"sides.{FLAT.get(side, 'samplers')}")
     start = time.perf_counter()
@@ -54,9 +56,11 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     prepared_s, before = time.perf_counter() - start, _resident_mib()
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
-    facts: dict[str, object] = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    facts |= {"side": side, "prepare_s": prepared_s, "peak_mib": peak, "above_imports_mib": peak - before}
+    facts: dict[str, object] = {"side": side, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    facts["prepare_s"] = prepared_s
+    if side in PAIR_MAKERS:  # the peak of others is that of what they were given
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        facts |= {"peak_mib": peak, "above_imports_mib": peak - before}
     truth = Truth(task)
     if side in SAMPLERS:
         user, book = result
@@ -147,30 +151,27 @@ def ratios(sides: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 COLUMNS = {
-    "wall_s": "wall s",
-    "wall_iqr_s": "IQR",
-    "cpu_s": "CPU s",
-    "rows_per_s": "rows/s",
-    "peak_mib": "peak MiB",
-    "above_imports_mib": "above imports",
-    "file_mb": "file MB",
-    "rows": "rows",
-    "seen": "seen",
-    "duplicates": "duplicates",
+    "wall_s": ("wall s", ".3f"),
+    "wall_iqr_s": ("IQR", ".3f"),
+    "cpu_s": ("CPU s", ".3f"),
+    "rows_per_s": ("rows/s", ",.0f"),
+    "peak_mib": ("peak MiB", ",.0f"),
+    "above_imports_mib": ("above imports", ",.0f"),
+    "file_mb": ("file MB", ",.1f"),
+    "rows": ("rows", ",.0f"),
+    "seen": ("seen", ",.0f"),
+    "duplicates": ("duplicates", ",.0f"),
 }
 
 
 def print_table(title: str, sides: dict[str, dict[str, float]], missing: list[str]) -> None:
     """A table in Markdown; a side that is missing says so."""
-    print(f"\n{title}\n\n| side | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}")
+    print(f"\n{title}\n\n| side | {' | '.join(head for head, _ in COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}")
     for side, facts in sides.items():
-        cells = [
-            f"{facts[k]:,.3f}" if k.endswith("_s") and facts[k] < 1e3 else f"{facts[k]:,.0f}" if k in facts else ""
-            for k in COLUMNS
-        ]
+        cells = [format(facts[key], form) if key in facts else "" for key, (_, form) in COLUMNS.items()]
         print(f"| {side} | {' | '.join(cells)} |")
     for side in missing:
-        print(f"| {side} | not measured |")
+        print(f"| {side} | not measured |{' |' * (len(COLUMNS) - 1)}")
 
 
 def _pythons(args: argparse.Namespace) -> dict[str, str | None]:

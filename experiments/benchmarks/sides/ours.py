@@ -18,7 +18,7 @@ ALL = 10**9  # max_positives: nobody has more
 
 def prepare(task: Task) -> Callable[[], Path]:
     """The work; its result is the flat file, for the check."""
-    cfg = SamplingConfig(neg_ratio=task.neg_ratio, max_positives=ALL, max_users=task.n_users, seed=task.seed)
+    cfg = SamplingConfig(neg_ratio=task.neg_ratio, max_positives=ALL, seed=task.seed)
     engine = EngineConfig("threads", n_partitions=2)
 
     def work() -> Path:

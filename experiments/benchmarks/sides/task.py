@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-TEXTS = ("user_id", "user_ctx", "book_text")
+TEXTS = ("user_id", "user_ctx", "book_text")  # columns
+SLICE = 45_000  # users that DuckDB and Polars hold at a time: all of a world of 1e6 ratings, a tenth of one of 1e7
 SCHEMA = ("user_id", "user_ctx", "book_id", "book_text", "label")
 
 
@@ -23,7 +24,7 @@ class Task:
     Attributes:
         world: books, users, histories, contexts (.parquet); a code is a row number.
         out: An empty folder; a flat side writes its pairs into it.
-        n_users: The first train users that are asked for; None asks for all.
+        n_users: The first train users that are asked for; None asks for all. The seed's side alone is asked for few.
     """
 
     world: Path
