@@ -84,7 +84,8 @@ def right_rows(world: Path) -> pd.DataFrame:
 
 
 def check(world: Path, rows: pd.DataFrame, folder: Path) -> dict[str, int]:
-    from sides.task import Task, Truth, check_flat
+    from sides.check import Truth, check_flat
+    from sides.task import Task
 
     rows.to_parquet(folder / "pairs.parquet", index=False)
     return check_flat(Truth(Task(world, folder)), [folder / "pairs.parquet"], contexts=True)

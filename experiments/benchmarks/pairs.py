@@ -46,7 +46,7 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
         wall_s, cpu_s of the work, without imports; peak_mib of the process, above_imports_mib; rows, negatives, seen,
         duplicates.
     """
-    from sides.task import Task, Truth, check_flat
+    from sides.task import Task
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_CORES])
     task = Task(world, out, n_users)
@@ -61,6 +61,8 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     if side in PAIR_MAKERS:  # the peak of others is that of what they were given
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         facts |= {"peak_mib": peak, "above_imports_mib": peak - before}
+    from sides.check import Truth, check_flat  # now that the peak has been read
+
     truth = Truth(task)
     if side in SAMPLERS:
         user, book = result

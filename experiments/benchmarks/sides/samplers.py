@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from sides.task import Task, Truth
+from sides.check import Truth
+from sides.task import Task
 
 Draws = tuple[np.ndarray, np.ndarray]  # (n,) user and book codes
 Work = Callable[[], Draws]

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 
 from reranker.cache import COMPRESSION
 from sides import ours
-from sides.task import TEXTS, Task
+from sides.task import Task
+
+TEXTS = ["user_id", "user_ctx", "book_text"]
 
 
 def prepare(task: Task) -> Callable[[], None]:
