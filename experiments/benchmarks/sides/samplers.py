@@ -1,0 +1,88 @@
+"""Negative samplers alone: neg_ratio unseen books for each positive, from codes in memory to codes in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+
+from sides.check import Truth
+from sides.task import Task
+
+Draws = tuple[np.ndarray, np.ndarray]  # (n,) user and book codes
+Work = Callable[[], Draws]
+
+
+def _codes(task: Task) -> tuple[Truth, np.ndarray, np.ndarray, np.ndarray]:
+    """The truth, the user of each positive, and user and book of each rating."""
+    truth = Truth(task)
+    return truth, truth.positives // truth.n_books, truth.seen // truth.n_books, truth.seen % truth.n_books
+
+
+def prepare_draw(task: Task) -> Work:
+    """Our draw: partitions are cut before, the pure function of each is timed."""
+    from reranker.config import SamplingConfig
+    from reranker.data.draws import text_keys
+    from reranker.sampling.pairs import _slices, draw
+    from sides import ours
+
+    tables = ours.read_tables(task)
+    cfg = SamplingConfig(neg_ratio=task.neg_ratio, max_positives=ours.ALL, seed=task.seed)
+    positives = tables.positives("train")
+    keys = text_keys(tables.users["user_id"])
+    (part,) = _slices(tables, positives, np.unique(positives["user"]), keys, 1)
+
+    def work() -> Draws:
+        codes = draw(part, cfg, len(tables.books))
+        negatives = codes[codes["label"] == 0]
+        return negatives["user"].to_numpy(), negatives["book"].to_numpy()
+
+    return work
+
+
+def prepare_lenskit(task: Task) -> Work:
+    """LensKit's sampler as its trainers call it: verified, 10 attempts."""
+    import pandas as pd
+    from lenskit.data import DatasetBuilder
+
+    truth, positive_user, user, book = _codes(task)
+    builder = DatasetBuilder()
+    builder.add_entities("user", np.arange(len(truth.user_id)))  # ids are codes: a row or column number is a code
+    builder.add_entities("item", np.arange(truth.n_books))
+    builder.add_interactions("rating", pd.DataFrame({"user_id": user, "item_id": book}), entities=["user", "item"])
+    matrix = builder.build().interactions().matrix()
+    rows = positive_user.astype(np.int32)
+    rng = np.random.default_rng(task.seed)
+
+    def work() -> Draws:
+        drawn = matrix.sample_negatives(rows, n=task.neg_ratio, rng=rng)
+        return np.repeat(positive_user, task.neg_ratio), drawn.ravel()
+
+    return work
+
+
+def prepare_recbole(task: Task) -> Work:
+    """RecBole's `Sampler` on the five fields that it reads of a dataset; its item 0 is padding, so codes move by one.
+
+    Building its own `Dataset` from atomic files is left out: that time is not the sampler's.
+    """
+    import torch
+    from recbole.sampler import Sampler
+
+    truth, positive_user, user, book = _codes(task)
+    dataset = SimpleNamespace(
+        uid_field="user_id",
+        iid_field="item_id",
+        user_num=len(truth.user_id),
+        item_num=truth.n_books + 1,
+        inter_feat={"user_id": torch.as_tensor(user), "item_id": torch.as_tensor(book + 1)},
+    )
+    sampler = Sampler(["train"], [dataset]).set_phase("train")
+    np.random.seed(task.seed)  # its only source of randomness
+
+    def work() -> Draws:
+        drawn = sampler.sample_by_user_ids(positive_user, None, task.neg_ratio)
+        return np.tile(positive_user, task.neg_ratio), drawn.numpy() - 1
+
+    return work

@@ -1,0 +1,26 @@
+"""Writing alone: our finished table, dictionary-encoded in memory, to parquet with the settings of the flat file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+
+from reranker.cache import COMPRESSION
+from sides import ours
+from sides.task import Task
+
+TEXTS = ["user_id", "user_ctx", "book_text"]
+
+
+def prepare(task: Task) -> Callable[[], None]:
+    """The work: `write_table`, nothing else."""
+    built = task.out / "built"
+    path = ours.prepare(replace(task, out=built))()
+    table = pq.read_table(path, read_dictionary=TEXTS).combine_chunks()
+
+    def work() -> None:
+        pq.write_table(table, task.out / "pairs.parquet", compression=COMPRESSION, dictionary_pagesize_limit=64 * 2**20)
+
+    return work

@@ -1,0 +1,146 @@
+"""The benchmark of pairs: its sides do one task, and its check finds what is wrong. Nothing here is timed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reranker.cache import Cache
+from reranker.config import ROOT, DataConfig, WorldConfig
+from reranker.data import build_contexts, load
+
+SCRIPT = ROOT / "experiments" / "benchmarks" / "pairs.py"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Feature tables of 300 readers of 250 books: dense enough for draws to meet seen books and one another."""
+    folder = tmp_path_factory.mktemp("world")
+    cfg = DataConfig(name="demo", world=WorldConfig(n_books=250, n_users=300, mean_ratings=20))
+    tables = load(cfg, Cache(folder / "cache"))
+    contexts = pd.DataFrame({"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text})
+    frames = {"books": tables.books, "users": tables.users, "histories": tables.histories}
+    for name, frame in (frames | {"editions": tables.editions, "contexts": contexts}).items():
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    return folder
+
+
+def expected_positives(world: Path) -> pd.DataFrame:
+    users, rated = (pd.read_parquet(world / f"{n}.parquet") for n in ("users", "histories"))
+    train = users.index[users["fold"] == "train"]
+    return rated[rated["user"].isin(train) & rated["is_target"] & (rated["rating"] >= 4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["ours", "seed", "duckdb", "polars"])
+def test_every_side_writes_the_tasks_rows_none_seen_and_none_twice(world: Path, tmp_path: Path, side: str) -> None:
+    if side in ("duckdb", "polars") and importlib.util.find_spec(side) is None:
+        pytest.skip(f"{side} is not installed; pip install -e '.[bench]'")
+    command = [sys.executable, str(SCRIPT), "--side", side, "--world", str(world), "--out", str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    facts = json.loads(run.stdout.splitlines()[-1])
+    n = len(expected_positives(world))
+    assert {k: facts[k] for k in ("rows", "negatives", "seen", "duplicates")} == {
+        "rows": 4 * n,
+        "negatives": 3 * n,
+        "seen": 0,
+        "duplicates": 0,
+    }
+
+
+@pytest.fixture
+def sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+
+
+def right_rows(world: Path) -> pd.DataFrame:
+    """The task's rows by another way than any side's: for each user the first books that it has not rated."""
+    books, users, rated, contexts = (
+        pd.read_parquet(world / f"{n}.parquet") for n in ("books", "users", "histories", "contexts")
+    )
+    rows = []
+    for user, liked in expected_positives(world).groupby("user")["book"]:
+        unseen = np.setdiff1d(np.arange(len(books)), rated.loc[rated["user"] == user, "book"])
+        rows += [(user, book, 1) for book in liked] + [(user, book, 0) for book in unseen[: 3 * len(liked)]]
+    frame = pd.DataFrame(rows, columns=["user", "book", "label"])
+    return pd.DataFrame(
+        {
+            "user_id": users["user_id"].to_numpy()[frame["user"]],
+            "user_ctx": contexts["user_ctx"].to_numpy()[frame["user"]],
+            "book_id": books["book_id"].to_numpy()[frame["book"]],
+            "book_text": books["book_text"].to_numpy()[frame["book"]],
+            "label": frame["label"],
+        }
+    )
+
+
+def check(world: Path, rows: pd.DataFrame, folder: Path) -> dict[str, int]:
+    from sides.check import Truth, check_flat
+    from sides.task import Task
+
+    rows.to_parquet(folder / "pairs.parquet", index=False)
+    return check_flat(Truth(Task(world, folder)), [folder / "pairs.parquet"], contexts=True)
+
+
+def test_the_check_counts_a_seen_and_a_repeated_negative(world: Path, tmp_path: Path, sides: None) -> None:
+    rows = right_rows(world)
+    right = check(world, rows, tmp_path)
+    assert (right["seen"], right["duplicates"], right["rows"]) == (0, 0, len(rows))
+    first, second = np.flatnonzero((rows["label"] == 0) & (rows["user_id"] == rows["user_id"].iloc[0]))[:2]
+    texts = ["book_id", "book_text"]
+    twice = rows.copy()
+    twice.loc[second, texts] = rows.loc[first, texts].to_numpy()
+    assert check(world, twice, tmp_path)["duplicates"] == 1
+    seen = rows.copy()
+    seen.loc[first, texts] = rows.loc[0, texts].to_numpy()  # the user's first positive
+    assert check(world, seen, tmp_path)["seen"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("negative lacks", "1 users have not 3 negatives a positive"),
+        ("positive lacks", "positives are not the"),
+        ("text of another book", "book_text: a text is not that of its id"),
+        ("context of another user", "user_ctx: a text is not that of its id"),
+        ("unknown book", "a book_id is not in books.parquet"),
+        ("unknown user", "a user_id is not in users.parquet"),
+    ],
+)
+def test_the_check_refuses_rows_that_are_not_the_tasks(
+    world: Path, tmp_path: Path, sides: None, fault: str, message: str
+) -> None:
+    rows = right_rows(world)
+    if fault == "negative lacks":
+        rows = rows.drop(np.flatnonzero(rows["label"] == 0)[0])
+    elif fault == "positive lacks":
+        rows = rows.drop(0)
+    else:
+        columns = {"text of another book": "book_text", "context of another user": "user_ctx"}
+        column = columns.get(fault) or {"unknown book": "book_id", "unknown user": "user_id"}[fault]
+        rows.loc[5, column] = -1 if column == "book_id" else "of nobody"
+    with pytest.raises(ValueError, match=message):
+        check(world, rows, tmp_path)
+
+
+def test_draws_that_are_missing_are_drawn_again_until_every_unseen_book_is_taken(sides: None) -> None:
+    """Two users, 12 books: one has 3 seen and needs all 9 others; the other needs 3 of 11."""
+    pl = pytest.importorskip("polars")
+    from sides.task import Task
+    from sides.with_polars import _draw
+
+    seen = pl.Series([0, 4, 7, 12], dtype=pl.Int64)
+    positives = pl.Series([0, 4, 7, 12], dtype=pl.Int64)
+    drawn = _draw(Task(Path(), Path()), seen, positives, 12).to_numpy()
+    assert drawn[drawn < 12].tolist() == [1, 2, 3, 5, 6, 8, 9, 10, 11]
+    assert len(set(drawn[drawn >= 12])) == 3
+    assert set(drawn[drawn >= 12]) <= set(range(13, 24))
