@@ -126,7 +126,7 @@ class ModelConfig:
 
     name: str = MISSING
     source: str = MISSING  # wheel | hub | random | path
-    path: str | None = None  # path: any local folder of weights
+    path: str | None = None  # any local folder of weights; takes the place of `source`
     hub_id: str | None = None
     revision: str | None = None  # commit of hub_id, 40 hex digits
     package: str | None = None  # import name of the wheel that holds a folder `model/`
@@ -284,8 +284,19 @@ def from_hydra(cfg: DictConfig) -> Config:
         raise ConfigError(
             "the config was composed without `base_schema`; keep it first in conf/config.yaml's defaults."
         )
+    if config.model.path is not None:
+        config.model = _from_folder(config.model)
     validate(config)
     return config
+
+
+def _from_folder(m: ModelConfig) -> ModelConfig:
+    """The model with `path` in place of the source that was chosen, and of what names and pins that source.
+
+    How it is used (max_length, dropout, activation) stays as it was chosen; model=path chooses nothing of it.
+    """
+    own = m.sha256 if m.source == "path" else None
+    return dataclasses.replace(m, name="path", source="path", hub_id=None, revision=None, package=None, sha256=own)
 
 
 def validate(config: Config) -> None:
@@ -448,11 +459,6 @@ def _check_combinations(c: Config) -> None:
 
 
 def _check_model(m: ModelConfig) -> None:
-    if m.path is not None and m.source != "path":
-        raise ConfigError(
-            f"model.path={m.path!r} with model={m.name}, whose options were made for other weights; type model=path "
-            f"model.path={m.path}."
-        )
     needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "path": ("path",), "random": ()}[m.source]
     for name in needs:
         if getattr(m, name) is None:

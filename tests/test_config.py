@@ -132,7 +132,6 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["sampling.strategy=mix", "sampling.mix.uniform=0.5"], "must be at least 0 and add up to 1"),
         (["sampling.mix.uniform=1"], "belongs to sampling.strategy=mix, but it is uniform"),
         (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
-        (["model.path=FOLDER"], "model.path='FOLDER' with model=minilm_wheel, whose options were made for other"),
         (["model=path"], "model.source=path needs model.path, which is null"),
     ],
 )
@@ -183,6 +182,14 @@ def test_a_folder_of_weights_inherits_nothing_that_was_chosen_for_others(tmp_pat
     model = composed("model=path", f"model.path={tmp_path}").model
     assert model == config.ModelConfig(name="path", source="path", path=str(tmp_path))
     assert model.dropout is None
+
+
+def test_model_path_takes_the_place_of_any_source_and_of_its_pin(tmp_path: Path) -> None:
+    for option in ("minilm_wheel", "minilm", "tiny"):
+        chosen, model = (composed(f"model={option}", *path).model for path in ([], [f"model.path={tmp_path}"]))
+        assert model == config.ModelConfig(
+            name="path", source="path", path=str(tmp_path), max_length=chosen.max_length, dropout=chosen.dropout
+        )
 
 
 def test_the_store_is_the_environments_or_the_projects(monkeypatch: pytest.MonkeyPatch) -> None:
