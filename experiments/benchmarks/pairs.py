@@ -67,7 +67,8 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     if side in SAMPLERS:
         user, book = result
         return facts | {"rows": len(user)} | truth.count_negatives(user, book)
-    files = [result] if result else sorted(out.glob("*.parquet"))
+    place = result or out
+    files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
     facts["file_mb"] = sum(f.stat().st_size for f in files) / 1e6
     counts = check_flat(truth, files, contexts=side != "seed")
     if counts["seen"] or counts["duplicates"]:
@@ -85,11 +86,12 @@ def make_world(n_ratings: float, raw: str | None, cache: Path) -> Path:
     import pandas as pd
 
     from reranker.cache import Cache
-    from reranker.config import DataConfig, WorldConfig
+    from reranker.config import compose
     from reranker.data import build_contexts, load
 
-    world = WorldConfig(n_books=N_BOOKS, n_users=round(n_ratings * USERS_PER_RATING))
-    cfg = DataConfig(name="bookdb", root=raw) if raw else DataConfig(name="demo", world=world)
+    world = [f"data.world.n_books={N_BOOKS}", f"data.world.n_users={round(n_ratings * USERS_PER_RATING)}"]
+    sizes = ["data.context_titles=6", "data.context_genres=4"]
+    cfg = compose([*(["data=bookdb", f"data.root={raw}"] if raw else world), *sizes]).data
     tables = load(cfg, Cache(cache))
 
     def build(folder: Path) -> dict[str, object]:

@@ -23,7 +23,7 @@ def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataF
         keys: (n_users,) draws.text_keys of the ids.
 
     Returns:
-        user_id str, fold str, in the order given.
+        user_id str, fold str, key uint64, in the order given.
 
     Raises:
         DataError: A fold has no user.
@@ -32,7 +32,7 @@ def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataF
     fold = np.where(
         place < cfg.test_fraction, "test", np.where(place < cfg.test_fraction + cfg.dev_fraction, "dev", "train")
     )
-    users = pd.DataFrame({"user_id": user_ids.to_pandas(), "fold": fold})
+    users = pd.DataFrame({"user_id": user_ids.to_pandas(), "fold": fold, "key": keys})
     empty = [name for name in FOLDS if not (fold == name).any()]
     if empty:
         raise DataError(

@@ -20,7 +20,7 @@ from reranker.data import bookdb, features, folds, histories, sources
 from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.errors import DataError
 
-VERSION = 3  # of what this file writes; raise it when the same inputs give other tables
+VERSION = 4  # of what this file writes; raise it when the same inputs give other tables
 
 # Seed's column -> ours
 _SEED_BOOKS = {
@@ -54,7 +54,8 @@ class Tables:
     Attributes:
         books: Row i is book code i, ascending book_id: book_id int64, title, series, authors, genres, description,
             book_text (str, never null).
-        users: Row u is user code u, ascending user_id: user_id str, fold str ("train", "dev", "test").
+        users: Row u is user code u, ascending user_id: user_id str, fold str ("train", "dev", "test"), key
+            uint64 (a hash of the id, of which draws are functions).
         histories: A rating, sorted by (user, book): user int32, book int32, rating float32, timestamp int64 (0 where
             unknown), is_target bool. A (user, book) stands once.
         editions: Every raw book_id int64 -> book int32, the code of the edition that was kept.

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from reranker.cache import Cache
 from reranker.data import Contexts, Tables
-from reranker.data.draws import FloatArray, bits, text_keys, uniform
+from reranker.data.draws import FloatArray, bits, uniform
 from reranker.data.retrieval import Bm25, ItemKNN
 from reranker.eval.lists import Lists
 
@@ -69,7 +69,7 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
 
 def random(q: Questions) -> FloatArray:
     """A hash of (seed, user, book): chance level, the same in every run."""
-    user = text_keys(q.tables.users["user_id"])[q.rows["user"]]
+    user = q.tables.users["key"].to_numpy()[q.rows["user"]]
     return uniform(bits(q.seed, "random baseline", user, q.tables.books["book_id"].to_numpy()[q.rows["book"]]))
 
 

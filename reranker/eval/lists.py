@@ -11,7 +11,7 @@ import pandas as pd
 from reranker.cache import COMPRESSION, Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
-from reranker.data.draws import FloatArray, IntArray, KeyArray, bits, text_keys, uniform
+from reranker.data.draws import FloatArray, IntArray, KeyArray, bits, uniform
 from reranker.errors import DataError
 
 VERSION = 1
@@ -87,7 +87,7 @@ def _build(tables: Tables, cfg: EvalConfig, fold: str, max_users: int | None) ->
             f"none of {in_fold} {fold} users has a target book rated {tables.positive_rating} or more: nothing to "
             "rank. Give more users, or lower data.positive_rating."
         )
-    keys = text_keys(tables.users["user_id"])
+    keys = tables.users["key"].to_numpy()
     if max_users is not None and len(users) > max_users:
         counts["users_dropped_by_limit"] = len(users) - max_users
         users = np.sort(users[np.argsort(bits(cfg.seed, "list users", keys[users]), kind="stable")[:max_users]])

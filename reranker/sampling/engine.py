@@ -8,6 +8,9 @@ from contextlib import nullcontext
 from typing import TypeVar
 
 import dask.bag
+import dask.local
+import dask.multiprocessing
+import dask.threaded
 from dask.diagnostics import ProgressBar
 
 from reranker.config import EngineConfig
@@ -18,6 +21,12 @@ R = TypeVar("R")
 
 CONNECT_S = 30  # a scheduler that has not answered by then is not there
 SHOW_AFTER_S = 2.0
+# By function, not by name: to look a name up Dask imports distributed, 60 MB that only a cluster needs.
+LOCAL = {
+    "synchronous": dask.local.get_sync,
+    "threads": dask.threaded.get,
+    "processes": dask.multiprocessing.get,
+}
 
 
 def run(function: Callable[[T], R], parts: Sequence[T], cfg: EngineConfig) -> list[R]:
@@ -35,7 +44,7 @@ def run(function: Callable[[T], R], parts: Sequence[T], cfg: EngineConfig) -> li
     if cfg.scheduler == "cluster":
         return _on_cluster(tasks, str(cfg.address))
     with ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr) if sys.stderr.isatty() else nullcontext():
-        return list(tasks.compute(scheduler=cfg.scheduler))
+        return list(tasks.compute(scheduler=LOCAL[cfg.scheduler]))
 
 
 def _run_all(parts: list[T], function: Callable[[T], R]) -> list[R]:

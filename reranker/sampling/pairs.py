@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reranker.cache import COMPRESSION, Cache, digest
+from reranker.cache import COMPRESSION, Cache
 from reranker.config import EngineConfig, SamplingConfig
 from reranker.data import Contexts, Tables
-from reranker.data.draws import IntArray, KeyArray, bits, text_keys
+from reranker.data.draws import IntArray, KeyArray, bits
 from reranker.errors import DataError
 from reranker.sampling import engine as dask_engine
 from reranker.sampling import parts, retriever
@@ -35,7 +36,7 @@ class Pairs:
 
     Attributes:
         path: `pairs.parquet`, the seed's schema: user_id, user_ctx, book_id, book_text, label; texts
-            dictionary-encoded.
+            dictionary-encoded. Where refinement keeps every pair, they are not written twice: it is `parts` then.
         parts: `training_pairs.parquet/`: all pairs before refinement in part files of that schema, and
             `_manifest.json` with their rows and SHA-256.
         codes: The rows of `path` as codes: user, context, book int32, label int8, source (a name of SOURCES); by user,
@@ -70,7 +71,7 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
     key = {
         "version": VERSION,
         "tables": tables.digest,
-        "contexts": digest(contexts.text),
+        "contexts": hashlib.sha256("\0".join(contexts.text).encode()).hexdigest(),
         "sampling": dataclasses.replace(cfg, regenerate=False),
     }
 
@@ -90,7 +91,7 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
     codes = pd.read_parquet(entry.path / "codes.parquet")
     counts = {k: int(str(v)) for k, v in entry.info.items()}
     return Pairs(
-        path=entry.path / "pairs.parquet",
+        path=entry.path / (PARTS if counts["pairs"] == counts["pairs_before_refinement"] else "pairs.parquet"),
         parts=entry.path / PARTS,
         codes=codes,
         has_own_contexts=cfg.context == "leave_one_out",
@@ -103,7 +104,7 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
 def _parts(tables: Tables, contexts: Contexts, cfg: SamplingConfig) -> tuple[list[Part], dict[str, int]]:
     positives = _positives(tables, cfg)
     n_positives = np.bincount(positives["user"], minlength=len(tables.users))
-    keys = text_keys(tables.users["user_id"])
+    keys = tables.users["key"].to_numpy()
     users, counts = _users(tables, n_positives, keys, cfg)
     n_kept = np.where(n_positives >= cfg.min_positives, n_positives, 0)[users]
     counts["positives_in"] = int(n_positives[users].sum())
@@ -230,14 +231,16 @@ def _left_out(contexts: Contexts, histories: pd.DataFrame, users: IntArray, posi
 
 
 def _write_refined(made: list[Part], written: list[Written], books: Path, folder: Path) -> None:
-    """`pairs.parquet`, a row group for each part, and `codes.parquet` of the same rows."""
-    with pq.ParquetWriter(folder / "pairs.parquet", parts.FLAT, **parts.WRITE) as writer:
-        for part, result in zip(made, written, strict=True):
-            if len(result.kept):
-                writer.write_table(parts.flat(part, result.kept, result.context, books))
+    """`codes.parquet`, and where refinement left rows out `pairs.parquet` of the same; a row group for each part."""
     codes = pd.concat([result.kept for result in written], ignore_index=True)
     codes["source"] = pd.Categorical.from_codes(codes["source"], list(SOURCES))
     codes.to_parquet(folder / "codes.parquet", index=False, compression=COMPRESSION)
+    if len(codes) == sum(result.rows for result in written):
+        return
+    with pq.ParquetWriter(folder / "pairs.parquet", parts.FLAT, **parts.WRITE) as writer:
+        for part, result in zip(made, written, strict=True):
+            if len(result.kept):
+                writer.write_table(parts.flat(part, result.kept, result.row, result.context, books))
 
 
 def _write_manifest(written: list[Written], folder: Path) -> None:

@@ -29,8 +29,13 @@ FLAT = pa.schema(
         ("label", pa.int8()),
     ]
 )
-# Above its default of 1 MiB a dictionary page falls back to plain strings, each text once for every pair.
-WRITE = {"compression": COMPRESSION, "dictionary_pagesize_limit": 64 * 2**20}
+WRITE = {
+    "compression": COMPRESSION,
+    # Above its default of 1 MiB a dictionary page falls back to plain strings, each text once for every pair.
+    "dictionary_pagesize_limit": 64 * 2**20,
+    # The least and the greatest of the texts tell a reader nothing, and take half of the time of writing.
+    "write_statistics": ["book_id", "label"],
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Written:
     Attributes:
         name, rows, sha256: Of the part file.
         kept: user, context, book int32, label, source int8; by user, each positive before its negatives.
-        context: (n_kept rows,) the context's place in the part.
+        row, context: (n_kept rows,) places of the user and of the context in the part.
         counts: Draws that found no book, or came from another source than asked for.
     """
 
@@ -71,6 +76,7 @@ class Written:
     rows: int
     sha256: str
     kept: pd.DataFrame
+    row: IntArray
     context: IntArray
     counts: dict[str, int]
 
@@ -84,17 +90,17 @@ def write(part: Part, cfg: SamplingConfig, books: Path, folder: Path) -> Written
     Raises:
         DataError: A user has too few books to draw from, and sampling.shortfall is `error`.
     """
-    codes, context, is_kept, counts = draw(part, cfg)
+    codes, row, context, is_kept, counts = draw(part, cfg)
     path = folder / f"part-{part.number:05d}.parquet"
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(flat(part, codes, context, books), temp, **WRITE)
+    pq.write_table(flat(part, codes, row, context, books), temp, **WRITE)
     os.replace(temp, path)
     kept = pd.DataFrame({name: column[is_kept] for name, column in codes.items()})
-    return Written(path.name, len(context), digest_file(path), kept, context[is_kept], counts)
+    return Written(path.name, len(row), digest_file(path), kept, row[is_kept], context[is_kept], counts)
 
 
-def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray, np.ndarray, dict[str, int]]:
-    """The part's pairs as codes: columns user, context, book, label, source; context places; which are kept; counts.
+def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray, IntArray, np.ndarray, dict[str, int]]:
+    """The part's pairs as codes (user, context, book, label, source), places of users and contexts, which are kept.
 
     Refinement: a user with at least min_positives keeps max_positives of them, by hash; they are first in the order
     of drawing, slot by slot (the first negative of each, then the second of each), and the user's other positives come
@@ -110,23 +116,27 @@ def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray
     is_kept = place < n_kept[row]
     counts = _account(part, cfg, row, negative, source, is_kept)
     keep = np.column_stack([np.ones(len(row), dtype=bool), negative != MISSING])
-    p = np.repeat(np.arange(len(row)), keep.sum(axis=1))
+    n_pairs = keep.sum(axis=1)
+    p = np.repeat(np.arange(len(row)), n_pairs)
+    user, context = row[p], row[p] if part.first_context is None else origin[p]
+    numbers = part.user[user] if part.first_context is None else part.first_context + context
     codes = {
-        "user": part.user[row[p]].astype(np.int32),
-        "context": (part.user[row[p]] if part.first_context is None else part.first_context + origin[p]).astype(
-            np.int32
-        ),
+        "user": part.user[user].astype(np.int32),
+        "context": numbers.astype(np.int32),
         "book": np.column_stack([book, negative])[keep].astype(np.int32),
-        "label": (ranges(keep.sum(axis=1)) == 0).astype(np.int8),
+        "label": (ranges(n_pairs) == 0).astype(np.int8),
         "source": np.column_stack([np.zeros(len(row), dtype=np.int8), source])[keep],
     }
-    return codes, row[p] if part.first_context is None else origin[p], is_kept[p], counts
+    return codes, user, context, is_kept[p], counts
 
 
 def _ordered(part: Part, cfg: SamplingConfig) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
     """Positives by (row, hash): row, book, place in the row, how many each row keeps, where they stood before."""
     row, book = part.positive.row, part.positive.book
-    order = np.lexsort((bits(cfg.seed, "positives", part.choice.key[row], book), row))
+    chance = bits(cfg.seed, "positives", part.choice.key[row], book)
+    n_bits = np.uint64(len(part.user).bit_length())
+    # Row and hash in one integer: sorted in a fifth of the time of two keys. A stable sort, for hashes lose some bits.
+    order = np.argsort(row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable")
     n = np.bincount(row, minlength=len(part.user))
     n_kept = np.where(n >= cfg.min_positives, n if cfg.max_positives is None else np.minimum(n, cfg.max_positives), 0)
     return row, book[order], ranges(n), n_kept, order
@@ -156,12 +166,14 @@ def _account(
     return counts | {"negatives_missing": int((mine == MISSING).sum())}
 
 
-def flat(part: Part, codes: dict[str, IntArray] | pd.DataFrame, context: IntArray, books: Path) -> pa.Table:
+def flat(
+    part: Part, codes: dict[str, IntArray] | pd.DataFrame, row: IntArray, context: IntArray, books: Path
+) -> pa.Table:
     """Pairs in the seed's schema, FLAT: every text stands once in a dictionary, not once for each pair."""
     book_id, book_text = _catalogue(books)
     book = np.asarray(codes["book"])
     columns = [
-        _encoded(np.searchsorted(part.user, np.asarray(codes["user"])), part.user_id),
+        _encoded(row, part.user_id),
         _encoded(context, part.context),
         pa.array(book_id[book]),
         _encoded(book, book_text),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reranker.data import Tables
-from reranker.data.draws import IntArray, bits, text_keys
+from reranker.data.draws import IntArray, bits
 from reranker.sampling import Pairs
 from reranker.tracking.pair_numbers import Spread, Truncation, auc, spread, truncation
 from reranker.tracking.pair_texts import CountTokens, Texts, read_texts
@@ -254,7 +254,7 @@ def _book_shares(tables: Tables) -> dict[str, float]:
 def _hashed_users(tables: Tables, user: IntArray) -> IntArray:
     """The users in the pairs, in the order of a hash of their ids."""
     present = np.unique(user)
-    keys = text_keys(tables.users["user_id"].iloc[present])
+    keys = tables.users["key"].to_numpy()[present]
     return present[np.argsort(bits(0, "data report", keys), kind="stable")]
 
 

@@ -48,7 +48,7 @@ def read_texts(path: Path, user: IntArray, count: CountTokens, *, measured: Bool
     """The texts of a pairs file, a row group at a time; a text's tokens are counted once, its characters once a group.
 
     Args:
-        path: The pairs in the seed's schema.
+        path: The pairs in the seed's schema: a file, or a folder of part files.
         user: (n_pairs,) user codes of its rows, in its order.
         count: Tokens of texts, without special tokens.
         measured: (n_pairs,) rows whose tokens are counted.
@@ -75,12 +75,13 @@ def read_texts(path: Path, user: IntArray, count: CountTokens, *, measured: Bool
 
 
 def _row_groups(path: Path) -> Iterator[tuple[slice, pa.Table]]:
-    file = pq.ParquetFile(path, read_dictionary=list(TEXTS))
     start = 0
-    for group in range(file.num_row_groups):
-        columns = file.read_row_group(group, columns=list(COLUMNS))
-        yield slice(start, start + len(columns)), columns
-        start += len(columns)
+    for part in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        file = pq.ParquetFile(part, read_dictionary=list(TEXTS))
+        for group in range(file.num_row_groups):
+            columns = file.read_row_group(group, columns=list(COLUMNS))
+            yield slice(start, start + len(columns)), columns
+            start += len(columns)
 
 
 def _count_missing(columns: pa.Table, coded: dict[str, Coded], texts: Texts) -> None:
