@@ -24,6 +24,7 @@ from reranker.data import contexts as contexts_module
 from reranker.errors import DataError, LeakError, ModelError
 
 from . import hub
+from .published import write_goodbooks, write_ucsd
 from .test_audit import compare_across_types
 
 if TYPE_CHECKING:
@@ -221,6 +222,21 @@ def test_a_missing_table_stops_the_run(place: Path, raw: Callable[..., Path]) ->
 
 def default(override: str) -> str:
     return str(getattr(config.WorldConfig(), override.split("=")[0].split(".")[-1]))
+
+
+@pytest.mark.parametrize(("source", "write"), [("ucsd", write_ucsd), ("goodbooks", write_goodbooks)])
+def test_a_run_on_published_files_goes_the_whole_way(place: Path, source: str, write: Callable[[Path], Path]) -> None:
+    """Of 60 readers with 10 ratings each, messy rows beside them."""
+    root = write(place / source)
+    overrides = [f"data={source}", f"data.root={root}", "eval.max_users=null", "trainer.max_steps=2"]
+    overrides += [o.replace(o.split("=")[1], default(o)) for o in WORLD]
+    main.run(composed(place, *overrides), place / f"{source}-run")
+    account = result(place / f"{source}-run")
+    assert account["status"] == "FINISHED"
+    counts = account["counts"]
+    assert (counts["tables/users"], counts["tables/ratings"]) == (60, 600)
+    assert counts["tables/source_ratings_in"] > counts["tables/source_ratings"] == 600
+    assert account["metrics"]["test/ndcg_10"] > 0
 
 
 def project(folder: Path) -> Path:

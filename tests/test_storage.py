@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from reranker import cli
 from reranker.cache import Cache, digest, digest_file
-from reranker.config import DataConfig, StorageConfig
-from reranker.data import bookdb, load, s3, storage
+from reranker.config import DataConfig, EngineConfig, SamplingConfig, StorageConfig
+from reranker.data import bookdb, build_contexts, load, s3, storage
 from reranker.data.pull import STAGING, _inside
 from reranker.errors import ConfigError, StorageError
+from reranker.sampling import build_pairs
 from tests import flaky, swift
 from tests.flaky import Flaky
 
@@ -505,6 +506,21 @@ def test_tables_from_the_store_equal_those_of_the_folder(
         load(replace(data_cfg, root=str(r)), Cache(tmp_path / c)) for r, c in ((data_cfg.root, "1"), (copy, "2"))
     )
     assert here.digest == there.digest
+
+
+@slow
+def test_a_run_from_the_store_has_the_pairs_of_a_run_from_the_folder(
+    data_cfg: DataConfig, root: str, cfg: StorageConfig, tmp_path: Path
+) -> None:
+    storage.push(Path(str(data_cfg.root)), root, cfg)
+    built = []
+    for source in (data_cfg, replace(data_cfg, root=root, storage=cfg)):
+        cache = Cache(tmp_path / str(len(built)))
+        tables = load(source, cache)
+        contexts = build_contexts(tables, source)
+        built.append(build_pairs(tables, contexts, SamplingConfig(), EngineConfig("synchronous", 1), cache))
+    assert built[0].digest == built[1].digest
+    assert built[0].path.read_bytes() == built[1].path.read_bytes()
 
 
 @slow

@@ -101,7 +101,7 @@ def test_scores_are_fp32_during_and_after_a_training_in_bf16(pairs: Path, tmp_pa
 
     def saved(name: str) -> Encoder:
         encoder.save(tmp_path / name)
-        return load(ModelConfig(source="hub", path=str(tmp_path / name), max_length=32))
+        return load(ModelConfig(source="path", path=str(tmp_path / name), max_length=32))
 
     def score_dev() -> float:
         twin = saved(f"during {len(list(tmp_path.iterdir()))}")

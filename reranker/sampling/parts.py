@@ -170,32 +170,39 @@ def flat(
     part: Part, codes: dict[str, IntArray] | pd.DataFrame, row: IntArray, context: IntArray, books: Path
 ) -> pa.Table:
     """Pairs in the seed's schema, FLAT: every text stands once in a dictionary, not once for each pair."""
-    book_id, book_text = _catalogue(books)
+    book_id, book_code, book_text = _catalogue(books)
     book = np.asarray(codes["book"])
+    context_code, context_text = _distinct(part.context)
     columns = [
         _encoded(row, part.user_id),
-        _encoded(context, part.context),
+        _encoded(context_code[context], context_text),
         pa.array(book_id[book]),
-        _encoded(book, book_text),
+        _encoded(book_code[book], book_text),
         pa.array(np.asarray(codes["label"])),
     ]
     return pa.Table.from_arrays(columns, schema=FLAT)
 
 
 @lru_cache(maxsize=2)
-def _catalogue(books: Path) -> tuple[IntArray, pa.Array]:
+def _catalogue(books: Path) -> tuple[IntArray, IntArray, pa.Array]:
+    """The id of every book, the code of its text, and the texts, each once."""
     table = pq.read_table(books, columns=["book_id", "book_text"])
-    return table["book_id"].to_numpy(), table["book_text"].cast(pa.string()).combine_chunks()
+    return table["book_id"].to_numpy(), *_distinct(table["book_text"].cast(pa.string()).combine_chunks())
 
 
-def _encoded(codes: IntArray, values: pa.Array) -> pa.DictionaryArray:
-    """The values of the codes, each distinct one stored once.
+def _distinct(texts: pa.Array) -> tuple[IntArray, pa.Array]:
+    """The code of every text, and the texts, each once.
 
     Two users may have one context text. Of a dictionary with a repeated value Arrow 25 writes plain strings and, before
     them, a dictionary page whose last bytes it never set: larger files, of other bytes each time.
     """
+    encoded = texts.dictionary_encode()
+    return encoded.indices.to_numpy(), encoded.dictionary
+
+
+def _encoded(codes: IntArray, values: pa.Array) -> pa.DictionaryArray:
+    """Distinct values by code, with a dictionary of those that come up."""
     is_used = np.zeros(len(values), dtype=bool)
     is_used[codes] = True
-    texts = values.filter(pa.array(is_used)).dictionary_encode()
-    code = texts.indices.to_numpy()[np.cumsum(is_used)[codes] - 1]
-    return pa.DictionaryArray.from_arrays(pa.array(code.astype(np.int32)), texts.dictionary)
+    place = np.cumsum(is_used, dtype=np.int32) - np.int32(1)
+    return pa.DictionaryArray.from_arrays(pa.array(place[codes]), values.filter(pa.array(is_used)))
