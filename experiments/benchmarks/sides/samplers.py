@@ -31,7 +31,7 @@ def prepare_draw(task: Task) -> Work:
     users, n_positives = np.unique(positive_user, return_counts=True)
     mine = np.isin(user, users)
     rated = Shelf(np.searchsorted(users, user[mine]), book[mine])
-    choice = Choice(text_keys(truth.user_id)[users], rated, truth.n_books)
+    choice = Choice(text_keys(truth.user_id.to_pylist())[users], rated, truth.n_books)
     cfg = SamplingConfig(neg_ratio=task.neg_ratio, seed=task.seed)
     k = n_positives * task.neg_ratio
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 
-from reranker.cache import COMPRESSION
+from reranker.sampling.parts import WRITE
 from sides import ours
 from sides.task import Task
 
@@ -17,10 +17,10 @@ TEXTS = ["user_id", "user_ctx", "book_text"]
 def prepare(task: Task) -> Callable[[], None]:
     """The work: `write_table`, nothing else."""
     built = task.out / "built"
-    path = ours.prepare(replace(task, out=built))()
-    table = pq.read_table(path, read_dictionary=TEXTS).combine_chunks()
+    folder = ours.prepare(replace(task, out=built))()
+    table = pq.read_table(folder, read_dictionary=TEXTS).combine_chunks()
 
     def work() -> None:
-        pq.write_table(table, task.out / "pairs.parquet", compression=COMPRESSION, dictionary_pagesize_limit=64 * 2**20)
+        pq.write_table(table, task.out / "pairs.parquet", **WRITE)
 
     return work
