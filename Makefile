@@ -17,7 +17,7 @@ test: setup ## the whole suite; the browser tests run where a Chromium is found
 	$(BIN)/python -m pytest
 
 test-fast: setup ## what needs neither torch nor MLflow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2
 
 test-slow: setup ## the long studies: planted taste on and off
 	$(BIN)/python -m pytest -m long -o addopts="-ra"

@@ -15,6 +15,7 @@ from scipy import stats
 from reranker.data.draws import below, bits, distinct, text_keys, uniform, unseen
 
 
+@pytest.mark.slow
 def test_keys_do_not_depend_on_the_hash_seed() -> None:
     code = "from reranker.data.draws import *; print(bits(1, 'x', text_keys(['a', 'é']), 3).tolist())"
     children = [

@@ -117,7 +117,7 @@ def bytes_of(pairs: Pairs) -> dict[str, str]:
     return {p.relative_to(pairs.path.parent).as_posix(): digest_file(p) for p in files}
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_one_two_and_seven_partitions_give_the_same_bytes(
     tables: Tables, contexts: Contexts, tmp_path: Path, scheduler: str
 ) -> None:
@@ -164,7 +164,9 @@ def test_part_files_hold_every_positive_and_the_refined_pairs(tables: Tables, co
 
 
 def test_plain_pandas_duckdb_and_polars_read_the_same_rows(tables: Tables, contexts: Contexts, cache: Cache) -> None:
-    duckdb, polars = pytest.importorskip("duckdb"), pytest.importorskip("polars")
+    import duckdb
+    import polars
+
     pairs = build(tables, contexts, cache, part_pairs=60)
     files = f"{pairs.parts}/*.parquet"
     expected = [tuple(row) for row in pd.read_parquet(pairs.parts).astype(object).itertuples(index=False)]
@@ -199,6 +201,7 @@ print(hashlib.sha256(pairs.path.read_bytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_three_hash_seeds_give_the_same_bytes(data_cfg: DataConfig, tmp_path: Path) -> None:
     outputs = {
         subprocess.run(
