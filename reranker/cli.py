@@ -121,10 +121,10 @@ def _print_tables(requests: list[Request], ranked: list[list[Ranked]], several: 
 
     console = Console(markup=False, emoji=False, highlight=False)
     for request, result in zip(requests, ranked, strict=True):
-        table = Table(title=visible(request.user_id or request.where) if several else None)
+        table = Table(title=visible(request.user_id or request.where) if several else None, expand=True)
         for name in ("rank", "book", "score"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("text", no_wrap=True, overflow="ellipsis")
+        table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)  # what the others leave of the line
         for r in result:
             book = "" if r.book_id is None else visible(str(r.book_id))
             table.add_row(str(r.rank), book, f"{r.score:.4f}", visible(r.text))

@@ -125,6 +125,15 @@ def test_the_table_shows_ranks_scores_and_texts_as_they_are(run: Run) -> None:
     ]
 
 
+def test_a_long_text_leaves_ranks_ids_and_scores_readable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run("rerank", "--user-ctx", "a", "--candidate", "long " * 100, "--candidate-ids", "1")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert [row[:3] for row in rows] == [["1", "", "500.0000"], ["2", "1", "4.0000"]]
+    assert rows[0][3].startswith("long long") and rows[0][3].endswith("…")
+    assert max(map(len, out.splitlines())) <= 60
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
