@@ -83,7 +83,7 @@ def test_hydras_own_flags_and_keys_pass() -> None:
     ("override", "choices"),
     [
         ("model=huge", r"Available options in 'model':\s+bge\s+minilm"),
-        ("experiments=goodreads_cp", r"\s+goodreads_cpu\s+none"),
+        ("experiments=goodreads_cp", r"\s+goodreads_cpu\s+negatives\s+none"),
     ],
 )
 def test_an_unknown_choice_of_a_group_names_the_choices(override: str, choices: str) -> None:
