@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.long, pytest.mark.slow]
 # Few ratings on many books: co-occurrence is thin, so that text has something to add.
 STUDY = [
     "model=minilm_wheel",
-    "data.world.n_books=2000",
-    "data.world.n_users=900",
-    "data.world.mean_ratings=10",
+    "data.world.n_books=4000",
+    "data.world.n_users=400",
+    "data.world.mean_ratings=14",
     "trainer.max_steps=null",
     "eval.n_candidates=30",
     "eval.max_users=100",
