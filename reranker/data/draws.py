@@ -110,7 +110,7 @@ def _by_place(k: IntArray, pick: IntArray, step: IntArray) -> tuple[IntArray, In
     if len(k).bit_length() + place_bits + step_bits > 63:
         raise ValueError(f"{len(k)} rows, places to {pick.max()} and {k.max()} steps do not fit into 63 bits.")
     row = np.repeat(np.arange(len(k)), k)
-    packed = np.sort((row << place_bits | pick) << step_bits | step)  # five times as fast as an argsort of three keys
+    packed = np.sort((row << place_bits | pick) << step_bits | step)
     cell = packed >> step_bits
     draw = (np.cumsum(k) - k)[cell >> place_bits] + (packed & ((1 << step_bits) - 1))
     again = np.append(cell[1:] == cell[:-1], False) if len(cell) else np.zeros(0, dtype=bool)

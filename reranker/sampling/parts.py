@@ -135,7 +135,7 @@ def _ordered(part: Part, cfg: SamplingConfig) -> tuple[IntArray, IntArray, IntAr
     row, book = part.positive.row, part.positive.book
     chance = bits(cfg.seed, "positives", part.choice.key[row], book)
     n_bits = np.uint64(len(part.user).bit_length())
-    # Row and hash in one integer: sorted in a fifth of the time of two keys. A stable sort, for hashes lose some bits.
+    # Row and hash in one integer, for one sort; a stable one, for the hashes lose some bits.
     order = np.argsort(row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable")
     n = np.bincount(row, minlength=len(part.user))
     n_kept = np.where(n >= cfg.min_positives, n if cfg.max_positives is None else np.minimum(n, cfg.max_positives), 0)
