@@ -115,7 +115,7 @@ class SamplingConfig:
     min_positives: int = 1  # train users with fewer positives among their targets are dropped
     max_positives: int | None = 3  # positives kept per user; null keeps all
     max_users: int | None = None  # train users that give pairs (by a hash of their id); null takes all
-    part_pairs: int = 500_000  # pairs of a part file, about; a worker holds one part at a time
+    part_pairs: int = 250_000  # pairs of a part file, about; a worker holds one part at a time
     seed: int = 0
     regenerate: bool = False  # build the pairs even when the cache has them
 

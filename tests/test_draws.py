@@ -97,4 +97,4 @@ def test_unseen_is_the_set_difference_in_order(seen: list[set[int]]) -> None:
     for u, books in enumerate(seen):
         rest = sorted(set(range(10)) - books)
         rank = np.arange(len(rest))
-        assert unseen(rank, np.full(len(rest), u), seen_row, seen_book, 10).tolist() == rest
+        assert unseen(rank, np.full(len(rest), u), seen_row, seen_book).tolist() == rest

@@ -72,10 +72,8 @@ def ranges(sizes: IntArray) -> IntArray:
 def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray) -> IntArray:
     """For every row, k distinct integers of [0, n), uniform over ordered subsets.
 
-    A sparse Fisher-Yates shuffle of all rows at once: no rejection at any density, and one sort in place of its steps.
-    Step m swaps place m with a place p(m) >= m. So what stands in place m before its step was put there by the last
-    earlier step that picked m, and what step m draws by the last earlier step that picked p(m). Draw m does not
-    depend on k: a smaller k gives a prefix of a larger one.
+    A sparse Fisher-Yates shuffle: no rejection, at any density. Draw m does not depend on k: a smaller k gives a prefix
+    of a larger one.
 
     Args:
         n: (n_rows,) sizes, each at least k; a smaller one is the caller's error.
@@ -84,56 +82,27 @@ def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray
 
     Returns:
         (sum of k,) int64: the draws of the first row in order, then those of the second, and so on.
-
-    Raises:
-        ValueError: A row, a place and a step do not fit into 63 bits together; give fewer rows.
     """
-    step = ranges(k)
-    pick = step + below(bits(seed, purpose, np.repeat(key, k), step), np.repeat(n, k) - step)
-    draw, place, again = _by_place(k, pick, step)
-    # The last earlier draw that picked the place of a draw's own step; -1: that place was never touched.
-    parent = np.full(len(pick), -1)
-    early = np.flatnonzero((step[draw] < place) & (place < np.repeat(k, k)[draw]))
-    last = early[~again[early] | (step[draw[np.minimum(early + 1, len(draw) - 1)]] >= place[early])]
-    parent[draw[last] - step[draw[last]] + place[last]] = draw[last]
-    inside = step.copy()  # what stands in place m before step m
-    while len(moved := np.flatnonzero(parent >= 0)):  # follow the swaps; the way left is halved each time
-        inside[moved], parent[moved] = inside[parent[moved]], parent[parent[moved]]
-    repeated = np.flatnonzero(again)
-    pick[draw[repeated + 1]] = inside[draw[repeated]]
-    return pick
+    from reranker.data import kernels
+
+    start = np.uint64(bits(seed, purpose))
+    return kernels.distinct(start, np.asarray(n, np.int64), np.asarray(k, np.int64), np.asarray(key, np.uint64))
 
 
-def _by_place(k: IntArray, pick: IntArray, step: IntArray) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_]]:
-    """The draws sorted by (row, place, step), their places, and whether the next one has the same row and place."""
-    step_bits, place_bits = (int(x.max(initial=1)).bit_length() for x in (k, pick))
-    if len(k).bit_length() + place_bits + step_bits > 63:
-        raise ValueError(f"{len(k)} rows, places to {pick.max()} and {k.max()} steps do not fit into 63 bits.")
-    row = np.repeat(np.arange(len(k)), k)
-    packed = np.sort((row << place_bits | pick) << step_bits | step)
-    cell = packed >> step_bits
-    draw = (np.cumsum(k) - k)[cell >> place_bits] + (packed & ((1 << step_bits) - 1))
-    again = np.append(cell[1:] == cell[:-1], False) if len(cell) else np.zeros(0, dtype=bool)
-    return draw, cell & ((1 << place_bits) - 1), again
-
-
-def unseen(rank: IntArray, row: IntArray, seen_row: IntArray, seen_book: IntArray, n_books: int) -> IntArray:
+def unseen(rank: IntArray, row: IntArray, seen_row: IntArray, seen_book: IntArray) -> IntArray:
     """The rank-th book that a row has not seen (0-based, ascending book codes), by an order-statistic shift.
 
     With a row's seen books s_0 < s_1 < …, t_i = s_i - i books below s_i are unseen, so the r-th unseen book is r plus
     the number of t_i <= r.
 
     Args:
-        rank: (n,) in [0, n_books - seen books of the row).
-        row: (n,) row of each rank.
+        rank: (n,) in [0, all books - seen books of the row).
+        row: (n,) row of each rank, ascending.
         seen_row, seen_book: (n_seen,) sorted by (row, book), without duplicates.
 
     Returns:
         (n,) int64 book codes.
     """
-    size = n_books + 1
-    first = np.searchsorted(seen_row, seen_row, side="left")  # start of the row of each seen book
-    shifted = seen_book.astype(np.int64) - (np.arange(len(seen_row)) - first)
-    sorted_key = seen_row.astype(np.int64) * size + shifted
-    below_rank = np.searchsorted(sorted_key, row.astype(np.int64) * size + rank, side="right")
-    return rank + below_rank - np.searchsorted(seen_row, row, side="left")
+    from reranker.data import kernels
+
+    return kernels.unseen(rank, row, seen_row, seen_book)

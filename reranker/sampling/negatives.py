@@ -75,7 +75,7 @@ def _uniform(key: KeyArray, taboo: Shelf, k: IntArray, n_books: int, seed: int) 
     n_drawn = np.minimum(k, n_open)
     rank = distinct(n_open, n_drawn, seed=seed, purpose="negatives", key=key)
     row = np.repeat(np.arange(len(k)), n_drawn)
-    book = unseen(rank, row, taboo.row, taboo.book, n_books)
+    book = unseen(rank, row, taboo.row, taboo.book)
     if len(book) < k.sum():
         padded = np.full(int(k.sum()), MISSING)
         padded[ranges(k) < np.repeat(n_drawn, k)] = book

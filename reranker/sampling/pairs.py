@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reranker.cache import COMPRESSION, Cache
+from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import IntArray, KeyArray, bits
@@ -26,8 +26,9 @@ from reranker.sampling.negatives import SOURCES, Choice
 from reranker.sampling.parts import Part, Written
 from reranker.sampling.weighted import Shelf, popularity_weights
 
-VERSION = 3  # raise it when the same inputs give other pairs
+VERSION = 4  # raise it when the same inputs give other pairs
 PARTS = "training_pairs.parquet"
+CODES = "codes.parquet"
 
 
 @dataclass(frozen=True)
@@ -71,34 +72,41 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
     key = {
         "version": VERSION,
         "tables": tables.digest,
-        "contexts": hashlib.sha256("\0".join(contexts.text).encode()).hexdigest(),
+        "contexts": _hash(contexts.text),
         "sampling": dataclasses.replace(cfg, regenerate=False),
     }
 
     def build(folder: Path) -> dict[str, object]:
         made, counts = _parts(tables, contexts, cfg)
-        (folder / PARTS).mkdir()
+        for name in (PARTS, CODES):
+            (folder / name).mkdir()
         books = tables.path / "books.parquet"
-        write = partial(parts.write, cfg=cfg, books=books, folder=folder / PARTS)
+        write = partial(parts.write, cfg=cfg, books=books, folder=folder / PARTS, codes_folder=folder / CODES)
         written = dask_engine.run(write, made, engine)
-        for half in (folder / PARTS).glob(".*.tmp"):  # of a worker that was killed; another wrote the part again
+        for half in folder.glob("*/.*.tmp"):  # of a worker that was killed; another wrote the part again
             half.unlink()
-        _write_refined(made, written, books, folder)
+        _write_refined(written, folder)
         _write_manifest(written, folder / PARTS)
         return dict(counts | _totals(written))
 
     entry = cache.fetch("pairs", key, build, rebuild=cfg.regenerate)
-    codes = pd.read_parquet(entry.path / "codes.parquet")
     counts = {k: int(str(v)) for k, v in entry.info.items()}
     return Pairs(
         path=entry.path / (PARTS if counts["pairs"] == counts["pairs_before_refinement"] else "pairs.parquet"),
         parts=entry.path / PARTS,
-        codes=codes,
+        codes=_read_codes(entry.path / CODES),
         has_own_contexts=cfg.context == "leave_one_out",
         digest=entry.digest,
         hit=entry.hit,
         counts=counts,
     )
+
+
+def _hash(texts: list[str]) -> str:
+    content = hashlib.sha256()
+    for buffer in pa.array(texts, pa.large_string()).buffers()[1:]:  # where each text ends, and all texts
+        content.update(buffer)
+    return content.hexdigest()
 
 
 def _parts(tables: Tables, contexts: Contexts, cfg: SamplingConfig) -> tuple[list[Part], dict[str, int]]:
@@ -149,7 +157,8 @@ def _users(
 
 
 def _refuse_shortfall(tables: Tables, users: IntArray, n_kept: IntArray, cfg: SamplingConfig) -> None:
-    n_unseen = len(tables.books) - np.bincount(tables.histories["user"], minlength=len(tables.users))[users]
+    ends = np.searchsorted(tables.histories["user"].to_numpy(), np.arange(len(tables.users) + 1, dtype=np.int32))
+    n_unseen = len(tables.books) - np.diff(ends)[users]
     short = np.flatnonzero(n_unseen < n_kept * cfg.neg_ratio)
     if len(short) and cfg.shortfall == "error":
         i = short[0]
@@ -212,12 +221,15 @@ def _cuts(n_pairs: IntArray, size: int) -> IntArray:
 def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> Shelf:
     """The users' rows of (user, book) columns sorted by both; users are ascending codes."""
     if columns is None:
-        return Shelf(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        return Shelf(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
     user, book = columns
-    low, high = np.searchsorted(user, [users[0], users[-1] + 1])
-    row = np.searchsorted(users, user[low:high])
-    mine = users[np.minimum(row, len(users) - 1)] == user[low:high]
-    return Shelf(row[mine].astype(np.int64), book[low:high][mine].astype(np.int64))
+    first, end = int(users[0]), int(users[-1]) + 1
+    low, high = np.searchsorted(user, np.array([first, end], dtype=user.dtype))
+    place = np.full(end - first, -1, dtype=np.int32)
+    place[users - first] = np.arange(len(users), dtype=np.int32)
+    row = place[user[low:high] - first]
+    mine = row >= 0
+    return Shelf(row[mine], book[low:high][mine])
 
 
 def _left_out(contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: Shelf) -> pa.Array:
@@ -230,17 +242,20 @@ def _left_out(contexts: Contexts, histories: pd.DataFrame, users: IntArray, posi
     return pa.array(texts, pa.string())
 
 
-def _write_refined(made: list[Part], written: list[Written], books: Path, folder: Path) -> None:
-    """`codes.parquet`, and where refinement left rows out `pairs.parquet` of the same; a row group for each part."""
-    codes = pd.concat([result.kept for result in written], ignore_index=True)
-    codes["source"] = pd.Categorical.from_codes(codes["source"], list(SOURCES))
-    codes.to_parquet(folder / "codes.parquet", index=False, compression=COMPRESSION)
-    if len(codes) == sum(result.rows for result in written):
+def _read_codes(folder: Path) -> pd.DataFrame:
+    columns = pq.read_table(folder)
+    codes = pd.DataFrame({name: columns[name].to_numpy() for name in columns.column_names if name != "source"})
+    return codes.assign(source=pd.Categorical.from_codes(columns["source"].to_numpy(), list(SOURCES)))
+
+
+def _write_refined(written: list[Written], folder: Path) -> None:
+    """`pairs.parquet`, where refinement left rows out; a row group for each part."""
+    if all(result.is_kept is None for result in written):
         return
     with pq.ParquetWriter(folder / "pairs.parquet", parts.FLAT, **parts.WRITE) as writer:
-        for part, result in zip(made, written, strict=True):
-            if len(result.kept):
-                writer.write_table(parts.flat(part, result.kept, result.row, result.context, books))
+        for result in written:
+            if result.n_pairs:
+                writer.write_table(parts.refined(folder / PARTS / result.name, result.is_kept))
 
 
 def _write_manifest(written: list[Written], folder: Path) -> None:
@@ -251,8 +266,8 @@ def _write_manifest(written: list[Written], folder: Path) -> None:
 
 def _totals(written: list[Written]) -> dict[str, int]:
     totals = {name: sum(result.counts[name] for result in written) for name in written[0].counts}
-    n_pairs = sum(len(result.kept) for result in written)
-    n_positives = sum(int((result.kept["label"] == 1).sum()) for result in written)
+    n_pairs = sum(result.n_pairs for result in written)
+    n_positives = sum(result.n_positives for result in written)
     all_pairs = sum(result.rows for result in written)
     own = {"positives": n_positives, "negatives": n_pairs - n_positives, "pairs": n_pairs}
     return totals | own | {"pairs_before_refinement": all_pairs}

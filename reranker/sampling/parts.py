@@ -6,19 +6,22 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranker.cache import COMPRESSION, digest_file
 from reranker.config import SamplingConfig
-from reranker.data.draws import IntArray, bits, ranges
+from reranker.data.draws import BoolArray, IntArray, bits
 from reranker.errors import DataError
 from reranker.sampling import negatives
 from reranker.sampling.negatives import SOURCES, Choice
-from reranker.sampling.weighted import MISSING, Shelf
+from reranker.sampling.weighted import Shelf
+
+if TYPE_CHECKING:
+    from reranker.sampling.kernels import Laid
 
 FLAT = pa.schema(
     [
@@ -63,26 +66,29 @@ class Part:
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` did: a part file of all pairs, and the codes of those that refinement keeps.
+    """What `write` did.
 
     Attributes:
-        name, rows, sha256: Of the part file.
-        kept: user, context, book int32, label, source int8; by user, each positive before its negatives.
-        row, context: (n_kept rows,) places of the user and of the context in the part.
+        name, rows, sha256: Of the part file, which holds all pairs.
+        is_kept: (rows,) bool, what refinement keeps; None where it keeps all.
+        n_positives, n_pairs: Kept.
         counts: Draws that found no book, or came from another source than asked for.
     """
 
     name: str
     rows: int
     sha256: str
-    kept: pd.DataFrame
-    row: IntArray
-    context: IntArray
+    is_kept: BoolArray | None
+    n_positives: int
+    n_pairs: int
     counts: dict[str, int]
 
 
-def write(part: Part, cfg: SamplingConfig, books: Path, folder: Path) -> Written:
-    """Draw the part's pairs and write them to `folder/part-<number>.parquet`, whole or not at all.
+def write(part: Part, cfg: SamplingConfig, books: Path, folder: Path, codes_folder: Path) -> Written:
+    """Draw the part's pairs and write `part-<number>.parquet` in both folders, whole or not at all.
+
+    All pairs as texts in `folder`, and those that refinement keeps as codes in `codes_folder`: user, context, book
+    int32, label, source int8; by user, each positive before its negatives.
 
     Args:
         books: books.parquet of the tables: book_id, book_text by book code.
@@ -91,84 +97,93 @@ def write(part: Part, cfg: SamplingConfig, books: Path, folder: Path) -> Written
         DataError: A user has too few books to draw from, and sampling.shortfall is `error`.
     """
     codes, row, context, is_kept, counts = draw(part, cfg)
-    path = folder / f"part-{part.number:05d}.parquet"
+    name = f"part-{part.number:05d}.parquet"
+    _write(flat(part, codes, row, context, books), folder / name, **WRITE)
+    kept = pa.table(codes) if is_kept.all() else pa.table({key: column[is_kept] for key, column in codes.items()})
+    # LZ4, without a dictionary of users: twice as fast as zstd to write, read and hash, for 1.8 times the bytes.
+    _write(kept, codes_folder / name, compression="lz4", use_dictionary=["book", "label", "source"])
+    return Written(
+        name=name,
+        rows=len(row),
+        sha256=digest_file(folder / name),
+        is_kept=None if kept.num_rows == len(row) else is_kept,
+        n_positives=int(np.count_nonzero(kept["label"])),
+        n_pairs=kept.num_rows,
+        counts=counts,
+    )
+
+
+def _write(table: pa.Table, path: Path, **settings: Any) -> None:
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(flat(part, codes, row, context, books), temp, **WRITE)
+    pq.write_table(table, temp, **settings)
     os.replace(temp, path)
-    kept = pd.DataFrame({name: column[is_kept] for name, column in codes.items()})
-    return Written(path.name, len(row), digest_file(path), kept, row[is_kept], context[is_kept], counts)
 
 
-def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray, IntArray, np.ndarray, dict[str, int]]:
+def refined(path: Path, is_kept: BoolArray | None) -> pa.Table:
+    """The kept pairs of a part file, FLAT, with no text in a dictionary that none of them has."""
+    table = pq.read_table(path, read_dictionary=["user_id", "user_ctx", "book_text"]).combine_chunks()
+    if is_kept is not None:
+        table = table.filter(pa.array(is_kept)).combine_chunks()
+    columns = [column.chunk(0) for column in table.columns]
+    columns = [_encoded(c.indices.to_numpy(), c.dictionary) if pa.types.is_dictionary(c.type) else c for c in columns]
+    return pa.Table.from_arrays(columns, schema=FLAT)
+
+
+def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray, IntArray, BoolArray, dict[str, int]]:
     """The part's pairs as codes (user, context, book, label, source), places of users and contexts, which are kept.
 
     Refinement: a user with at least min_positives keeps max_positives of them, by hash; they are first in the order
-    of drawing, slot by slot (the first negative of each, then the second of each), and the user's other positives come
-    after them. So kept pairs do not depend on the others, and those of neg_ratio=3 are among those of 5.
+    of drawing, and the user's other positives come after them. So kept pairs do not depend on the others, and those of
+    neg_ratio=3 are among those of 5.
     """
-    row, book, place, n_kept, origin = _ordered(part, cfg)
-    n_positives = np.bincount(row, minlength=len(part.user))
-    k = n_positives * cfg.neg_ratio
-    drawn, source = negatives.draw(part.choice, k, cfg)
-    turn = _turn(place[:, None], np.arange(cfg.neg_ratio), n_kept[row][:, None], n_positives[row][:, None])
-    turn += (np.cumsum(k) - k)[row][:, None]
-    negative, source = drawn[turn], source[turn]
-    is_kept = place < n_kept[row]
-    counts = _account(part, cfg, row, negative, source, is_kept)
-    keep = np.column_stack([np.ones(len(row), dtype=bool), negative != MISSING])
-    n_pairs = keep.sum(axis=1)
-    p = np.repeat(np.arange(len(row)), n_pairs)
-    user, context = row[p], row[p] if part.first_context is None else origin[p]
-    numbers = part.user[user] if part.first_context is None else part.first_context + context
+    from reranker.sampling import kernels
+
+    n = np.bincount(part.positive.row, minlength=len(part.user))
+    n_kept = np.where(n >= cfg.min_positives, n if cfg.max_positives is None else np.minimum(n, cfg.max_positives), 0)
+    order = _order(part, cfg)
+    drawn, source = negatives.draw(part.choice, n * cfg.neg_ratio, cfg)
+    laid = kernels.Laid(*kernels.lay(n, n_kept, part.positive.book[order], drawn, source, cfg.neg_ratio))
+    counts = _account(part, cfg, n_kept, laid)
+    context = laid.row if part.first_context is None else order[laid.positive].astype(np.int32)
+    user = part.user.astype(np.int32)[laid.row]
     codes = {
-        "user": part.user[user].astype(np.int32),
-        "context": numbers.astype(np.int32),
-        "book": np.column_stack([book, negative])[keep].astype(np.int32),
-        "label": (ranges(n_pairs) == 0).astype(np.int8),
-        "source": np.column_stack([np.zeros(len(row), dtype=np.int8), source])[keep],
+        "user": user,
+        "context": user if part.first_context is None else np.int32(part.first_context) + context,
+        "book": laid.book,
+        "label": laid.label,
+        "source": laid.source,
     }
-    return codes, user, context, is_kept[p], counts
+    return codes, laid.row, context, laid.is_kept, counts
 
 
-def _ordered(part: Part, cfg: SamplingConfig) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
-    """Positives by (row, hash): row, book, place in the row, how many each row keeps, where they stood before."""
-    row, book = part.positive.row, part.positive.book
-    chance = bits(cfg.seed, "positives", part.choice.key[row], book)
+def _order(part: Part, cfg: SamplingConfig) -> IntArray:
+    """Where the positives stand by (row, hash): in the order in which refinement keeps them."""
+    row = part.positive.row
+    chance = bits(cfg.seed, "positives", part.choice.key[row], part.positive.book)
     n_bits = np.uint64(len(part.user).bit_length())
     # Row and hash in one integer, for one sort; a stable one, for the hashes lose some bits.
-    order = np.argsort(row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable")
-    n = np.bincount(row, minlength=len(part.user))
-    n_kept = np.where(n >= cfg.min_positives, n if cfg.max_positives is None else np.minimum(n, cfg.max_positives), 0)
-    return row, book[order], ranges(n), n_kept, order
+    return np.argsort(row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable")
 
 
-def _turn(place: IntArray, slot: IntArray, n_kept: IntArray, n: IntArray) -> IntArray:
-    """When negative `slot` of positive `place` is drawn among all draws of its user."""
-    kept = slot * n_kept + place
-    other = len(slot) * n_kept + slot * (n - n_kept) + place - n_kept
-    return np.where(place < n_kept, kept, other)
-
-
-def _account(
-    part: Part, cfg: SamplingConfig, row: IntArray, negative: IntArray, source: IntArray, is_kept: np.ndarray
-) -> dict[str, int]:
-    short = np.flatnonzero(is_kept & (negative == MISSING).any(axis=1))
-    if len(short) and cfg.shortfall == "error":
-        u = row[short[0]]
+def _account(part: Part, cfg: SamplingConfig, n_kept: IntArray, laid: Laid) -> dict[str, int]:
+    """Kept negatives by source, and how many could not be drawn."""
+    is_negative = laid.is_kept & (laid.label == 0)
+    n_of_source = np.bincount(laid.source[is_negative], minlength=len(SOURCES))
+    counts = {f"negatives_{name}": int(n_of_source[i]) for i, name in enumerate(SOURCES) if i}
+    counts["negatives_missing"] = int(n_kept.sum()) * cfg.neg_ratio - int(is_negative.sum())
+    if counts["negatives_missing"] and cfg.shortfall == "error":
+        n_found = np.bincount(laid.row[is_negative], minlength=len(n_kept))
+        u = int(np.flatnonzero(n_found < n_kept * cfg.neg_ratio)[0])
         raise DataError(
             f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few books to draw distinct "
             f"negatives from (of {part.choice.n_books}, {int((part.choice.rated.row == u).sum())} are rated and "
             f"{int((part.choice.near.row == u).sum())} kept for the retriever). Lower sampling.neg_ratio, "
             "sampling.max_positives or sampling.retriever_depth, or set sampling.shortfall=truncate."
         )
-    mine, found = negative[is_kept], source[is_kept]
-    counts = {f"negatives_{name}": int((found[mine != MISSING] == i).sum()) for i, name in enumerate(SOURCES) if i}
-    return counts | {"negatives_missing": int((mine == MISSING).sum())}
+    return counts
 
 
-def flat(
-    part: Part, codes: dict[str, IntArray] | pd.DataFrame, row: IntArray, context: IntArray, books: Path
-) -> pa.Table:
+def flat(part: Part, codes: dict[str, IntArray], row: IntArray, context: IntArray, books: Path) -> pa.Table:
     """Pairs in the seed's schema, FLAT: every text stands once in a dictionary, not once for each pair."""
     book_id, book_code, book_text = _catalogue(books)
     book = np.asarray(codes["book"])

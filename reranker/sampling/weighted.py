@@ -67,7 +67,8 @@ class _Scale:
 
     def __init__(self, cumulative: IntArray, taboo: Shelf, n_rows: int) -> None:
         self.line = cumulative
-        self.taboo = taboo
+        # Row and point share one integer, which 32 bits do not hold.
+        self.taboo = taboo = Shelf(taboo.row.astype(np.int64), taboo.book.astype(np.int64))
         self.first = np.searchsorted(taboo.row, np.arange(n_rows + 1))
         self.cut = np.concatenate([[0], np.cumsum(np.diff(cumulative)[taboo.book])])  # lengths cut before each
         self.left = cumulative[-1] - (self.cut[self.first[1:]] - self.cut[self.first[:-1]])

@@ -26,6 +26,7 @@ def prepare_draw(task: Task) -> Work:
     from reranker.data.draws import text_keys
     from reranker.sampling.negatives import Choice, draw
     from reranker.sampling.weighted import Shelf
+    from sides.ours import start_kernels
 
     truth, positive_user, user, book = _codes(task)
     users, n_positives = np.unique(positive_user, return_counts=True)
@@ -34,6 +35,7 @@ def prepare_draw(task: Task) -> Work:
     choice = Choice(text_keys(truth.user_id.to_pylist())[users], rated, truth.n_books)
     cfg = SamplingConfig(neg_ratio=task.neg_ratio, seed=task.seed)
     k = n_positives * task.neg_ratio
+    start_kernels()
 
     def work() -> Draws:
         return np.repeat(users, k), draw(choice, k, cfg)[0]
