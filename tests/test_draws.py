@@ -92,9 +92,16 @@ def test_a_row_draws_the_same_whatever_rows_stand_beside_it() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sets(st.integers(0, 9), max_size=9), min_size=1, max_size=5))
 def test_unseen_is_the_set_difference_in_order(seen: list[set[int]]) -> None:
-    seen_row = np.array([u for u, books in enumerate(seen) for _ in books], dtype=np.int64)
+    ends = np.cumsum([0, *map(len, seen)])
     seen_book = np.array([b for books in seen for b in sorted(books)], dtype=np.int64)
-    for u, books in enumerate(seen):
-        rest = sorted(set(range(10)) - books)
-        rank = np.arange(len(rest))
-        assert unseen(rank, np.full(len(rest), u), seen_row, seen_book).tolist() == rest
+    rest = [sorted(set(range(10)) - books) for books in seen]
+    k = np.array([len(books) for books in rest])
+    found = unseen(np.concatenate([np.arange(n) for n in k]), k, ends, seen_book)
+    assert found.tolist() == [book for books in rest for book in books]
+
+
+def test_unseen_is_the_set_difference_of_a_long_history() -> None:
+    seen_book = np.flatnonzero(uniform(bits(0, "seen", np.arange(5000))) < 0.3)
+    rest = np.setdiff1d(np.arange(5000), seen_book)
+    found = unseen(np.arange(len(rest)), np.array([len(rest)]), np.array([0, len(seen_book)]), seen_book)
+    assert np.array_equal(found, rest)

@@ -89,20 +89,21 @@ def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray
     return kernels.distinct(start, np.asarray(n, np.int64), np.asarray(k, np.int64), np.asarray(key, np.uint64))
 
 
-def unseen(rank: IntArray, row: IntArray, seen_row: IntArray, seen_book: IntArray) -> IntArray:
+def unseen(rank: IntArray, k: IntArray, ends: IntArray, seen_book: IntArray) -> IntArray:
     """The rank-th book that a row has not seen (0-based, ascending book codes), by an order-statistic shift.
 
     With a row's seen books s_0 < s_1 < …, t_i = s_i - i books below s_i are unseen, so the r-th unseen book is r plus
     the number of t_i <= r.
 
     Args:
-        rank: (n,) in [0, all books - seen books of the row).
-        row: (n,) row of each rank, ascending.
-        seen_row, seen_book: (n_seen,) sorted by (row, book), without duplicates.
+        rank: (sum of k,) in [0, all books - seen books of the row), row by row; overwritten by what is returned.
+        k: (n_rows,) ranks of each row.
+        ends: (n_rows + 1,) where the seen books of each row begin, and where the last end.
+        seen_book: (n_seen,) ascending within a row, without duplicates.
 
     Returns:
-        (n,) int64 book codes.
+        (sum of k,) int64 book codes.
     """
     from reranker.data import kernels
 
-    return kernels.unseen(rank, row, seen_row, seen_book)
+    return kernels.unseen(rank, k, ends, seen_book)

@@ -65,7 +65,7 @@ def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntAr
         state = _splitmix(start ^ _splitmix(key[row] + _GOLDEN))
         for step in range(k[row]):
             chance = _splitmix(state ^ _splitmix(np.uint64(step) + _GOLDEN))
-            pick = step + np.int64(_below(chance, np.uint64(n[row] - step)))
+            pick = step + int(_below(chance, np.uint64(n[row] - step)))
             mine, other = _slot(places, step), _slot(places, pick)
             out[first + step] = content[other] if places[other] == pick else pick
             content[other] = content[mine] if places[mine] == step else step
@@ -78,37 +78,33 @@ def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntAr
 
 
 @njit(nogil=True, cache=True)
-def unseen(rank: IntArray, row: IntArray, seen_row: IntArray, seen_book: IntArray) -> IntArray:
-    """The rank-th unseen book of its row, (n,) int64: the rank plus the seen books whose own rank is not above it.
+def unseen(rank: IntArray, k: IntArray, ends: IntArray, seen_book: IntArray) -> IntArray:
+    """Each rank becomes the rank-th unseen book of its row: itself plus the seen books whose own rank is not above it.
 
-    Rows ascend in both; seen books ascend within a row.
+    Row r has k[r] ranks, and the seen books ends[r] to ends[r + 1], ascending.
     """
-    out = np.empty(len(rank), dtype=np.int64)
     shifted = np.empty(SCAN, dtype=np.int32)
-    first = end = 0
-    for i in range(len(rank)):
-        if i == 0 or row[i] != row[i - 1]:
-            first = end
-            while first < len(seen_row) and seen_row[first] < row[i]:
-                first += 1
-            end = first
-            while end < len(seen_row) and seen_row[end] == row[i]:
-                if end - first < SCAN:
-                    shifted[end - first] = seen_book[end] - (end - first)
-                end += 1
-        r = np.int32(rank[i])
-        if end - first <= SCAN:
-            count = np.int32(0)
-            for below_rank in shifted[: end - first]:
-                count += np.int32(below_rank <= r)
-            out[i] = r + count
-            continue
-        low, high = first, end
-        while low < high:
-            middle = (low + high) // 2
-            if seen_book[middle] - (middle - first) <= r:
-                low = middle + 1
-            else:
-                high = middle
-        out[i] = r + low - first
-    return out
+    i = 0
+    for row in range(len(k)):
+        seen = seen_book[ends[row] : ends[row + 1]]
+        if len(seen) <= SCAN:
+            for j in range(len(seen)):
+                shifted[j] = seen[j] - j
+            for _ in range(k[row]):
+                r, count = np.int32(rank[i]), np.int32(0)
+                for below_rank in shifted[: len(seen)]:
+                    count += np.int32(below_rank <= r)
+                rank[i] = r + count
+                i += 1
+        else:
+            for _ in range(k[row]):
+                low, high = 0, len(seen)
+                while low < high:
+                    middle = (low + high) // 2
+                    if seen[middle] - middle <= rank[i]:
+                        low = middle + 1
+                    else:
+                        high = middle
+                rank[i] += low
+                i += 1
+    return rank

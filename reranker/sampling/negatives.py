@@ -71,11 +71,11 @@ def draw(choice: Choice, k: IntArray, cfg: SamplingConfig) -> tuple[IntArray, In
 
 
 def _uniform(key: KeyArray, taboo: Shelf, k: IntArray, n_books: int, seed: int) -> tuple[IntArray, IntArray]:
-    n_open = n_books - taboo.sizes(len(k))
+    ends = taboo.ends(len(k))
+    n_open = n_books - np.diff(ends)
     n_drawn = np.minimum(k, n_open)
     rank = distinct(n_open, n_drawn, seed=seed, purpose="negatives", key=key)
-    row = np.repeat(np.arange(len(k)), n_drawn)
-    book = unseen(rank, row, taboo.row, taboo.book)
+    book = unseen(rank, n_drawn, ends, taboo.book)
     if len(book) < k.sum():
         padded = np.full(int(k.sum()), MISSING)
         padded[ranges(k) < np.repeat(n_drawn, k)] = book

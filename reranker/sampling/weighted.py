@@ -22,7 +22,11 @@ class Shelf:
 
     def sizes(self, n_rows: int) -> IntArray:
         """(n_rows,) books of each row."""
-        return np.bincount(self.row, minlength=n_rows)
+        return np.diff(self.ends(n_rows))
+
+    def ends(self, n_rows: int) -> IntArray:
+        """(n_rows + 1,) where the books of each row begin, and where the last end."""
+        return np.searchsorted(self.row, np.arange(n_rows + 1, dtype=self.row.dtype))
 
 
 def popularity_weights(n_ratings: IntArray, exponent: float) -> IntArray:
@@ -69,7 +73,7 @@ class _Scale:
         self.line = cumulative
         # Row and point share one integer, which 32 bits do not hold.
         self.taboo = taboo = Shelf(taboo.row.astype(np.int64), taboo.book.astype(np.int64))
-        self.first = np.searchsorted(taboo.row, np.arange(n_rows + 1))
+        self.first = taboo.ends(n_rows)
         self.cut = np.concatenate([[0], np.cumsum(np.diff(cumulative)[taboo.book])])  # lengths cut before each
         self.left = cumulative[-1] - (self.cut[self.first[1:]] - self.cut[self.first[:-1]])
         self.span = int(cumulative[-1]) + 1
