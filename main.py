@@ -24,8 +24,6 @@ from reranker.errors import RerankerError
 
 def run(cfg: Config, run_dir: Path) -> float:
     """One run, from raw tables to the registry. Returns the best checkpoint's mean NDCG@10 on the dev lists."""
-    import pandas as pd
-
     from reranker import data, eval, model, sampling, tracking, trainer
 
     cache = Cache(cfg.cache_dir)
@@ -71,7 +69,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             dev_scores["fine_tuned"] = eval.score_lists(score, tables, contexts, dev)
             fusions = eval.choose_fusions(dev, dev_scores)
             scores["fused"] = eval.fuse_lists(test, scores, fusions)
-            log.table(pd.DataFrame(fusions), "fusions")
+            log.table(fusions, "fusions")
         with log.stage("evaluate"):
             evaluation = eval.evaluate(tables, test, scores, cfg.eval)
             log.evaluation(evaluation)

@@ -3,12 +3,11 @@
 from reranker.eval.baselines import Questions, once_per_text, score_baselines
 from reranker.eval.evaluate import Evaluation, dev_scorer, evaluate, mean_ndcg_10, score_lists
 from reranker.eval.first_stage import depth_curve, summarise_first_stage
-from reranker.eval.fusion import Fusion, choose_fusions, fuse_lists
+from reranker.eval.fusion import choose_fusions, fuse_lists
 from reranker.eval.lists import Lists, build_lists, hash_kind, name_lists
 
 __all__ = [
     "Evaluation",
-    "Fusion",
     "Lists",
     "Questions",
     "build_lists",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from reranker.data.draws import FloatArray
 from reranker.eval.evaluate import MODEL, mean_ndcg_10
@@ -14,44 +14,33 @@ from reranker.eval.lists import Lists
 WEIGHTS = np.arange(21) / 20
 
 
-@dataclass(frozen=True)
-class Fusion:
-    """How the model is fused on one list kind, as dev lists decided.
-
-    Attributes:
-        other: The scorer beside the model: the best of the others.
-        weight: Of the model, 0 to 1; the other has the rest.
-        dev_ndcg_10: What the two come to on the dev lists.
-    """
-
-    kind: str
-    other: str
-    weight: float
-    dev_ndcg_10: float
-
-
-def choose_fusions(dev: Lists, scores: Mapping[str, FloatArray]) -> list[Fusion]:
+def choose_fusions(dev: Lists, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
     """For each list kind the best of the other scorers on the dev lists, and the model's weight beside it.
 
     Args:
         scores: Scorer name -> (n_rows,) scores aligned to `dev.frame`; one of them is the fine-tuned model.
+
+    Returns:
+        A row for each kind: kind; other, the scorer beside the model; weight, of the model, the other has the rest;
+        dev_ndcg_10, what the two come to on the dev lists.
     """
-    out = []
-    for kind in dev.frame["kind"].unique():
-        value = {name: mean_ndcg_10(dev, s, kind) for name, s in scores.items() if name != MODEL}
-        other = max(value, key=lambda name: value[name])
-        weight = choose_weight(dev, scores[MODEL], scores[other], kind)
-        both = fuse(dev, scores[MODEL], scores[other], weight)
-        out.append(Fusion(str(kind), other, weight, mean_ndcg_10(dev, both, kind)))
-    return out
+    return pd.DataFrame([_choose(dev, scores, str(kind)) for kind in dev.frame["kind"].unique()])
 
 
-def fuse_lists(lists: Lists, scores: Mapping[str, FloatArray], fusions: list[Fusion]) -> FloatArray:
-    """(n_rows,) fused scores, each list kind by its own fusion."""
+def _choose(dev: Lists, scores: Mapping[str, FloatArray], kind: str) -> dict[str, object]:
+    value = {name: mean_ndcg_10(dev, s, kind) for name, s in scores.items() if name != MODEL}
+    other = max(value, key=lambda name: value[name])
+    weight = choose_weight(dev, scores[MODEL], scores[other], kind)
+    both = fuse(dev, scores[MODEL], scores[other], weight)
+    return {"kind": kind, "other": other, "weight": weight, "dev_ndcg_10": mean_ndcg_10(dev, both, kind)}
+
+
+def fuse_lists(lists: Lists, scores: Mapping[str, FloatArray], fusions: pd.DataFrame) -> FloatArray:
+    """(n_rows,) fused scores, each list kind by its own row of `choose_fusions`."""
     out = np.empty(len(lists.frame))
-    for fusion in fusions:
-        rows = (lists.frame["kind"] == fusion.kind).to_numpy()
-        out[rows] = fuse(lists, scores[MODEL], scores[fusion.other], fusion.weight)[rows]
+    for kind, other, weight in zip(fusions["kind"], fusions["other"], fusions["weight"], strict=True):
+        rows = (lists.frame["kind"] == kind).to_numpy()
+        out[rows] = fuse(lists, scores[MODEL], scores[other], weight)[rows]
     return out
 
 
