@@ -37,8 +37,9 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.input("tables", tables)
         with log.stage("lists"):
             dev, test = (eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test"))
-            log.input("lists/dev", dev)
-            log.input("lists/test", test)
+            for lists in (dev, test):
+                log.input(f"lists/{lists.fold}", lists)
+                log.table(eval.name_lists(lists, tables), f"lists_{lists.fold}")
         with log.stage("pairs"):
             pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
             log.input("pairs", pairs)
@@ -46,9 +47,11 @@ def run(cfg: Config, run_dir: Path) -> float:
             checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
             log.counts("audit", checked)
         with log.stage("baselines"):
-            questions = eval.Questions(tables, contexts, test, seed=cfg.eval.seed)
-            embed = partial(model.embed, progress="embedding")
-            scores = eval.score_baselines(cfg.eval.baselines, questions, embed, cache)
+            embed = eval.once_per_text(partial(model.embed, progress="embedding"))
+            dev_scores, scores = (
+                eval.score_baselines(cfg.eval.baselines, eval.Questions.of(tables, contexts, x, cfg.eval), embed, cache)
+                for x in (dev, test)
+            )
         with log.stage("model"):
             encoder = model.load(cfg.model, weights, device=device, batch_size=cfg.eval.batch_size)
             log.weights(weights, new_head=encoder.new_head)
@@ -63,10 +66,18 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
+            dev_scores["fine_tuned"] = eval.score_lists(score, tables, contexts, dev)
+            fusions = eval.choose_fusions(dev, dev_scores)
+            scores["fused"] = eval.fuse_lists(test, scores, fusions)
+            log.table(fusions, "fusions")
         with log.stage("evaluate"):
             evaluation = eval.evaluate(tables, test, scores, cfg.eval)
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
+            if "retriever" in cfg.eval.kinds:
+                found = eval.summarise_first_stage(tables, test)
+                log.metrics({f"first_stage/{name}": value for name, value in found.items()})
+                log.table(eval.depth_curve(tables, test, scores), "depth_curve")
         with log.stage("register"):
             registered = log.register(encoder, tables, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0]))
     tracking.report(evaluation, registered, cfg)

@@ -28,14 +28,25 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.context": ("split", "leave_one_out"),
     "sampling.strategy": ("uniform", "popularity", "retriever", "mix"),
     "sampling.shortfall": ("error", "truncate"),
+    "eval.retriever": ("item_knn", "ease"),
     "model.source": ("wheel", "hub", "random", "path"),
     "model.activation": ("identity", "sigmoid"),
     "trainer.precision": ("auto", "fp32", "bf16"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
 }
-LIST_KINDS = ("uniform", "popularity")
-BASELINES = ("random", "popularity", "item_knn", "bm25", "bi_encoder")
+LIST_KINDS = ("uniform", "popularity", "retriever", "seed")
+BASELINES = (
+    "random",
+    "popularity",
+    "item_knn",
+    "ease",
+    "bm25",
+    "genres",
+    "authors",
+    "bi_encoder",
+    "bi_encoder_top3",
+)
 
 
 @dataclass
@@ -158,12 +169,16 @@ class TrainerConfig:
 class EvalConfig:
     """What is ranked, how well, and beside what."""
 
-    kinds: list[str] = field(default_factory=lambda: ["uniform"])  # uniform | popularity; the first is the headline
-    n_candidates: int = 100  # books in a list
-    max_positives: int = 10  # positives in a list; further targets are left out of it
+    kinds: list[str] = field(default_factory=lambda: ["uniform"])  # LIST_KINDS; the first is the headline
+    n_candidates: int = 100  # books in a list; seed lists have their own size
+    max_positives: int = 10  # positives in a uniform or popularity list; further targets are left out of it
     max_users: int | None = None  # test users ranked (by a hash of their id); null takes all
     max_dev_users: int | None = None
     cutoffs: list[int] = field(default_factory=lambda: [3, 5, 10])  # k of ndcg_k; mrr and curves are fixed
+    retriever: str = "item_knn"  # item_knn | ease: the first stage whose best n_candidates are a retriever list
+    ease_books: int = (
+        5000  # ease: the most rated books, which have weights; others score 0. Memory is 16 B x its square
+    )
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     n_bootstrap: int = 2000  # resamples of users behind each interval
     batch_size: int = 64
@@ -424,6 +439,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
             "distinct ranks of at least 1",
             min(e.cutoffs, default=0) >= 1 and len(set(e.cutoffs)) == len(e.cutoffs),
         ),
+        ("eval.ease_books", "at least 2", e.ease_books >= 2),
         ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
         ("eval.batch_size", "at least 1", e.batch_size >= 1),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
@@ -455,6 +471,11 @@ def _check_combinations(c: Config) -> None:
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
+    if "retriever" in c.eval.kinds and c.eval.retriever not in c.eval.baselines:
+        raise ConfigError(
+            f"eval.kinds has retriever lists, whose own order is the baseline {c.eval.retriever}, but eval.baselines="
+            f"{c.eval.baselines} lacks it; add it."
+        )
     _check_model(c.model)
 
 

@@ -167,3 +167,25 @@ def test_a_test_user_in_the_pairs_is_found(
     codes = pd.concat([pairs.codes.astype({"source": str}), extra], ignore_index=True)
     changed = with_codes(pairs, codes, tables, contexts, tmp_path)
     leaks(tables, contexts, changed, lists, "outside the train fold")
+
+
+def test_retrieved_lists_pass_with_targets_that_were_not_liked(
+    tables: Tables, contexts: Contexts, pairs: Pairs, cache: Cache
+) -> None:
+    cfg = dataclasses.replace(EVAL, kinds=["retriever", "uniform", "seed"], n_candidates=20)
+    frame = build_lists(tables, cfg, "test", cache).frame
+    rated = frame[frame["label"] == 0].merge(tables.histories, on=["user", "book"])
+    assert len(rated) > 0
+    assert audit(tables, contexts, pairs, frame)["list_rows_checked"] == len(frame)
+
+
+def test_context_books_and_liked_negatives_among_retrieved_ones_are_found(
+    tables: Tables, contexts: Contexts, pairs: Pairs, cache: Cache
+) -> None:
+    frame = build_lists(tables, dataclasses.replace(EVAL, kinds=["retriever"]), "test", cache).frame
+    found = frame.index[frame["label"] == 1][0]
+    hidden = frame.assign(label=frame["label"].where(frame.index != found, 0))
+    leaks(tables, contexts, pairs, hidden, "retrieved negatives were liked by their user")
+    known = contexts.rows[contexts.rows["user"] == frame["user"].iloc[0]]["book"].iloc[0]
+    inside = frame.assign(book=frame["book"].where(frame.index != frame.index[frame["label"] == 0][0], known))
+    leaks(tables, contexts, pairs, inside, "retrieved books stand in the context")

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from reranker import config
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
-from reranker.eval import Questions, baselines, build_lists, score_baselines
+from reranker.eval import Questions, baselines, build_lists, metrics, once_per_text, score_baselines
 
 
 @pytest.fixture
@@ -41,13 +43,39 @@ def test_item_knn_is_the_sum_of_cosines_to_the_context_books(questions: Question
         assert scores[i] == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_order_of_a_retriever_list_is_its_first_stages_baseline(questions: Questions, cache: Cache) -> None:
+    for name in ("item_knn", "ease"):
+        cfg = EvalConfig(kinds=["retriever"], n_candidates=12, retriever=name)
+        lists = build_lists(questions.tables, cfg, "test", cache)
+        scores = baselines.BASELINES[name](dataclasses.replace(questions, lists=lists)).astype(np.float32)
+        assert np.array_equal(scores, lists.frame["retrieval_score"])
+
+
+def test_overlap_is_the_mean_cosine_of_sets_of_names(questions: Questions) -> None:
+    t = questions.tables
+    context = questions.contexts.rows.groupby("user")["book"].apply(list)
+    for column in ("genres", "authors"):
+        names = [set(text.split(", ")) - {""} for text in t.books[column]]
+        names = [n | {"even"} if book % 2 == 0 else n for book, n in enumerate(names)]
+        names[3], names[7] = set(), {"one", "two", "three"}
+        books = t.books.assign(**{column: [", ".join(sorted(n)) for n in names]})
+        q = dataclasses.replace(questions, tables=dataclasses.replace(t, books=books))
+        scores = baselines.BASELINES[column](q)
+        assert len(set(scores)) > 3
+        for score, user, book in zip(scores, q.rows["user"], q.rows["book"], strict=True):
+            shared = [
+                len(names[c] & names[book]) / math.sqrt(len(names[c]) * len(names[book]) or 1) for c in context[user]
+            ]
+            assert score == pytest.approx(sum(shared) / len(shared), abs=1e-12)
+
+
 def test_hidden_targets_change_no_statistic(questions: Questions) -> None:
     t = questions.tables
     h = t.histories.copy()
     hidden = h["is_target"] & (t.users["fold"] != "train").to_numpy()[h["user"]]
     h.loc[hidden, "rating"] = 1.0
     other = dataclasses.replace(questions, tables=dataclasses.replace(t, histories=h[~hidden]))
-    for name in ("popularity", "item_knn"):
+    for name in ("popularity", "item_knn", "ease", "genres", "authors"):
         assert np.array_equal(baselines.BASELINES[name](questions), baselines.BASELINES[name](other))
 
 
@@ -91,6 +119,62 @@ def test_bi_encoder_is_the_cosine_to_the_mean_context_embedding(questions: Quest
         assert scores[i] == pytest.approx(expected, abs=1e-12)
 
 
+def test_bi_encoder_top3_is_the_mean_of_the_three_nearest_context_books(questions: Questions) -> None:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        vectors = np.stack([np.random.default_rng(len(t) * 31 + ord(t[12])).normal(size=8) for t in texts])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    scores = baselines.bi_encoder_top3(questions, embed)
+    books = questions.tables.books["book_text"]
+    context = questions.contexts.rows.groupby("user")["book"].apply(list)
+    for i in range(0, len(scores), 5):
+        user, book = questions.rows.iloc[i][["user", "book"]]
+        cosine = sorted(float(embed([books[c]])[0] @ embed([books[book]])[0]) for c in context[user])
+        assert scores[i] == pytest.approx(sum(cosine[-3:]) / 3, abs=1e-12)
+
+
+def test_a_text_is_embedded_once(questions: Questions, contexts: Contexts, cache: Cache) -> None:
+    asked: list[str] = []
+
+    def counted(texts: Sequence[str]) -> np.ndarray:
+        asked.extend(texts)
+        return one_hot(texts)
+
+    embed = once_per_text(counted)
+    names = ["bi_encoder", "bi_encoder_top3"]
+    first = score_baselines(names, questions, embed, cache)
+    cfg = EvalConfig(kinds=["uniform"], n_candidates=12)
+    dev = Questions.of(questions.tables, contexts, build_lists(questions.tables, cfg, "dev", cache), cfg)
+    second = score_baselines(names, dev, embed, cache)
+    assert len(asked) == len(set(asked)) <= len(questions.tables.books)
+    assert np.array_equal(first["bi_encoder"], baselines.bi_encoder(questions, one_hot))
+    assert np.array_equal(second["bi_encoder_top3"], baselines.bi_encoder_top3(dev, one_hot))
+
+
+def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(questions: Questions) -> None:
+    """3 positives and 9 negatives: a constant scorer by arithmetic, random within 3 standard errors of it."""
+    n_users = 3000
+    ndcg = 3 / 12 * sum(1 / math.log2(1 + i) for i in range(1, 11)) / sum(1 / math.log2(1 + i) for i in range(1, 4))
+    # Precision at the place i of a positive, which has 2 others among 11 rows: (1 + (i - 1) 2/11) / i.
+    ap = sum((1 + (i - 1) * 2 / 11) / i for i in range(1, 13)) / 12
+    assert (round(ap, 3), round(ndcg, 3)) == (0.393, 0.533)
+    user = np.repeat(np.arange(n_users), 12)
+    frame = pd.DataFrame(
+        {"user": user, "book": np.tile(np.arange(12), n_users), "label": np.tile([1, 0, 0, 0], 3 * n_users)}
+    )
+    users = pd.DataFrame({"key": np.arange(n_users, dtype=np.uint64)})
+    q = dataclasses.replace(
+        questions,
+        tables=dataclasses.replace(questions.tables, users=users),
+        lists=dataclasses.replace(questions.lists, frame=frame),
+    )
+    for scores, places in ((np.zeros(len(frame)), 1e-12), (baselines.random(q), None)):
+        values = metrics.evaluate(user, frame["label"].to_numpy(), scores, cutoffs=[10])
+        for column, chance in (("ap", ap), ("ndcg_10", ndcg)):
+            error = places or 3 * values[column].std() / math.sqrt(n_users)
+            assert values[column].mean() == pytest.approx(chance, abs=error)
+
+
 def test_random_depends_on_ids_and_seed_alone(questions: Questions) -> None:
     scores = baselines.random(questions)
     shuffled = questions.rows.sample(frac=1, random_state=1)
@@ -104,7 +188,7 @@ def test_scores_come_from_the_cache_the_second_time(questions: Questions, cache:
     def never(texts: Sequence[str]) -> np.ndarray:
         raise AssertionError("embedded again")
 
-    names = ["random", "popularity", "item_knn", "bm25", "bi_encoder"]
+    names = list(config.BASELINES)
     first = score_baselines(names, questions, one_hot, cache)
     second = score_baselines(names, questions, never, cache)
     assert list(first) == names

@@ -108,6 +108,12 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
     ("overrides", "named"),
     [
         (["trainer.precision=fp8"], "trainer.precision='fp8' is unknown; choose one of auto, fp32, bf16"),
+        (["eval.retriever=bm25"], "eval.retriever='bm25' is unknown; choose one of item_knn, ease"),
+        (["eval.ease_books=1"], "eval.ease_books=1 is impossible; it must be at least 2"),
+        (
+            ["eval.kinds=[retriever]", "eval.retriever=ease", "eval.baselines=[item_knn]"],
+            "whose own order is the baseline ease, but eval.baselines=['item_knn'] lacks it; add it.",
+        ),
         (["eval.kinds=[uniform,dense]"], "eval.kinds: 'dense' is unknown; choose from uniform, popularity"),
         (["eval.baselines=[]"], "give at least one"),
         (["sampling.neg_ratio=0"], "sampling.neg_ratio=0 is impossible; it must be at least 1"),

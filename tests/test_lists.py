@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
 from reranker.data import Tables, load
 from reranker.errors import DataError
-from reranker.eval import Lists, build_lists, hash_kind
+from reranker.eval import Lists, build_lists, hash_kind, name_lists
 
 CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3)
 
@@ -114,3 +115,100 @@ def test_nothing_to_rank_is_an_error(raw: Callable[..., Path], cache: Cache) -> 
 def test_more_candidates_than_unrated_books_is_an_error(tables: Tables, cache: Cache) -> None:
     with pytest.raises(DataError, match=r"eval.n_candidates=40: user_id=user\d+ has only 30 unrated books"):
         build(tables, cache, n_candidates=40)
+
+
+def cosines(tables: Tables) -> np.ndarray:
+    """(n_books, n_books) of who is known to have rated them; 0 for a book that nobody rated."""
+    known = np.zeros((len(tables.users), len(tables.books)))
+    known[tables.known()["user"], tables.known()["book"]] = 1
+    norm = np.linalg.norm(known, axis=0)
+    return known.T @ known / np.where(norm > 0, np.outer(norm, norm), 1)
+
+
+def test_a_retriever_list_is_the_first_stages_top_outside_the_context(tables: Tables, cache: Cache) -> None:
+    frame = build(tables, cache, kinds=["retriever"]).frame
+    near, h = cosines(tables), tables.histories
+    positives = tables.positives("test")
+    assert frame["user"].unique().tolist() == sorted(positives["user"].unique())
+    for user, rows in frame.groupby("user"):
+        context = h[(h["user"] == user) & ~h["is_target"]]["book"].to_numpy()
+        score = near[context].sum(axis=0).astype(np.float32)
+        score[context] = -1
+        assert set(context).isdisjoint(rows["book"])
+        assert len(rows) == 12
+        assert rows["retrieval_score"].to_numpy() == pytest.approx(score[rows["book"]], abs=1e-6)
+        assert rows["retrieval_score"].min() >= np.delete(score, rows["book"]).max() - 1e-6
+        liked = set(positives[positives["user"] == user]["book"])
+        assert set(rows[rows["label"] == 1]["book"]) == liked & set(rows["book"])
+    assert frame["label"].sum() > 0
+
+
+def test_no_target_moves_a_retrieved_candidate(tables: Tables, cache: Cache) -> None:
+    """Targets become other books, of other ratings: the same candidates come, with the same scores."""
+    h = tables.histories.copy()
+    hidden = (h["is_target"] & (tables.users["fold"] != "train").to_numpy()[h["user"]]).to_numpy()
+    rated = set(zip(h["user"], h["book"], strict=True))
+    free = {u: [b for b in range(len(tables.books)) if (u, b) not in rated] for u in h["user"].unique()}
+    h.loc[hidden, "book"] = np.array([free[u].pop() for u in h.loc[hidden, "user"]], dtype=np.int32)
+    h.loc[hidden, "rating"] = np.float32(5)
+    other = dataclasses.replace(tables, histories=h.sort_values(["user", "book"]), digest="moved")
+    for retriever in ("item_knn", "ease"):
+        ours, theirs = (build(t, cache, kinds=["retriever"], retriever=retriever).frame for t in (tables, other))
+        assert not ours["label"].equals(theirs["label"])
+        columns = ["user", "book", "retrieval_score"]
+        both = theirs[theirs["user"].isin(ours["user"])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(ours[columns], both[columns])
+
+
+def test_users_whose_positives_are_not_retrieved_keep_their_list_and_are_counted(tables: Tables, cache: Cache) -> None:
+    lists = build(tables, cache, kinds=["retriever"], n_candidates=1)
+    assert lists.frame["user"].tolist() == sorted(tables.positives("test")["user"].unique())
+    assert lists.counts["users"] == len(lists.frame)
+    assert lists.counts["users_without_retriever_positive"] == (lists.frame["label"] == 0).sum() > 0
+    assert "users_without_retriever_list" not in lists.counts
+
+
+def test_a_first_stage_that_finds_nothing_is_an_error(raw: Callable[..., Path], cache: Cache) -> None:
+    """Every reader's context is of his own ten books; what he liked is rated by nobody else, far down the codes."""
+    ratings = [(f"u{u}", 1 + (u * 11 + i * 3) % 40, 2 + (u + i * i) % 4) for u in range(60) for i in range(10)]
+    tables = load(DataConfig(name="bookdb", root=str(raw(ratings, n_books=200))), cache)
+    h = tables.histories.copy()
+    hidden = (h["is_target"] & (tables.users["fold"] == "test").to_numpy()[h["user"]]).to_numpy()
+    h.loc[hidden, "book"] += np.int32(150)
+    with pytest.raises(DataError, match=r"the 12 books that item_knn ranks highest hold no positive target of any"):
+        build(dataclasses.replace(tables, histories=h, digest="far"), cache, kinds=["retriever"])
+
+
+def test_no_kind_moves_another(tables: Tables, cache: Cache) -> None:
+    kinds = ["seed", "retriever", "popularity", "uniform"]
+    all_ = build(tables, cache, kinds=kinds)
+    assert list(all_.frame["kind"].unique()) == sorted(kinds)
+    for kind in kinds:
+        alone = build(tables, cache, kinds=[kind], max_positives=3)
+        assert alone.hash == hash_kind(all_, tables, kind)
+        assert all_.frame[all_.frame["kind"] == kind]["retrieval_score"].isna().all() == (kind != "retriever")
+
+
+def test_the_retriever_decides_its_own_lists_alone(tables: Tables, cache: Cache) -> None:
+    knn, ease = (build(tables, cache, kinds=["uniform", "retriever"], retriever=r) for r in ("item_knn", "ease"))
+    assert hash_kind(knn, tables, "retriever") != hash_kind(ease, tables, "retriever")
+    assert hash_kind(knn, tables, "uniform") == hash_kind(ease, tables, "uniform")
+
+
+def test_a_seed_list_has_three_positives_and_nine_different_negatives(tables: Tables, cache: Cache) -> None:
+    lists = build(tables, cache, kinds=["seed"], n_candidates=20, max_positives=1)
+    n_positives = tables.positives("test").groupby("user").size()
+    per_user = lists.frame.groupby("user")["label"].agg(["size", "sum"])
+    assert per_user.index.tolist() == n_positives.index[n_positives >= 3].tolist()
+    assert (per_user["size"] == 12).all()
+    assert (per_user["sum"] == 3).all()
+    assert not lists.frame.duplicated(["user", "book"]).any()
+    assert lists.counts.get("users_without_seed_list", 0) == (n_positives < 3).sum()
+
+
+def test_named_lists_hold_ids_that_give_the_hash_again(tables: Tables, cache: Cache) -> None:
+    lists = build(tables, cache, kinds=["retriever", "uniform"])
+    named = name_lists(lists, tables)
+    rows = named[["kind", "user_id", "book_id", "label"]].astype(str).agg("\t".join, axis=1)
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest() == lists.hash
+    assert named["retrieval_score"].equals(lists.frame["retrieval_score"])

@@ -107,7 +107,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     assert {"torch", "mlflow", "python"} <= set(account["versions"])
     others = [v for k, v in metrics.items() if k.startswith("baseline/") and k.endswith("/ndcg_10")]
     assert metrics["lift/ndcg_10"] == pytest.approx(metrics["test/ndcg_10"] - max(others), abs=1e-9)
-    for other in ("random", "popularity", "item_knn", "bm25", "before"):
+    for other in ("random", "popularity", "item_knn", "bm25", "before", "fused"):
         lift = metrics["test/ndcg_10"] - metrics[f"baseline/{other}/ndcg_10"]
         assert metrics[f"lift/over_{other}/ndcg_10"] == pytest.approx(lift, abs=1e-9)
         assert (
@@ -129,7 +129,8 @@ def test_mlflow_holds_the_same_account(finished: Path, place: Path) -> None:
     assert len(client.get_metric_history(account["run_id"], "test/ndcg_by_k")) == 20
     assert [m.step for m in client.get_metric_history(account["run_id"], "dev/ndcg_10")] == [2, 4]
     names = {f.path for f in client.list_artifacts(account["run_id"])}
-    assert {"config.yaml", "result.json", "per_user.parquet", "scores.parquet", "plots"} <= names
+    tables = {"per_user.parquet", "scores.parquet", "lists_dev.parquet", "lists_test.parquet", "fusions.parquet"}
+    assert {"config.yaml", "result.json", "plots"} | tables <= names
 
 
 def test_the_registered_model_scores_as_the_evaluation_did(finished: Path, place: Path) -> None:
@@ -166,10 +167,23 @@ def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finis
 
 
 def test_regenerate_builds_the_pairs_again(finished: Path, place: Path) -> None:
-    main.run(composed(place, "sampling.regenerate=true"), place / "regenerated")
+    main.run(composed(place, "sampling.regenerate=true", "eval.kinds=[uniform,retriever]"), place / "regenerated")
     again = result(place / "regenerated")
-    assert (again["cache_hits"]["pairs"], again["cache_hits"]["lists/test"]) == (False, True)
+    assert (again["cache_hits"]["pairs"], again["cache_hits"]["tables"]) == (False, True)
     assert again["hashes"]["pairs"] == result(finished)["hashes"]["pairs"]
+    hold_a_first_stage(again, place / "regenerated")
+
+
+def hold_a_first_stage(account: dict[str, Any], run_dir: Path) -> None:
+    """Recall is of the lists that the run kept, and no reranking is above the ceiling."""
+    lists = pd.read_parquet(run_dir / "lists_test.parquet").groupby("kind")
+    retrieved = lists.get_group("retriever")
+    hits = retrieved.groupby("user_id")["label"].max().mean()
+    assert account["metrics"]["first_stage/hit_fraction"] == pytest.approx(hits)
+    curve = pd.read_parquet(run_dir / "depth_curve.parquet")
+    assert set(curve["depth"]) == {10, 20}
+    assert curve["ndcg_10"].max() <= account["metrics"]["first_stage/ceiling_ndcg_10"] + 1e-9
+    assert {"fine_tuned", "fused", "item_knn"} <= set(curve["scorer"])
 
 
 def fails(place: Path, name: str, kind: type[Exception], *overrides: str, words: str) -> None:

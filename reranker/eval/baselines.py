@@ -11,40 +11,76 @@ import pandas as pd
 import scipy.sparse as sp
 
 from reranker.cache import Cache
+from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, bits, uniform
-from reranker.data.retrieval import Bm25, ItemKNN
+from reranker.data.retrieval import Bm25, fit_first_stage
 from reranker.eval.lists import Lists
 
 VERSION = 1  # raise it when a baseline changes
+CHUNK = 2048  # users whose scores of all books are in memory at once: EASE has 60 kB for each at 5,000 books
+BLOCK = 2**16  # rows of lists in work at once where each has its user's profile beside it
+N_NEAREST = 3  # context books that `bi_encoder_top3` compares a candidate with
 
 Embed = Callable[[Sequence[str]], FloatArray]
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What a baseline may look at: the tables' known side, the contexts, and the lists to score."""
+    """What a baseline may look at: the tables' known side, the contexts, and the lists to score.
+
+    Attributes:
+        seed: Of `random`.
+        ease_books: Books that `ease` keeps.
+    """
 
     tables: Tables
     contexts: Contexts
     lists: Lists
     seed: int
+    ease_books: int = EvalConfig.ease_books
+
+    @classmethod
+    def of(cls, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig) -> Questions:
+        """The questions that a run's config asks of lists."""
+        return cls(tables, contexts, lists, cfg.seed, cfg.ease_books)
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The frozen lists' frame: kind, user, book, label."""
+        """The frozen lists' frame: kind, user, book, label, retrieval_score."""
         return self.lists.frame
+
+    @property
+    def context_rows(self) -> pd.DataFrame:
+        """The context books of the lists' users: user, book."""
+        rows = self.contexts.rows
+        return rows[rows["user"].isin(self.rows["user"].unique())]
 
 
 def score_baselines(names: Sequence[str], questions: Questions, embed: Embed, cache: Cache) -> dict[str, FloatArray]:
     """Scores of the named baselines, each (n_rows,) float64, aligned to the lists' frame.
 
-    A baseline depends on tables, lists and seed alone, so its scores come from the cache when these are the same.
+    A baseline depends on tables, lists and seed alone, so its scores come from the cache when these are the same. The
+    order of a `retriever` list is the one of the baseline that eval.retriever names, `item_knn` or `ease`: it has no
+    other name here.
 
     Args:
-        embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder`.
+        embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder` and `bi_encoder_top3`; see `once_per_text`.
     """
     return {name: _cached(name, questions, embed, cache) for name in names}
+
+
+def once_per_text(embed: Embed) -> Embed:
+    """`embed`, asked only for texts that it has not embedded yet; vectors stay in memory, 1.5 kB each of MiniLM's."""
+    known: dict[str, FloatArray] = {}
+
+    def remembered(texts: Sequence[str]) -> FloatArray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, embed(new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return remembered
 
 
 def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> FloatArray:
@@ -54,11 +90,11 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
         "tables": questions.tables.digest,
         "lists": questions.lists.hash,
         "seed": questions.seed,
+        **({"ease_books": questions.ease_books} if name == "ease" else {}),
     }
 
     def build(folder: Path) -> dict[str, object]:
-        scorer = BASELINES.get(name)
-        scores = bi_encoder(questions, embed) if scorer is None else scorer(questions)
+        scores = EMBEDDED[name](questions, embed) if name in EMBEDDED else BASELINES[name](questions)
         np.save(folder / "scores.npy", scores, allow_pickle=False)
         return {}
 
@@ -80,10 +116,58 @@ def popularity(q: Questions) -> FloatArray:
 
 def item_knn(q: Questions) -> FloatArray:
     """Sum of cosine similarities between the candidate and the context books, over who is known to have rated them."""
+    return _by_ratings("item_knn", q)
+
+
+def ease(q: Questions) -> FloatArray:
+    """Sum of EASE's weights from the context books to the candidate; 0 for a book that is none of the ease_books."""
+    return _by_ratings("ease", q)
+
+
+def _by_ratings(name: str, q: Questions) -> FloatArray:
+    shape = {"n_users": len(q.tables.users), "n_books": len(q.tables.books)}
+    stage = fit_first_stage(name, q.tables.known(), **shape, ease_books=q.ease_books)
     users, row = np.unique(q.rows["user"], return_inverse=True)
-    knn = ItemKNN(q.tables.known(), n_users=len(q.tables.users), n_books=len(q.tables.books))
-    scores = knn.scores(users, q.contexts.rows)
-    return np.asarray(scores[row, q.rows["book"].to_numpy()]).ravel()
+    book, context = q.rows["book"].to_numpy(), q.context_rows
+    out = np.empty(len(row))
+    for first in range(0, len(users), CHUNK):
+        mine = np.flatnonzero((row >= first) & (row < first + CHUNK))
+        scores = stage.scores(users[first : first + CHUNK], context)
+        out[mine] = np.asarray(scores[row[mine] - first, book[mine]]).ravel()
+    return out
+
+
+def genres(q: Questions) -> FloatArray:
+    """Mean cosine between the candidate's set of genres and those of the context books; 0 for a book without any."""
+    return _overlap(q, "genres")
+
+
+def authors(q: Questions) -> FloatArray:
+    """Mean cosine between the candidate's set of authors and those of the context books; 0 for a book without any."""
+    return _overlap(q, "authors")
+
+
+def _overlap(q: Questions, column: str) -> FloatArray:
+    """The mean over context books of |shared names| / sqrt(names of one x names of the other), (n_rows,)."""
+    sets = q.tables.books[column].str.split(", ").explode()
+    sets = sets[(sets != "").to_numpy()]
+    name = pd.factorize(sets)[0]
+    has = sp.csr_array((np.ones(len(sets)), (sets.index, name)), shape=(len(q.tables.books), name.max(initial=0) + 1))
+    has.data[:] = 1  # a name that stands twice in one book was added up
+    size = np.sqrt(has.sum(axis=1))
+    unit = sp.diags_array(np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)) @ has
+    users, row = np.unique(q.rows["user"], return_inverse=True)
+    profile, book = (_context_mean(q, users) @ unit).tocsr(), q.rows["book"].to_numpy()
+    blocks = (slice(i, i + BLOCK) for i in range(0, len(row), BLOCK))
+    return np.concatenate([(profile[row[b]] * unit.tocsr()[book[b]]).sum(axis=1) for b in blocks])
+
+
+def _context_mean(q: Questions, users: np.ndarray) -> sp.csr_array:
+    """(n_users, n_books): a row times a matrix of books is its mean over the user's context books."""
+    mine = q.context_rows
+    row = np.searchsorted(users, mine["user"])
+    share = 1 / np.bincount(row, minlength=len(users))[row]
+    return sp.csr_array((share, (row, mine["book"])), shape=(len(users), len(q.tables.books)))
 
 
 def bm25(q: Questions) -> FloatArray:
@@ -97,20 +181,42 @@ def bm25(q: Questions) -> FloatArray:
 
 def bi_encoder(q: Questions, embed: Embed) -> FloatArray:
     """Cosine between the candidate's embedding and the mean of the context books' embeddings."""
-    mine = q.contexts.rows[q.contexts.rows["user"].isin(q.rows["user"].unique())]
-    books = np.union1d(mine["book"], q.rows["book"])
-    vectors = np.asarray(embed([q.tables.books["book_text"].iloc[b] for b in books]), dtype=np.float64)
+    books, vectors = _vectors(q, embed)
     users, row = np.unique(q.rows["user"], return_inverse=True)
-    place = (np.searchsorted(users, mine["user"]), np.searchsorted(books, mine["book"]))
-    total = sp.csr_array((np.ones(len(mine)), place), shape=(len(users), len(books))) @ vectors
+    total = _context_mean(q, users)[:, books] @ vectors
     mean = total / np.linalg.norm(total, axis=1, keepdims=True)
     return np.einsum("ij,ij->i", mean[row], vectors[np.searchsorted(books, q.rows["book"])])
 
 
-# `bi_encoder` needs embeddings as well, so it is called by name.
+def bi_encoder_top3(q: Questions, embed: Embed) -> FloatArray:
+    """Mean of the candidate's 3 highest cosines to context books, of all where there are fewer."""
+    books, vectors = _vectors(q, embed)
+    context = q.context_rows.groupby("user")["book"]
+    mine = {user: np.searchsorted(books, theirs) for user, theirs in context}
+    place = np.searchsorted(books, q.rows["book"])
+    out = np.empty(len(place))
+    for user, rows in q.rows.groupby("user").indices.items():
+        cosine = vectors[place[rows]] @ vectors[mine[user]].T
+        out[rows] = np.sort(cosine, axis=1)[:, -N_NEAREST:].mean(axis=1)
+    return out
+
+
+def _vectors(q: Questions, embed: Embed) -> tuple[np.ndarray, FloatArray]:
+    """The books of contexts and lists, ascending, and their unit vectors in float64."""
+    books = np.union1d(q.context_rows["book"], q.rows["book"])
+    return books, np.asarray(embed(q.tables.books["book_text"].iloc[books].tolist()), dtype=np.float64)
+
+
 BASELINES: dict[str, Callable[[Questions], FloatArray]] = {
     "random": random,
     "popularity": popularity,
     "item_knn": item_knn,
+    "ease": ease,
     "bm25": bm25,
+    "genres": genres,
+    "authors": authors,
+}
+EMBEDDED: dict[str, Callable[[Questions, Embed], FloatArray]] = {
+    "bi_encoder": bi_encoder,
+    "bi_encoder_top3": bi_encoder_top3,
 }

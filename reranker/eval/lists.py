@@ -12,10 +12,13 @@ from reranker.cache import COMPRESSION, Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
 from reranker.data.draws import FloatArray, IntArray, KeyArray, bits, uniform
+from reranker.data.retrieval import Ease, ItemKNN, fit_first_stage
 from reranker.errors import DataError
 
-VERSION = 1
+VERSION = 2
 CHUNK = 256  # users drawn at once; bounds memory to CHUNK x n_books floats
+SEED_POSITIVES = 3  # of a seed list, as the original took them ...
+SEED_NEGATIVES = 3  # ... and for each of them
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Lists:
     """The frozen lists of one fold.
 
     Attributes:
-        frame: A candidate: kind str, user int32, book int32, label int8; sorted by (kind, user, book).
+        frame: A candidate: kind str, user int32, book int32, label int8, retrieval_score float32 (what the first stage
+            gave it in a `retriever` list, NaN in others); sorted by (kind, user, book).
         hash: SHA-256 of kind, user_id, book_id and label of all rows: equal lists, equal hash, in any run.
         fold: "dev" or "test".
         hit: They came from the cache.
@@ -40,17 +44,29 @@ class Lists:
 def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lists:
     """The lists of a fold's users, for each kind of `cfg.kinds`.
 
-    A list holds up to max_positives of the user's positive target books and, up to n_candidates in all, books that the
-    user has not rated: `uniform` draws them uniformly, `popularity` in proportion to their known ratings (books that
-    nobody rated never come). Both draw without replacement by an exponential race (Efraimidis & Spirakis 2006) whose
-    clocks are hashes of (seed, user, book), so a list depends on nothing but ids and, for `popularity`, the counts.
-    Users without a positive target have nothing to find: they get no list and are counted.
+    A `uniform` or `popularity` list holds up to max_positives of the user's positive target books and, up to
+    n_candidates in all, books that the user has not rated: `uniform` draws them uniformly, `popularity` in proportion
+    to their known ratings (books that nobody rated never come). Both draw without replacement by an exponential race
+    (Efraimidis & Spirakis 2006) whose clocks are hashes of (seed, user, book), so a list depends on nothing but ids
+    and, for `popularity`, the counts.
+
+    A `seed` list is the original's: 3 positives and 3 uniform negatives for each, here 9 different ones. Users with
+    fewer positives get none and are counted.
+
+    A `retriever` list holds the n_candidates books that the first stage ranks highest among those outside the user's
+    context books (ties: ascending book_id); it is fitted on what is known and asked with the context books, so no
+    target moves a candidate. All positive targets among them have label 1; a list may hold none, has no value then and
+    is counted, so that what the first stage misses stays visible (`summarise_first_stage`).
+
+    Users without a positive target have nothing to find: they get no list of any kind and are counted.
 
     Raises:
-        DataError: No user has a positive target, or a user has too few unrated books.
+        DataError: No user has a positive target, a user has too few unrated books, or a kind holds no positive at all.
     """
     max_users = cfg.max_users if fold == "test" else cfg.max_dev_users
-    facts = [cfg.kinds, cfg.n_candidates, cfg.max_positives, max_users, cfg.seed]
+    facts: list[object] = [cfg.kinds, cfg.n_candidates, cfg.max_positives, max_users, cfg.seed]
+    if "retriever" in cfg.kinds:
+        facts += [cfg.retriever, cfg.ease_books]
     key = {"version": VERSION, "tables": tables.digest, "fold": fold, "lists": facts}
 
     def build(folder: object) -> dict[str, object]:
@@ -67,6 +83,14 @@ def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lis
 def hash_kind(lists: Lists, tables: Tables, kind: str) -> str:
     """SHA-256 of the rows of one list kind, as `hash_lists`: figures of that kind are comparable where it agrees."""
     return hash_lists(lists.frame[lists.frame["kind"] == kind], tables)
+
+
+def name_lists(lists: Lists, tables: Tables) -> pd.DataFrame:
+    """The lists by ids, to be kept and read without the tables: kind, user_id, book_id, label, retrieval_score."""
+    f = lists.frame
+    user_id, book_id = tables.users["user_id"].to_numpy()[f["user"]], tables.books["book_id"].to_numpy()[f["book"]]
+    named = pd.DataFrame({"kind": f["kind"], "user_id": user_id, "book_id": book_id})
+    return named.assign(label=f["label"], retrieval_score=f["retrieval_score"])
 
 
 def hash_lists(frame: pd.DataFrame, tables: Tables) -> str:
@@ -91,33 +115,98 @@ def _build(tables: Tables, cfg: EvalConfig, fold: str, max_users: int | None) ->
     if max_users is not None and len(users) > max_users:
         counts["users_dropped_by_limit"] = len(users) - max_users
         users = np.sort(users[np.argsort(bits(cfg.seed, "list users", keys[users]), kind="stable")[:max_users]])
-    kept = _keep_positives(positives[positives["user"].isin(users)], keys, cfg)
-    parts = [_kind(kind, tables, kept, keys, cfg) for kind in sorted(cfg.kinds)]
+    positives = positives[positives["user"].isin(users)]
+    parts = [_kind(kind, tables, positives, keys, cfg) for kind in sorted(cfg.kinds)]
     frame = pd.concat(parts, ignore_index=True)
-    counts |= {"users": len(users), "positives": len(kept), "rows": len(frame)}
+    counts |= {"users": len(users), "positives": len(_keep_positives(positives, keys, cfg.seed, cfg.max_positives))}
+    counts |= {"rows": len(frame)} | _shortfalls(frame, len(users))
     return frame, counts
 
 
-def _keep_positives(positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig) -> pd.DataFrame:
-    clock = bits(cfg.seed, "list positives", keys[positives["user"]], positives["book"].to_numpy())
+def _shortfalls(frame: pd.DataFrame, n_users: int) -> dict[str, int]:
+    """Users of a kind without a list, or whose list holds no positive, where there are such users."""
+    found = frame.groupby(["kind", "user"])["label"].sum().groupby("kind").agg(["size", lambda n: (n == 0).sum()])
+    without = {f"users_without_{kind}_list": n_users - int(n) for kind, n in found["size"].items()}
+    empty = {f"users_without_{kind}_positive": int(n) for kind, n in found.iloc[:, 1].items()}
+    return {name: n for name, n in (without | empty).items() if n}
+
+
+def _keep_positives(positives: pd.DataFrame, keys: KeyArray, seed: int, n: int) -> pd.DataFrame:
+    clock = bits(seed, "list positives", keys[positives["user"]], positives["book"].to_numpy())
     place = positives.assign(clock=clock).groupby("user")["clock"].rank(method="first")
-    return positives[(place <= cfg.max_positives).to_numpy()]
+    return positives[(place <= n).to_numpy()]
 
 
 def _kind(kind: str, tables: Tables, positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig) -> pd.DataFrame:
+    if kind == "retriever":
+        rows = _retrieved(tables, positives, cfg)
+    elif kind == "seed":
+        rows = _seed(tables, positives, keys, cfg)
+    else:
+        kept = _keep_positives(positives, keys, cfg.seed, cfg.max_positives)
+        rows = _with_negatives(kind, tables, kept, cfg.n_candidates, keys, cfg)
+    rows = rows.astype({"user": np.int32, "book": np.int32, "label": np.int8}).sort_values(["user", "book"])
+    rows["retrieval_score"] = rows.get("retrieval_score", np.float32("nan"))
+    rows.insert(0, "kind", kind)
+    return rows.reset_index(drop=True)
+
+
+def _with_negatives(
+    kind: str, tables: Tables, positives: pd.DataFrame, size: int, keys: KeyArray, cfg: EvalConfig
+) -> pd.DataFrame:
     weight = np.ones(len(tables.books))
     if kind == "popularity":
         weight = np.bincount(tables.known()["book"], minlength=len(tables.books)).astype(np.float64)
     users, n_positives = np.unique(positives["user"], return_counts=True)
     chunks = range(0, len(users), CHUNK)
     negatives = [
-        _race(kind, tables, users[i : i + CHUNK], cfg.n_candidates - n_positives[i : i + CHUNK], weight, keys, cfg)
-        for i in chunks
+        _race(kind, tables, users[i : i + CHUNK], size - n_positives[i : i + CHUNK], weight, keys, cfg) for i in chunks
     ]
-    rows = pd.concat([positives[["user", "book"]].assign(label=1), *negatives], ignore_index=True)
-    rows = rows.astype({"user": np.int32, "book": np.int32, "label": np.int8}).sort_values(["user", "book"])
-    rows.insert(0, "kind", kind)
-    return rows.reset_index(drop=True)
+    return pd.concat([positives[["user", "book"]].assign(label=1), *negatives], ignore_index=True)
+
+
+def _seed(tables: Tables, positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig) -> pd.DataFrame:
+    enough = positives.groupby("user")["book"].transform("size") >= SEED_POSITIVES
+    if not enough.any():
+        raise DataError(
+            f"none of {positives['user'].nunique()} users has the {SEED_POSITIVES} positive targets of a seed list. "
+            "Leave seed out of eval.kinds, or give longer histories."
+        )
+    kept = _keep_positives(positives[enough.to_numpy()], keys, cfg.seed, SEED_POSITIVES)
+    return _with_negatives("seed", tables, kept, SEED_POSITIVES * (1 + SEED_NEGATIVES), keys, cfg)
+
+
+def _retrieved(tables: Tables, positives: pd.DataFrame, cfg: EvalConfig) -> pd.DataFrame:
+    users, n_books = np.unique(positives["user"]), len(tables.books)
+    h = tables.histories
+    context = h[h["user"].isin(users).to_numpy() & ~h["is_target"].to_numpy()]
+    shape = {"n_users": len(tables.users), "n_books": n_books}
+    stage = fit_first_stage(cfg.retriever, tables.known(), **shape, ease_books=cfg.ease_books)
+    tops = [_top(stage, tables, users[i : i + CHUNK], context, cfg) for i in range(0, len(users), CHUNK)]
+    rows = pd.concat(tops, ignore_index=True)
+    key, liked = (f["user"].to_numpy().astype(np.int64) * n_books + f["book"].to_numpy() for f in (rows, positives))
+    label = np.isin(key, liked)
+    if not label.any():
+        raise DataError(
+            f"the {cfg.n_candidates} books that {cfg.retriever} ranks highest hold no positive target of any of "
+            f"{len(users)} users: nothing to rerank. Raise eval.n_candidates, choose another eval.retriever, or leave "
+            "retriever out of eval.kinds."
+        )
+    return rows.assign(label=label)
+
+
+def _top(
+    stage: ItemKNN | Ease, tables: Tables, users: IntArray, context: pd.DataFrame, cfg: EvalConfig
+) -> pd.DataFrame:
+    """The n_candidates books outside their context that the first stage ranks highest for each user."""
+    mine = context[context["user"].isin(users)]
+    scores = stage.scores(users, mine).toarray().astype(np.float32)
+    scores[np.searchsorted(users, mine["user"]), mine["book"]] = -np.inf
+    n = np.full(len(users), cfg.n_candidates)
+    _refuse_short("retriever", tables, users, np.isfinite(scores).sum(axis=1), n, cfg)
+    book = np.argsort(-scores, axis=1, kind="stable")[:, : cfg.n_candidates]  # codes ascend with book_id
+    found = np.take_along_axis(scores, book, axis=1)
+    return pd.DataFrame({"user": np.repeat(users, n), "book": book.ravel(), "retrieval_score": found.ravel()})
 
 
 def _race(
@@ -130,14 +219,19 @@ def _race(
         clock = -np.log(chance) / weight
     h = tables.histories[tables.histories["user"].isin(users)]
     clock[np.searchsorted(users, h["user"]), h["book"]] = np.inf
-    short = np.flatnonzero(np.isfinite(clock).sum(axis=1) < n)
-    if len(short):
-        raise DataError(
-            f"eval.n_candidates={cfg.n_candidates}: user_id={tables.users['user_id'].iloc[users[short[0]]]} has only "
-            f"{int(np.isfinite(clock[short[0]]).sum())} unrated books for a {kind} list, needs {n[short[0]]}. Lower "
-            "eval.n_candidates."
-        )
+    _refuse_short(kind, tables, users, np.isfinite(clock).sum(axis=1), n, cfg)
     order = np.argsort(clock, axis=1)
     row = np.repeat(np.arange(len(users)), n)
     place = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
     return pd.DataFrame({"user": users[row], "book": order[row, place], "label": 0})
+
+
+def _refuse_short(kind: str, tables: Tables, users: IntArray, n_open: IntArray, n: IntArray, cfg: EvalConfig) -> None:
+    short = np.flatnonzero(n_open < n)
+    if len(short):
+        books = "books outside the context" if kind == "retriever" else "unrated books"
+        remedy = "Leave seed out of eval.kinds." if kind == "seed" else "Lower eval.n_candidates."
+        raise DataError(
+            f"eval.n_candidates={cfg.n_candidates}: user_id={tables.users['user_id'].iloc[users[short[0]]]} has only "
+            f"{n_open[short[0]]} {books} for a {kind} list, needs {n[short[0]]}. {remedy}"
+        )

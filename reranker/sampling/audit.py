@@ -20,18 +20,20 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
 
     Args:
         contexts: The contexts that lists, and under `split` pairs, are asked with.
-        lists: Frames of frozen lists: user, book, label.
+        lists: Frames of frozen lists: kind, user, book, label.
 
     Returns:
         Rows checked, by check.
 
     Raises:
         LeakError: A target stands in its own context (by id, by work, or by its title in the text), the pairs file
-            has another context than it should, a negative was rated by its user (unless it was drawn as disliked), a
-            pair repeats, or a list user gave training pairs. The first offending user and book are named.
+            has another context than it should, a negative was rated by its user (unless it was drawn as disliked, or
+            retrieved and is a target that the user did not like), a pair repeats, or a list user gave training pairs.
+            The first offending user and book are named.
     """
     frames = (frame[["user", "book", "label"]] for frame in (pairs.codes.iloc[:0], *lists))
     ranked = pd.concat(frames, ignore_index=True)
+    kinds = pd.concat([pd.Series(dtype=str), *(frame["kind"] for frame in lists)], ignore_index=True)
     codes = pairs.codes.assign(text=_texts(tables, pairs))
     targets = codes[codes["label"] > 0]
     found = ranked[ranked["label"] > 0].drop_duplicates()
@@ -47,7 +49,9 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
     else:
         _check_same_text(tables, contexts, targets)
     _check_negatives(tables, codes[(codes["label"] == 0) & (codes["source"] != "disliked")])
-    _check_negatives(tables, ranked[ranked["label"] == 0])
+    is_retrieved = (kinds == "retriever").to_numpy()
+    _check_negatives(tables, ranked[(ranked["label"] == 0) & ~is_retrieved])
+    _check_retrieved(tables, ranked[is_retrieved])
     _check_disliked(tables, codes)
     _check_repeats(tables, pairs.codes)
     _check_folds(tables, pairs.codes, ranked)
@@ -135,6 +139,17 @@ def _check_titles(tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, tem
 def _check_negatives(tables: Tables, negatives: pd.DataFrame) -> None:
     rated = _among(_keys(negatives, tables), _keys(tables.histories, tables))
     _fail(tables, negatives[rated], "negatives were rated by their user")
+
+
+def _check_retrieved(tables: Tables, ranked: pd.DataFrame) -> None:
+    """A first stage may offer all but context books; of the targets those are negatives that the user did not like."""
+    h = tables.histories
+    known = h[~h["is_target"].to_numpy()]
+    _fail(tables, ranked[_among(_keys(ranked, tables), _keys(known, tables))], "retrieved books stand in the context")
+    liked = h[(h["rating"] >= tables.positive_rating).to_numpy()]
+    negatives = ranked[ranked["label"] == 0]
+    wrong = _among(_keys(negatives, tables), _keys(liked, tables))
+    _fail(tables, negatives[wrong], "retrieved negatives were liked by their user")
 
 
 def _check_disliked(tables: Tables, codes: pd.DataFrame) -> None:

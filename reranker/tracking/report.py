@@ -23,8 +23,13 @@ NAMES = {
     "random": "random",
     "popularity": "popularity",
     "item_knn": "item-kNN",
+    "ease": "EASE",
     "bm25": "BM25",
+    "genres": "genre overlap",
+    "authors": "author overlap",
     "bi_encoder": "bi-encoder cosine",
+    "bi_encoder_top3": "bi-encoder, nearest 3",
+    "fused": "fused",
     "before": "before fine-tuning",
     "fine_tuned": "fine-tuned",
 }
