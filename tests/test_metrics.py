@@ -260,7 +260,7 @@ def test_equal_scores_tie_within_a_group_only():
 def test_evaluate_gives_the_columns_that_reports_read():
     columns = list(metrics.evaluate(np.zeros(2, int), np.array([0, 1]), np.array([0.0, 1]), cutoffs=[5, 2]))
     expected = ["group", "n_candidates", "n_positives", "tie_fraction", "ap", "ndcg_5", "ndcg_2", "mrr_10"]
-    assert columns == expected
+    assert columns == [*expected, "recall_10", "hit_10", "precision_10", "ndcg_exp_10"]
 
 
 def test_the_curve_is_ndcg_at_every_cut_off():
