@@ -144,14 +144,17 @@ def main() -> None:
     args = parser.parse_args()
     check()
     out: dict[str, dict[str, float]] = {}
-    print(f"{'world':10} {'side':13} {'rows timed':>11} {'seconds':>9} {'rows/s':>12} {'ours is':>9}")
+    print(f"{'world':10} {'side':13} {'rows timed':>11} {'seconds':>9} {'rows/s':>12} {'ours is':>9}", flush=True)
     for title, (n_users, size, n_positives) in WORLDS.items():
         columns = world(max(1, int(n_users * args.users_fraction)), size, n_positives)
         found = {name: measure(name, columns, size, args.repeats) for name in SIDES}
         out[title] = {f"{name} rows/s": round(f["rows_per_s"]) for name, f in found.items()}
         for name, f in found.items():
             ratio = found["ours"]["rows_per_s"] / f["rows_per_s"]
-            print(f"{title:10} {name:13} {f['rows']:11} {f['wall_s']:9.3f} {f['rows_per_s']:12.0f} {ratio:8.1f}x")
+            print(
+                f"{title:10} {name:13} {f['rows']:11} {f['wall_s']:9.3f} {f['rows_per_s']:12.0f} {ratio:8.1f}x",
+                flush=True,
+            )
             out[title] |= {} if name == "ours" else {f"{name} ratio": round(ratio, 1)}
     print(json.dumps(out))
 
