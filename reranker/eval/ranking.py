@@ -57,48 +57,49 @@ def rank(group: IntArray, label: FloatArray | IntArray, score: FloatArray) -> Ra
         raise ValueError(f"group has shape {group.shape}, label and score have {label.shape}; give one id per row.")
     ids, code = _codes(group)
     levels, level = _levels(label)
-    shift = np.uint64(32)
-    place, depth = _sorted((code.astype(np.uint64) << shift) | _descending(score), len(levels) - 1 - level)
+    shift, top = np.uint64(32), len(levels) - 1
+    place, depth = _sorted((code.astype(np.uint64) << shift) | _descending(score), top - level)
     is_first, is_block = _begins(place >> shift), _begins(place)
     start = np.flatnonzero(is_first)
-    size = np.diff(start, append=len(place))
-    is_tied = ~(is_block & np.append(is_block[1:], True)[: len(place)])
-    n_tied = np.add.reduceat(is_tied, start, dtype=np.int64) if is_tied.any() else np.zeros_like(start)
-    return _keep(ids[place[start] >> shift], start, size, n_tied, np.flatnonzero(is_block), levels, depth)
-
-
-def _keep(
-    group: IntArray,
-    start: IntArray,
-    size: IntArray,
-    n_tied: IntArray,
-    block_start: IntArray,
-    levels: FloatArray,
-    depth: IntArray,
-) -> Ranking:
-    """A ranking from all rows in order; `levels[-1 - depth]` is a row's label."""
-    is_hit = depth[block_start] < len(levels) - 1  # labels descend within a block: its first row tells
-    n_rows = np.diff(block_start, append=len(depth))[is_hit]
-    first_row, kept_start = block_start[is_hit], np.cumsum(n_rows) - n_rows
-    block = np.repeat(np.arange(len(n_rows)), n_rows)
-    row = (first_row - kept_start)[block] + np.arange(len(block))
+    row, block, block_start, block_size = _kept_rows(np.flatnonzero(is_block), depth, top)
     segment, depth = np.searchsorted(start, row, side="right") - 1, depth[row]
-    is_positive = depth < len(levels) - 1
-    ideal = np.sort((segment[is_positive].astype(np.uint64) << 32) | depth[is_positive].astype(np.uint64))
+    is_positive = depth < top
     return Ranking(
-        group=group,
-        size=size,
+        group=ids[place[start] >> shift],
+        size=np.diff(start, append=len(place)),
         n_positives=np.bincount(segment[is_positive], minlength=len(start)),
-        n_tied=n_tied,
+        n_tied=_n_tied(is_block, start),
         start=np.flatnonzero(_begins(segment)),
         position=row - start[segment],
-        label=levels[len(levels) - 1 - depth],
+        label=levels[top - depth],
         block=block,
-        block_start=kept_start,
-        block_size=n_rows,
-        block_positives=np.add.reduceat(is_positive, kept_start, dtype=np.int64),
-        ideal=levels[len(levels) - 1 - (ideal & 0xFFFFFFFF).astype(np.int64)],
+        block_start=block_start,
+        block_size=block_size,
+        block_positives=np.add.reduceat(is_positive, block_start, dtype=np.int64),
+        ideal=levels[top - _sorted(segment[is_positive].astype(np.uint64), depth[is_positive])[1]],
     )
+
+
+def _kept_rows(first: IntArray, depth: IntArray, top: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """The rows of blocks with a positive and the block of each; first kept row and size of each such block.
+
+    Args:
+        first: First row of every block; labels descend within one, so that it tells whether there is a positive.
+        depth: (n_pairs,) `top` less the level of each row's label; `top` is label 0.
+    """
+    is_hit = depth[first] < top
+    size = np.diff(first, append=len(depth))[is_hit]
+    start = np.cumsum(size) - size
+    block = np.repeat(np.arange(len(size)), size)
+    return (first[is_hit] - start)[block] + np.arange(len(block)), block, start, size
+
+
+def _n_tied(is_block: NDArray[np.bool_], start: IntArray) -> IntArray:
+    """(n_groups,) rows that share their block."""
+    is_tied = ~(is_block & np.append(is_block[1:], True)[: len(is_block)])
+    if not is_tied.any():
+        return np.zeros_like(start)
+    return np.add.reduceat(is_tied, start, dtype=np.int64)
 
 
 def _sorted(place: NDArray[np.uint64], depth: IntArray) -> tuple[NDArray[np.uint64], IntArray]:
