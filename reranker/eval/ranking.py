@@ -105,7 +105,7 @@ def _n_tied(is_block: NDArray[np.bool_], start: IntArray) -> IntArray:
 def _sorted(place: NDArray[np.uint64], depth: IntArray) -> tuple[NDArray[np.uint64], IntArray]:
     """Both arrays, ordered by place and then depth.
 
-    Sorting one packed key needs no gather: 12 million rows in 0.2 s, where `lexsort` and its gathers take 7 s.
+    Sorting one packed key needs no gather and takes 0.2 s for 12 million rows; all of `rank` took 7.7 s by `lexsort`.
     """
     width = int(depth.max(initial=0)).bit_length()
     if int(place.max(initial=0)).bit_length() + width <= KEY_BITS:
