@@ -60,12 +60,12 @@ def mean_over_orders(label, score, value):
 
 
 def test_every_metric_is_its_mean_over_all_orders_of_the_ties():
-    group, label, score = random_groups(0, 150, max_size=6, n_labels=3, n_scores=2)
+    group, label, score = random_groups(0, 50, max_size=6, n_labels=3, n_scores=2)
     ranking = metrics.rank(group, label, score)
     ap, mrr_2, mrr_10 = metrics.average_precision(ranking), metrics.mrr(ranking, 2), metrics.mrr(ranking, 10)
     ndcg = {k: metrics.ndcg(ranking, k) for k in (1, 2, 3, 10)}
     n_checked = 0
-    for g in range(150):
+    for g in range(50):
         own = group == g
         if not label[own].any():
             continue
@@ -77,7 +77,7 @@ def test_every_metric_is_its_mean_over_all_orders_of_the_ties():
         for k, values in ((2, mrr_2), (10, mrr_10)):
             expected = mean_over_orders(label[own], score[own], lambda labels, k=k: order_mrr(labels, k))
             assert values[g] == pytest.approx(expected, abs=1e-12)
-    assert n_checked > 100
+    assert n_checked > 30
 
 
 rows = st.lists(
@@ -260,7 +260,7 @@ def test_equal_scores_tie_within_a_group_only():
 def test_evaluate_gives_the_columns_that_reports_read():
     columns = list(metrics.evaluate(np.zeros(2, int), np.array([0, 1]), np.array([0.0, 1]), cutoffs=[5, 2]))
     expected = ["group", "n_candidates", "n_positives", "tie_fraction", "ap", "ndcg_5", "ndcg_2", "mrr_10"]
-    assert columns == expected
+    assert columns == [*expected, "recall_10", "hit_10", "precision_10", "ndcg_exp_10"]
 
 
 def test_the_curve_is_ndcg_at_every_cut_off():
