@@ -63,8 +63,13 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
+        with log.stage("checks"):
+            checks = eval.check_contexts(score, questions, scores["fine_tuned"], cfg.eval)
+            truncated = eval.truncated_rows(questions, encoder.count_tokens, encoder.max_tokens)
         with log.stage("evaluate"):
-            evaluation = eval.evaluate(tables, test, scores, cfg.eval)
+            evaluation = eval.evaluate(
+                tables, test, scores, cfg.eval, checks=checks, truncated=truncated, activation=cfg.model.activation
+            )
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
