@@ -73,7 +73,9 @@ def evaluation() -> Evaluation:
             curve.append(pd.DataFrame({**row, "k": k, "ndcg": (base + easier) * k / 20}))
         for over, value in (("random", 0.4), ("bm25", 0.2)):
             end = {"low": value - 0.05, "high": value + 0.05}
-            lift.append({"kind": kind, "over": over, "is_best": over == "bm25", "lift": value} | end)
+            lift.append(
+                {"kind": kind, "model": "fine_tuned", "over": over, "is_best": over == "bm25", "lift": value} | end
+            )
     return Evaluation(
         pd.concat(users, ignore_index=True),
         pd.DataFrame(summary),
@@ -314,6 +316,7 @@ def test_every_scorer_is_named_in_the_figures_that_compare_them() -> None:
 def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: str) -> None:
     lift = pd.DataFrame(
         {
+            "model": "fine_tuned",
             "over": ["random", "bm25"],
             "is_best": [False, True],
             "lift": [0.9, (low + high) / 2],
