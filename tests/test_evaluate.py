@@ -131,9 +131,11 @@ def test_a_scorer_is_left_out_of_the_kinds_that_it_does_not_score(tables: Tables
     for frame in (e.per_user, e.summary, e.curve, e.score_distribution):
         assert set(frame[frame["scorer"] == "retriever"]["kind"]) == {"uniform"}
     assert e.lift["kind"].tolist() == ["uniform"]
+    with pytest.raises(ValueError, match=r"scores are NaN"):
+        evaluate(tables, lists, {"fine_tuned": scores}, CFG)
     scores[np.flatnonzero(lists.frame["kind"] == "uniform")[0]] = np.nan
-    with pytest.raises(ValueError, match="1 of .* scores are NaN"):
-        evaluate(tables, lists, {"retriever": scores}, CFG)
+    with pytest.raises(ValueError, match=r"1 of \d+ scores are NaN"):
+        evaluate(tables, lists, {"fine_tuned": np.arange(len(scores)), "retriever": scores}, CFG)
 
 
 def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: Lists) -> None:

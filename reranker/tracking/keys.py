@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ _WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
 _TRAIN_KEYS = {"train_loss": "mean_loss", "train_runtime": "runtime_s", "train_samples_per_second": "pairs_per_s"}
 _UNTRACKED = ("runtime", "per_second", "total_flos", "model_preparation_time")  # endings of the trainer's other keys
 
+MODELS = {"fine_tuned": "test", "fused": "fused"}  # prefixes of what fine-tuning made; the others are baselines
 STEPPED = ("history_length", "target_popularity")  # slices whose bins have an order
 
 Point = tuple[str, float, int]  # key, value, step
@@ -67,7 +69,7 @@ def trainer_key(key: str) -> str | None:
 def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float]:
     """Metric keys and values: `test/ndcg_10`, `baseline/<scorer>/ndcg_10`, `lift/ndcg_10` with `_low`, `_high`.
 
-    A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. `lift/ndcg_10` is the lift over the
+    `test` is the fine-tuned model, `fused` the fused one. A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. `lift/ndcg_10` is the lift over the
     best of the baselines, `lift/over_<scorer>/ndcg_10` the one over each of them; both are under `lift/fused` for the
     fused model. `check/<check>/ndcg_10` is the fine-tuned model's value in a shortcut check, `check/<check>/gap` what
     it loses there, with `_low`, `_high`. `chance/ndcg_10` and `chance/map` are a constant scorer's. Slices that have
@@ -98,8 +100,9 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
     `<prefix>/ndcg_by_k` has k as its step, and `<prefix>/ndcg_10_by_depth` how many of the first stage's books are
     reranked. `<prefix>/slice/history_length/ndcg_10` has the least number of context books in the bin, and
     `<prefix>/slice/target_popularity/ndcg_10` the decile (1..10) of known ratings; with `_low`, `_high` (95 %),
-    `_chance` (of a constant scorer), and `n_users` beside it. The prefix is `baseline/<scorer>` or, for the
-    fine-tuned model, `test`, and for its slices nothing: `slice/history_length/ndcg_10`.
+    `_chance` (of a constant scorer), and `n_users` beside it. A bin of one
+    user has no `_low` and `_high`. The prefix is as in `evaluation_metrics`, but the fine-tuned model's slices have
+    none: `slice/history_length/ndcg_10`.
     """
     points = [
         (f"{_prefix(row['scorer'], row['kind'], headline)}/ndcg_by_k", float(row["ndcg"]), int(row["k"]))
@@ -116,7 +119,7 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
 def _slice(row: dict[str, Any], headline: str, place: str) -> dict[str, float]:
     own = row["scorer"] == "fine_tuned"
     prefix = _under("slice" if own else f"baseline/{row['scorer']}/slice", row["kind"], headline)
-    values = {f"ndcg_10{end}": float(value) for end, value in _ends(row, "ndcg_10").items()}
+    values = {f"ndcg_10{end}": float(value) for end, value in _ends(row, "ndcg_10").items() if math.isfinite(value)}
     values |= {"ndcg_10_chance": float(row["chance"]), "n_users": float(row["n_users"])}
     return {f"{prefix}/{row['slice']}{place}/{key}": value for key, value in values.items()}
 
@@ -126,7 +129,7 @@ def _ends(row: dict[str, Any], middle: str) -> dict[str, Any]:
 
 
 def _prefix(scorer: str, kind: str, headline: str) -> str:
-    return _under("test" if scorer == "fine_tuned" else f"baseline/{scorer}", kind, headline)
+    return _under(MODELS.get(scorer, f"baseline/{scorer}"), kind, headline)
 
 
 def _under(prefix: str, kind: str, headline: str) -> str:

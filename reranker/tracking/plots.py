@@ -55,7 +55,6 @@ SLICES = {
     "cold_books": "cold: {}",
     "truncated": "cut: {}",
 }
-MARKS = {"linestyle": "none", "elinewidth": 1.2, "capsize": 2}
 
 
 def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
@@ -111,8 +110,8 @@ def curves(evaluation: Evaluation, kind: str) -> Figure:
     figure, (axis,) = _panels(1, 1, width=6.8, height=4.2)
     rows = evaluation.curve[evaluation.curve["kind"] == kind]
     for scorer, band in evaluation.bands[evaluation.bands["kind"] == kind].groupby("scorer"):
-        ends = (band[name].to_numpy(dtype=float) for name in ("k", "low", "high"))
-        axis.fill_between(*ends, color=_colour(str(scorer)), alpha=0.15, linewidth=0)
+        k, low, high = (band[name].to_numpy(dtype=float) for name in ("k", "low", "high"))
+        axis.fill_between(k, low, high, color=_colour(str(scorer)), alpha=0.15, linewidth=0)
     ends = []
     for scorer, line in rows.groupby("scorer"):
         strong = scorer == "fine_tuned"
@@ -162,9 +161,10 @@ def slices(evaluation: Evaluation, kind: str) -> Figure:
         mine = rows[rows["scorer"] == scorer].merge(bins[["slice", "bin", "place"]], on=["slice", "bin"])
         value, low, high = (mine[name].fillna(mine["ndcg_10"]).to_numpy() for name in ("ndcg_10", "low", "high"))
         axis.errorbar(value, mine["place"] + 0.15 - 0.3 * i, xerr=[value - low, high - value], color=_colour(scorer),
-                      marker="o" if i == 0 else "s", markersize=4.5, label=_name(scorer), **MARKS)  # fmt: skip
+                      marker="o" if i == 0 else "s", markersize=4.5, linestyle="none", elinewidth=1.2, capsize=2,
+                      label=_name(scorer))  # fmt: skip
     axis.plot(bins["chance"], bins["place"], "|", color=GREY, markersize=11, label="chance")
-    labels = [SLICES[s].format(b) + f", {n} users" for s, b, n in zip(bins["slice"], bins["bin"], bins["n_users"])]
+    labels = [f"{SLICES[row['slice']].format(row['bin'])}, {row['n_users']} users" for row in bins.to_dict("records")]
     axis.set_yticks(bins["place"], labels)
     axis.set_xlim(0, None)
     axis.set_title(f"NDCG@10 by slice, {kind} lists (bars: 95 % over users)", loc="left", fontsize=10)
