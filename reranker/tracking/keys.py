@@ -69,11 +69,12 @@ def trainer_key(key: str) -> str | None:
 def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float]:
     """Metric keys and values: `test/ndcg_10`, `baseline/<scorer>/ndcg_10`, `lift/ndcg_10` with `_low`, `_high`.
 
-    `test` is the fine-tuned model, `fused` the fused one. A list kind other than the headline stands in the key: `test/<kind>/ndcg_10`. `lift/ndcg_10` is the lift over the
-    best of the baselines, `lift/over_<scorer>/ndcg_10` the one over each of them; both are under `lift/fused` for the
-    fused model. `check/<check>/ndcg_10` is the fine-tuned model's value in a shortcut check, `check/<check>/gap` what
-    it loses there, with `_low`, `_high`. `chance/ndcg_10` and `chance/map` are a constant scorer's. Slices that have
-    an order are curves (`curve_points`); the others are `slice/<slice>/<bin>/ndcg_10` and the like.
+    `test` is the fine-tuned model, `fused` the fused one. A list kind other than the headline stands in the key:
+    `test/<kind>/ndcg_10`. `lift/ndcg_10` is the lift over the best of the baselines, `lift/over_<scorer>/ndcg_10` the
+    one over each of them; those of the fused model are under `lift/fused`. `check/<check>/ndcg_10` is the fine-tuned
+    model's value in a shortcut check, `check/<check>/gap` what it loses there, with `_low`, `_high`. `chance/ndcg_10`
+    and `chance/map` are a constant scorer's. Slices that have an order are curves (`curve_points`); the others are
+    `slice/<slice>/<bin>/ndcg_10` and the like.
     """
     out: dict[str, float] = {}
     for row in evaluation.summary.to_dict("records"):
@@ -100,9 +101,8 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
     `<prefix>/ndcg_by_k` has k as its step, and `<prefix>/ndcg_10_by_depth` how many of the first stage's books are
     reranked. `<prefix>/slice/history_length/ndcg_10` has the least number of context books in the bin, and
     `<prefix>/slice/target_popularity/ndcg_10` the decile (1..10) of known ratings; with `_low`, `_high` (95 %),
-    `_chance` (of a constant scorer), and `n_users` beside it. A bin of one
-    user has no `_low` and `_high`. The prefix is as in `evaluation_metrics`, but the fine-tuned model's slices have
-    none: `slice/history_length/ndcg_10`.
+    `_chance` (of a constant scorer), and `n_users` beside it. A bin of one user has no `_low` and `_high`. The prefix
+    is as in `evaluation_metrics`, but the fine-tuned model's slices have none: `slice/history_length/ndcg_10`.
     """
     points = [
         (f"{_prefix(row['scorer'], row['kind'], headline)}/ndcg_by_k", float(row["ndcg"]), int(row["k"]))

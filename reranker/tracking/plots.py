@@ -164,11 +164,11 @@ def slices(evaluation: Evaluation, kind: str) -> Figure:
                       marker="o" if i == 0 else "s", markersize=4.5, linestyle="none", elinewidth=1.2, capsize=2,
                       label=_name(scorer))  # fmt: skip
     axis.plot(bins["chance"], bins["place"], "|", color=GREY, markersize=11, label="chance")
-    labels = [f"{SLICES[row['slice']].format(row['bin'])}, {row['n_users']} users" for row in bins.to_dict("records")]
+    labels = [f"{SLICES[row['slice']].format(row['bin'])}, n = {row['n_users']}" for row in bins.to_dict("records")]
     axis.set_yticks(bins["place"], labels)
     axis.set_xlim(0, None)
-    axis.set_title(f"NDCG@10 by slice, {kind} lists (bars: 95 % over users)", loc="left", fontsize=10)
-    axis.legend(frameon=False, fontsize=9, loc="best")
+    figure.suptitle(f"NDCG@10 by slice, {kind} lists (bars: 95 % over n users)", x=0.01, ha="left", fontsize=10)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower right", ncols=3)
     return figure
 
 
