@@ -235,7 +235,7 @@ def test_every_metric_name_is_one_that_mlflow_takes() -> None:
 
 def test_checks_chance_and_unordered_slices_are_metrics() -> None:
     found = evaluation_metrics(checked(), "uniform")
-    assert {k: v for k, v in found.items() if k.startswith(("check", "chance", "slice"))} == pytest.approx(
+    assert {k: v for k, v in found.items() if k.startswith(("check", "chance", "slice/cold"))} == pytest.approx(
         {
             "check/shuffled_contexts/ndcg_10": 0.5,
             "check/shuffled_contexts/gap": 0.1,
@@ -250,7 +250,7 @@ def test_checks_chance_and_unordered_slices_are_metrics() -> None:
             "slice/cold_books/yes/n_users": 3,
         }
     )
-    assert found["baseline/bm25/slice/cold_books/yes/ndcg_10"] == 0.4
+    assert found["slice/baseline/bm25/cold_books/yes/ndcg_10"] == 0.4
     assert (found["lift/ndcg_10"], found["lift/fused/ndcg_10"]) == (0.2, -0.2)
     assert found["lift/fused/popularity/over_random/ndcg_10_high"] == -0.1
     assert "check/uniform/shuffled_contexts/gap" in evaluation_metrics(checked(), "popularity")
@@ -259,7 +259,7 @@ def test_checks_chance_and_unordered_slices_are_metrics() -> None:
 def test_ordered_slices_and_depths_are_points_and_one_user_has_no_interval() -> None:
     points = [p for p in curve_points(checked(), "uniform") if not p[0].endswith("ndcg_by_k")]
     own = {(key, step): value for key, value, step in points}
-    assert {(k, s): v for (k, s), v in own.items() if k.startswith("slice")} == pytest.approx(
+    assert {(k, s): v for (k, s), v in own.items() if k.startswith("slice/history")} == pytest.approx(
         {
             ("slice/history_length/ndcg_10", 2): 0.6,
             ("slice/history_length/ndcg_10_low", 2): 0.5,
@@ -271,7 +271,7 @@ def test_ordered_slices_and_depths_are_points_and_one_user_has_no_interval() -> 
             ("slice/history_length/n_users", 4): 1,
         }
     )
-    assert own["baseline/bm25/slice/history_length/ndcg_10", 4] == 0.4
+    assert own["slice/baseline/bm25/history_length/ndcg_10", 4] == 0.4
     assert own["test/ndcg_10_by_depth", 10] == 0.3
     assert own["fused/ndcg_10_by_depth", 100] == 0.4
 

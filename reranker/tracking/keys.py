@@ -74,7 +74,7 @@ def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float
     one over each of them; those of the fused model are under `lift/fused`. `check/<check>/ndcg_10` is the fine-tuned
     model's value in a shortcut check, `check/<check>/gap` what it loses there, with `_low`, `_high`. `chance/ndcg_10`
     and `chance/map` are a constant scorer's. Slices that have an order are curves (`curve_points`); the others are
-    `slice/<slice>/<bin>/ndcg_10` and the like.
+    `slice/<slice>/<bin>/ndcg_10` and the like, and the best baseline's `slice/baseline/<scorer>/<slice>/…`.
     """
     out: dict[str, float] = {}
     for row in evaluation.summary.to_dict("records"):
@@ -99,10 +99,10 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
     """What has an order, as points of one metric: the interface overlays them for runs.
 
     `<prefix>/ndcg_by_k` has k as its step, and `<prefix>/ndcg_10_by_depth` how many of the first stage's books are
-    reranked. `<prefix>/slice/history_length/ndcg_10` has the least number of context books in the bin, and
-    `<prefix>/slice/target_popularity/ndcg_10` the decile (1..10) of known ratings; with `_low`, `_high` (95 %),
-    `_chance` (of a constant scorer), and `n_users` beside it. A bin of one user has no `_low` and `_high`. The prefix
-    is as in `evaluation_metrics`, but the fine-tuned model's slices have none: `slice/history_length/ndcg_10`.
+    reranked; prefixes are as in `evaluation_metrics`. `slice/history_length/ndcg_10` has the least number of context
+    books in the bin, and `slice/target_popularity/ndcg_10` the decile (1..10) of known ratings; with `_low`, `_high`
+    (95 %), `_chance` (of a constant scorer), and `n_users` beside it. A bin of one user has no `_low` and `_high`. They
+    are the fine-tuned model's; the best baseline's are under `slice/baseline/<scorer>`.
     """
     points = [
         (f"{_prefix(row['scorer'], row['kind'], headline)}/ndcg_by_k", float(row["ndcg"]), int(row["k"]))
@@ -118,7 +118,7 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
 
 def _slice(row: dict[str, Any], headline: str, place: str) -> dict[str, float]:
     own = row["scorer"] == "fine_tuned"
-    prefix = _under("slice" if own else f"baseline/{row['scorer']}/slice", row["kind"], headline)
+    prefix = _under("slice" if own else f"slice/baseline/{row['scorer']}", row["kind"], headline)
     values = {f"ndcg_10{end}": float(value) for end, value in _ends(row, "ndcg_10").items() if math.isfinite(value)}
     values |= {"ndcg_10_chance": float(row["chance"]), "n_users": float(row["n_users"])}
     return {f"{prefix}/{row['slice']}{place}/{key}": value for key, value in values.items()}
