@@ -48,10 +48,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.counts("audit", checked)
         with log.stage("baselines"):
             embed = eval.once_per_text(partial(model.embed, progress="embedding"))
-            dev_scores, scores = (
-                eval.score_baselines(cfg.eval.baselines, eval.Questions.of(tables, contexts, x, cfg.eval), embed, cache)
-                for x in (dev, test)
-            )
+            asked = [eval.Questions.of(tables, contexts, lists, cfg.eval) for lists in (dev, test)]
+            dev_scores, scores = (eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked)
         with log.stage("model"):
             encoder = model.load(cfg.model, weights, device=device, batch_size=cfg.eval.batch_size)
             log.weights(weights, new_head=encoder.new_head)
@@ -70,14 +68,15 @@ def run(cfg: Config, run_dir: Path) -> float:
             fusions = eval.choose_fusions(dev, dev_scores)
             scores["fused"] = eval.fuse_lists(test, scores, fusions)
             log.table(fusions, "fusions")
+        with log.stage("checks"):
+            checks = eval.check_contexts(score, asked[1], scores["fine_tuned"], cfg.eval)
+            truncated = eval.truncated_rows(asked[1], encoder.count_tokens, encoder.max_tokens)
         with log.stage("evaluate"):
-            evaluation = eval.evaluate(tables, test, scores, cfg.eval)
+            evaluation = eval.evaluate(
+                tables, test, scores, cfg.eval, checks=checks, truncated=truncated, activation=cfg.model.activation
+            )
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
-            if "retriever" in cfg.eval.kinds:
-                found = eval.summarise_first_stage(tables, test)
-                log.metrics({f"first_stage/{name}": value for name, value in found.items()})
-                log.table(eval.depth_curve(tables, test, scores), "depth_curve")
         with log.stage("register"):
             registered = log.register(encoder, tables, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0]))
     tracking.report(evaluation, registered, cfg)

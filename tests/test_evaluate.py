@@ -110,3 +110,59 @@ def test_renaming_users_changes_no_value(tables: Tables, lists: Lists) -> None:
     a = evaluate(tables, lists, {"x": scores}, CFG).summary[columns]
     b = evaluate(tables, renamed, {"x": frame["score"].to_numpy()}, CFG).summary[columns]
     pd.testing.assert_frame_equal(a, b, rtol=1e-12)
+
+
+def test_models_are_lifted_over_baselines_and_never_over_each_other(tables: Tables, lists: Lists) -> None:
+    label = lists.frame["label"].to_numpy(float)
+    noise = np.random.default_rng(0).normal(size=len(label))
+    scores = {"fused": label, "random": noise, "before": noise + label, "fine_tuned": noise + 3 * label}
+    e = evaluate(tables, lists, scores, CFG)
+    found = e.lift.groupby(["kind", "model"])["over"].apply(list).to_dict()
+    assert found == {(k, m): ["random", "before"] for k in CFG.kinds for m in ("fine_tuned", "fused")}
+    assert set(e.lift[e.lift["is_best"]]["over"]) == {"before"}
+    assert e.lift.groupby("kind")["is_best"].sum().tolist() == [2, 2]
+    assert set(e.slices["scorer"]) == {"fine_tuned", "before"}
+    assert set(e.bands["scorer"]) == {"fine_tuned", "fused", "before"}
+
+
+def test_a_scorer_is_left_out_of_the_kinds_that_it_does_not_score(tables: Tables, lists: Lists) -> None:
+    scores = np.where(lists.frame["kind"] == "uniform", np.arange(len(lists.frame)), np.nan)
+    e = evaluate(tables, lists, {"fine_tuned": np.arange(len(lists.frame)), "retriever": scores}, CFG)
+    for frame in (e.per_user, e.summary, e.curve, e.score_distribution):
+        assert set(frame[frame["scorer"] == "retriever"]["kind"]) == {"uniform"}
+    assert e.lift["kind"].tolist() == ["uniform"]
+    with pytest.raises(ValueError, match=r"scores are NaN"):
+        evaluate(tables, lists, {"fine_tuned": scores}, CFG)
+    scores[np.flatnonzero(lists.frame["kind"] == "uniform")[0]] = np.nan
+    with pytest.raises(ValueError, match=r"1 of \d+ scores are NaN"):
+        evaluate(tables, lists, {"fine_tuned": np.arange(len(scores)), "retriever": scores}, CFG)
+
+
+def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: Lists) -> None:
+    e = evaluate(tables, lists, {"fine_tuned": np.random.default_rng(0).normal(size=len(lists.frame))}, CFG)
+    joined = e.curve.merge(e.bands, on=["scorer", "kind", "k"])
+    assert len(joined) == 2 * 20
+    assert (joined["low"] <= joined["ndcg"]).all() & (joined["ndcg"] <= joined["high"]).all()
+    at_10 = joined[joined["k"] == 10].set_index("kind")["low"]
+    assert at_10.to_dict() == e.summary.set_index("kind")["ndcg_10_low"].to_dict()
+
+
+def test_chance_is_the_value_of_a_constant_scorer(tables: Tables, lists: Lists) -> None:
+    e = evaluate(tables, lists, {"constant": np.zeros(len(lists.frame))}, CFG)
+    columns = ["kind", "ndcg_10", "map"]
+    pd.testing.assert_frame_equal(e.chance[columns], e.summary[columns])
+
+
+def test_lists_without_any_positive_have_no_value_and_no_slice(tables: Tables, lists: Lists) -> None:
+    label = lists.frame["label"].where(lists.frame["kind"] == "uniform", 0)
+    e = evaluate(
+        tables,
+        dataclasses.replace(lists, frame=lists.frame.assign(label=label)),
+        {"random": -np.arange(len(label)), "fine_tuned": np.arange(len(label))},
+        CFG,
+    )
+    s = e.summary.set_index(["kind", "scorer"])
+    assert s.loc["popularity"]["ndcg_10"].isna().all()
+    assert (s.loc["popularity"]["n_without_positives"] == s.loc["popularity"]["n_users"]).all()
+    assert set(e.slices["kind"]) == {"uniform"}
+    assert e.lift.set_index("kind").loc["popularity", ["lift", "low", "high"]].isna().all()

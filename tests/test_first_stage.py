@@ -12,7 +12,8 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
-from reranker.eval import Lists, build_lists, depth_curve, evaluate, summarise_first_stage
+from reranker.eval import Lists, build_lists, evaluate
+from reranker.eval.first_stage import depth_curve, summarise_first_stage
 
 N = 12
 

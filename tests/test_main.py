@@ -95,6 +95,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
         "before",
         "train",
         "after",
+        "checks",
         "evaluate",
         "register",
     ]

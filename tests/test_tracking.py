@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import io
 import json
@@ -26,7 +27,7 @@ import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from reranker.cache import Cache
+from reranker.cache import Cache, digest_file
 from reranker.config import ROOT, Config, DataConfig, ModelConfig, TrackingConfig, WorldConfig
 from reranker.data import Contexts, Tables
 from reranker.errors import ConfigError, RerankerError
@@ -73,12 +74,41 @@ def evaluation() -> Evaluation:
             curve.append(pd.DataFrame({**row, "k": k, "ndcg": (base + easier) * k / 20}))
         for over, value in (("random", 0.4), ("bm25", 0.2)):
             end = {"low": value - 0.05, "high": value + 0.05}
-            lift.append({"kind": kind, "over": over, "is_best": over == "bm25", "lift": value} | end)
+            lift.append(
+                {"kind": kind, "model": "fine_tuned", "over": over, "is_best": over == "bm25", "lift": value} | end
+            )
     return Evaluation(
         pd.concat(users, ignore_index=True),
         pd.DataFrame(summary),
         pd.concat(curve, ignore_index=True),
         pd.DataFrame(lift),
+    )
+
+
+def checked() -> Evaluation:
+    """`evaluation()` with the fused model, checks, slices (a bin of one user among them) and calibration."""
+    e = evaluation()
+    row = {"scorer": "fine_tuned", "kind": "uniform"}
+    bins = [("history_length", "2-3", 2, 3), ("history_length", "4-7", 4, 1), ("cold_books", "yes", 1, 3)]
+    slices = [
+        {"scorer": scorer, "kind": "uniform", "slice": name, "bin": text, "step": step, "n_users": n, "ndcg_10": value}
+        | {"low": value - 0.1 if n > 1 else math.nan, "high": value + 0.1 if n > 1 else math.nan, "chance": 0.2}
+        for scorer, value in (("bm25", 0.4), ("fine_tuned", 0.6))
+        for name, text, step, n in bins
+    ]
+    check = {"kind": "uniform", "check": "shuffled_contexts", "metric": "ndcg_10", "value": 0.5, "own_value": 0.6}
+    return dataclasses.replace(
+        e,
+        lift=pd.concat([e.lift, e.lift.assign(model="fused", lift=-0.2, low=-0.3, high=-0.1)], ignore_index=True),
+        bands=pd.DataFrame({**row, "k": np.arange(1, 21), "low": 0.1, "high": 0.7}),
+        checks=pd.DataFrame([{**check, "gap": 0.1, "low": 0.05, "high": 0.15}]),
+        slices=pd.DataFrame(slices),
+        calibration=pd.DataFrame(
+            {"kind": "uniform", "bin": [1, 2], "mean_probability": [0.1, 0.8], "positive_fraction": [0.0, 0.4]}
+        ),
+        depth=pd.DataFrame({"scorer": ["fine_tuned", "fused"], "depth": [10, 100], "ndcg_10": [0.3, 0.4]}),
+        chance=pd.DataFrame({"kind": ["uniform"], "ndcg_10": [0.2], "map": [0.1]}),
+        warnings=("uniform lists: collapse: of the scores",),
     )
 
 
@@ -198,9 +228,52 @@ def test_metric_keys_name_the_scorer_and_any_kind_but_the_headline() -> None:
 
 
 def test_every_metric_name_is_one_that_mlflow_takes() -> None:
-    made = {*evaluation_metrics(evaluation(), "uniform"), *(p[0] for p in curve_points(evaluation(), "uniform"))}
+    made = {*evaluation_metrics(checked(), "uniform"), *(p[0] for p in curve_points(checked(), "uniform"))}
     made |= {str(trainer_key(key)) for key in ("loss", "eval_ndcg@10", "dev_ndcg_10", "train_runtime")}
     assert [name for name in made if not re.fullmatch(r"[\w.\- :/]+", name)] == []
+
+
+def test_checks_chance_and_unordered_slices_are_metrics() -> None:
+    found = evaluation_metrics(checked(), "uniform")
+    assert {k: v for k, v in found.items() if k.startswith(("check", "chance", "slice/cold"))} == pytest.approx(
+        {
+            "check/shuffled_contexts/ndcg_10": 0.5,
+            "check/shuffled_contexts/gap": 0.1,
+            "check/shuffled_contexts/gap_low": 0.05,
+            "check/shuffled_contexts/gap_high": 0.15,
+            "chance/ndcg_10": 0.2,
+            "chance/map": 0.1,
+            "slice/cold_books/yes/ndcg_10": 0.6,
+            "slice/cold_books/yes/ndcg_10_low": 0.5,
+            "slice/cold_books/yes/ndcg_10_high": 0.7,
+            "slice/cold_books/yes/ndcg_10_chance": 0.2,
+            "slice/cold_books/yes/n_users": 3,
+        }
+    )
+    assert found["slice/baseline/bm25/cold_books/yes/ndcg_10"] == 0.4
+    assert (found["lift/ndcg_10"], found["lift/fused/ndcg_10"]) == (0.2, -0.2)
+    assert found["lift/fused/popularity/over_random/ndcg_10_high"] == -0.1
+    assert "check/uniform/shuffled_contexts/gap" in evaluation_metrics(checked(), "popularity")
+
+
+def test_ordered_slices_and_depths_are_points_and_one_user_has_no_interval() -> None:
+    points = [p for p in curve_points(checked(), "uniform") if not p[0].endswith("ndcg_by_k")]
+    own = {(key, step): value for key, value, step in points}
+    assert {(k, s): v for (k, s), v in own.items() if k.startswith("slice/history")} == pytest.approx(
+        {
+            ("slice/history_length/ndcg_10", 2): 0.6,
+            ("slice/history_length/ndcg_10_low", 2): 0.5,
+            ("slice/history_length/ndcg_10_high", 2): 0.7,
+            ("slice/history_length/ndcg_10_chance", 2): 0.2,
+            ("slice/history_length/n_users", 2): 3,
+            ("slice/history_length/ndcg_10", 4): 0.6,
+            ("slice/history_length/ndcg_10_chance", 4): 0.2,
+            ("slice/history_length/n_users", 4): 1,
+        }
+    )
+    assert own["slice/baseline/bm25/history_length/ndcg_10", 4] == 0.4
+    assert own["test/ndcg_10_by_depth", 10] == 0.3
+    assert own["fused/ndcg_10_by_depth", 100] == 0.4
 
 
 def test_curves_are_points_whose_step_is_k() -> None:
@@ -274,6 +347,31 @@ def test_every_figure_of_an_evaluation_can_be_drawn(tmp_path: Path) -> None:
         figure.savefig(tmp_path / f"{name}.png")
 
 
+def test_slices_stand_with_their_support_and_chance(tmp_path: Path) -> None:
+    figures = plots.evaluation_figures(checked())
+    assert {"slices_uniform", "calibration_uniform"} <= set(figures) and "slices_popularity" not in figures
+    [axis] = figures["slices_uniform"].axes
+    labels = [t.get_text() for t in axis.get_yticklabels()]
+    assert labels == ["2-3 context books, n = 3", "4-7 context books, n = 1", "cold: yes, n = 3"]
+    values = [list(np.asarray(line.lines[0].get_xdata())) for line in axis.containers]
+    assert values == [[0.6, 0.6, 0.6], [0.4, 0.4, 0.4]]
+    figures["slices_uniform"].savefig(tmp_path / "slices.png")
+    assert figures["slices_uniform"].get_suptitle().startswith("NDCG@10 by slice, uniform lists")
+
+
+def test_the_calibration_curve_is_beside_the_diagonal() -> None:
+    [axis] = plots.calibration(checked(), "uniform").axes
+    diagonal, curve = (np.asarray(line.get_xydata()).tolist() for line in axis.lines)
+    assert diagonal == [[0, 0], [1, 1]]
+    assert curve == [[0.1, 0.0], [0.8, 0.4]]
+
+
+def test_a_curve_has_its_band() -> None:
+    [axis] = plots.curves(checked(), "uniform").axes
+    [band] = axis.collections
+    assert band.get_paths()[0].get_extents().extents.tolist() == pytest.approx([1, 0.1, 20, 0.7])
+
+
 def of_one_user() -> Evaluation:
     """`evaluation()` with user b alone: the means stay, and there are no intervals."""
     e = evaluation()
@@ -314,6 +412,7 @@ def test_every_scorer_is_named_in_the_figures_that_compare_them() -> None:
 def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: str) -> None:
     lift = pd.DataFrame(
         {
+            "model": "fine_tuned",
             "over": ["random", "bm25"],
             "is_best": [False, True],
             "lift": [0.9, (low + high) / 2],
@@ -324,6 +423,13 @@ def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: s
     text = verdict(lift).replace("\\[", "[")
     assert text.startswith(f"The fine-tuned model {word} the best baseline, BM25: NDCG@10 {(low + high) / 2:+.3f} ")
     assert f"[{low:+.3f}, {high:+.3f}] (95 %" in text
+
+
+def test_every_model_has_its_own_verdict() -> None:
+    e = checked()
+    fine_tuned, fused = verdict(e.lift[e.lift["kind"] == "uniform"]).split("\n")
+    assert fine_tuned.startswith("The fine-tuned model beats the best baseline, BM25: NDCG@10 +0.200")
+    assert fused.startswith("The fused model loses to the best baseline, BM25: NDCG@10 -0.200")
 
 
 def reported(cfg: Config, registered: Registered, shown: Evaluation | None = None) -> str:
@@ -602,16 +708,25 @@ def test_the_trainers_logs_become_stepped_metrics(cfg: Config, tmp_path: Path) -
 def test_an_evaluation_goes_in_as_metrics_curves_rows_and_figures(cfg: Config, tmp_path: Path) -> None:
     cfg.eval.kinds = ["uniform", "popularity"]
     with start(cfg, tmp_path) as log:
-        log.evaluation(evaluation())
+        log.console = Console(file=io.StringIO(), markup=False)
+        log.evaluation(checked())
     client, [made] = found(cfg)
-    expected = evaluation_metrics(evaluation(), "uniform")
-    assert {k: v for k, v in made.data.metrics.items() if not k.endswith("ndcg_by_k")} == pytest.approx(expected)
+    expected = evaluation_metrics(checked(), "uniform")
+    points = {p[0] for p in curve_points(checked(), "uniform")}
+    assert {k: v for k, v in made.data.metrics.items() if k not in points} == pytest.approx(expected)
+    assert "warning: uniform lists: collapse: of the scores" in log.console.file.getvalue()
+    assert made.data.tags["warnings"] == "uniform lists: collapse: of the scores"
+    by_length = client.get_metric_history(log.run_id, "slice/history_length/ndcg_10")
+    assert [(p.step, p.value) for p in by_length] == [(2, 0.6), (4, 0.6)]
+    [dataset] = made.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.tags[0].value) == ("per_user", "evaluation")
+    assert dataset.dataset.digest == digest_file(tmp_path / "per_user.parquet")[:36]
     assert account(tmp_path)["metrics"] == pytest.approx(expected)
     curve = client.get_metric_history(log.run_id, "baseline/bm25/popularity/ndcg_by_k")
     assert [(p.step, p.value) for p in curve] == [(k, pytest.approx(0.3 * k / 20)) for k in range(1, 21)]
     kept = artifacts(cfg, log.run_id)
     pd.testing.assert_frame_equal(pd.read_parquet(kept / "per_user.parquet"), evaluation().per_user)
-    assert {f.stem for f in (kept / "plots").iterdir()} == set(plots.evaluation_figures(evaluation()))
+    assert {f.stem for f in (kept / "plots").iterdir()} == set(plots.evaluation_figures(checked()))
 
 
 @pytest.mark.slow

@@ -16,32 +16,60 @@ if TYPE_CHECKING:
 
 DPI = 120
 GREY, DARK = "#8c8c8c", "#333333"
-# Okabe & Ito 2008: apart from each other for every common kind of colour vision. Chance is grey: it is a reference.
+# Okabe & Ito 2008: apart from each other for every common kind of colour vision; a scorer's next of kin is a darker
+# shade of its colour, and names stand beside the lines. Chance is grey: it is a reference.
 COLOURS = {
     "fine_tuned": "#0072B2",
+    "fused": "#00395A",
     "before": "#E69F00",
     "bi_encoder": "#009E73",
+    "bi_encoder_top3": "#00563F",
     "bm25": "#CC79A7",
+    "genres": "#8C4A6E",
+    "authors": "#5E2F49",
     "item_knn": "#D55E00",
+    "ease": "#8A3D00",
+    "retriever": "#5A5A5A",
     "popularity": "#56B4E9",
     "random": GREY,
 }
 NAMES = {
     "fine_tuned": "fine-tuned",
+    "fused": "fused",
     "before": "before fine-tuning",
     "bi_encoder": "bi-encoder",
+    "bi_encoder_top3": "bi-encoder, top 3",
     "bm25": "BM25",
+    "genres": "genre overlap",
+    "authors": "author overlap",
     "item_knn": "item-kNN",
+    "ease": "EASE",
+    "retriever": "first stage",
     "random": "random (chance)",
+}
+SLICES = {
+    "history_length": "{} context books",
+    "target_popularity": "popularity decile {}",
+    "same_author": "of a context author: {}",
+    "without_same_author": "not of a context author: {}",
+    "cold_books": "cold: {}",
+    "truncated": "cut: {}",
 }
 
 
 def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
-    """Every figure of an evaluation by its file name: `ndcg_10`, and for each list kind `ndcg_by_k_*`, `users_*`."""
+    """Every figure of an evaluation by its file name: `ndcg_10`, and for each list kind `ndcg_by_k_*`, `users_*`.
+
+    Where the evaluation has them also `slices_*` and `calibration_*`.
+    """
     figures = {"ndcg_10": bars(evaluation)}
     for kind in evaluation.summary["kind"].unique():
         figures[f"ndcg_by_k_{kind}"] = curves(evaluation, kind)
         figures[f"users_{kind}"] = users(evaluation, kind)
+    figures |= {f"slices_{kind}": slices(evaluation, kind) for kind in evaluation.slices["kind"].unique()}
+    figures |= {
+        f"calibration_{kind}": calibration(evaluation, kind) for kind in evaluation.calibration["kind"].unique()
+    }
     return figures
 
 
@@ -78,9 +106,12 @@ def _bars(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def curves(evaluation: Evaluation, kind: str) -> Figure:
-    """NDCG at every cut-off, a line for each scorer with its name at the line's end."""
+    """NDCG at every cut-off, a line for each scorer with its name at the line's end, some with their 95 % bands."""
     figure, (axis,) = _panels(1, 1, width=6.8, height=4.2)
     rows = evaluation.curve[evaluation.curve["kind"] == kind]
+    for scorer, band in evaluation.bands[evaluation.bands["kind"] == kind].groupby("scorer"):
+        k, low, high = (band[name].to_numpy(dtype=float) for name in ("k", "low", "high"))
+        axis.fill_between(k, low, high, color=_colour(str(scorer)), alpha=0.15, linewidth=0)
     ends = []
     for scorer, line in rows.groupby("scorer"):
         strong = scorer == "fine_tuned"
@@ -99,7 +130,7 @@ def curves(evaluation: Evaluation, kind: str) -> Figure:
 def users(evaluation: Evaluation, kind: str) -> Figure:
     """The share of users with at most a given NDCG@10: fine-tuned, before, and the best of the baselines."""
     summary = evaluation.summary[evaluation.summary["kind"] == kind].set_index("scorer")["ndcg_10"]
-    baselines = summary.drop(["fine_tuned", "before"], errors="ignore")
+    baselines = summary.drop(["fine_tuned", "fused", "before"], errors="ignore")
     best = [str(baselines.idxmax())] if len(baselines) else []
     shown = [scorer for scorer in ("fine_tuned", "before", *best) if scorer in summary]
     figure, (axis,) = _panels(1, 1, width=6.8, height=4.2)
@@ -116,6 +147,45 @@ def users(evaluation: Evaluation, kind: str) -> Figure:
     axis.set_ylim(0, 1)
     axis.set_xlabel("NDCG@10 of a user")
     axis.set_title(f"Share of users at or below, {kind} lists (lower is better)", loc="left", fontsize=10)
+    return figure
+
+
+def slices(evaluation: Evaluation, kind: str) -> Figure:
+    """NDCG@10 in every bin with its 95 % interval, the fine-tuned model above the best baseline, and chance."""
+    rows = evaluation.slices[evaluation.slices["kind"] == kind]
+    bins = rows.drop_duplicates(["slice", "bin"])[["slice", "bin", "n_users", "chance"]].reset_index(drop=True)
+    scorers = sorted(rows["scorer"].unique(), key=lambda scorer: scorer != "fine_tuned")
+    figure, (axis,) = _panels(1, 1, width=6.8, height=1.2 + 0.32 * len(bins))
+    bins["place"] = -(bins.index + 0.6 * (bins["slice"] != bins["slice"].shift()).cumsum())
+    for i, scorer in enumerate(scorers):
+        mine = rows[rows["scorer"] == scorer].merge(bins[["slice", "bin", "place"]], on=["slice", "bin"])
+        value, low, high = (mine[name].fillna(mine["ndcg_10"]).to_numpy() for name in ("ndcg_10", "low", "high"))
+        axis.errorbar(value, mine["place"] + 0.15 - 0.3 * i, xerr=[value - low, high - value], color=_colour(scorer),
+                      marker="o" if i == 0 else "s", markersize=4.5, linestyle="none", elinewidth=1.2, capsize=2,
+                      label=_name(scorer))  # fmt: skip
+    axis.plot(bins["chance"], bins["place"], "|", color=GREY, markersize=11, label="chance")
+    labels = [f"{SLICES[row['slice']].format(row['bin'])}, n = {row['n_users']}" for row in bins.to_dict("records")]
+    axis.set_yticks(bins["place"], labels)
+    axis.set_xlim(0, None)
+    figure.suptitle(f"NDCG@10 by slice, {kind} lists (bars: 95 % over n users)", x=0.01, ha="left", fontsize=10)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower right", ncols=3)
+    return figure
+
+
+def calibration(evaluation: Evaluation, kind: str) -> Figure:
+    """The share of positives in bins of the fine-tuned model's probability; the diagonal is a calibrated one."""
+    figure, (axis,) = _panels(1, 1, width=4.6, height=4.2)
+    rows = evaluation.calibration[evaluation.calibration["kind"] == kind]
+    end = 1.05 * float(rows[["mean_probability", "positive_fraction"]].max(axis=None))
+    axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1)
+    axis.plot(
+        rows["mean_probability"], rows["positive_fraction"], color=_colour("fine_tuned"), marker="o", markersize=4
+    )
+    axis.set_xlim(0, end)
+    axis.set_ylim(0, end)
+    axis.set_xlabel("mean probability of a bin")
+    axis.set_ylabel("share of positives")
+    axis.set_title(f"Calibration, {kind} lists", loc="left", fontsize=10)
     return figure
 
 

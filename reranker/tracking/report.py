@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -29,14 +29,15 @@ NAMES = {
     "authors": "author overlap",
     "bi_encoder": "bi-encoder cosine",
     "bi_encoder_top3": "bi-encoder, nearest 3",
-    "fused": "fused",
     "before": "before fine-tuning",
     "fine_tuned": "fine-tuned",
+    "fused": "fused",
 }
+MODELS = {"fine_tuned": "The fine-tuned model", "fused": "The fused model"}
 
 
 def report(evaluation: Evaluation, registered: Registered, cfg: Config, console: Console | None = None) -> None:
-    """Print a table for each list kind, the verdict against the best of the other scorers, and two commands."""
+    """Print a table for each list kind, the verdicts against the best of the baselines, and two commands."""
     out = console or Console(highlight=False)
     for kind in cfg.eval.kinds:
         out.print(_table(evaluation.summary[evaluation.summary["kind"] == kind], kind, cfg))
@@ -66,17 +67,21 @@ def _table(rows: pd.DataFrame, kind: str, cfg: Config) -> Table:
 
 
 def verdict(lift: pd.DataFrame) -> str:
-    """One sentence: whether the fine-tuned model beats, ties with or loses to the best of the other scorers."""
-    best = lift[lift["is_best"]].iloc[0]
+    """A sentence for each model: whether it beats, ties with or loses to the best of the baselines."""
+    return "\n".join(_verdict(best) for best in lift[lift["is_best"]].to_dict("records"))
+
+
+def _verdict(best: dict[str, Any]) -> str:
+    model, baseline = MODELS[best["model"]], NAMES[best["over"]]
     if math.isnan(best["low"]):
         return (
-            f"The fine-tuned model against the best baseline, {NAMES[best['over']]}: NDCG@10 {best['lift']:+.3f}, "
+            f"{model} against the best baseline, {baseline}: NDCG@10 {best['lift']:+.3f}, "
             "without an interval, which needs two test users with a positive."
         )
     word = "beats" if best["low"] > 0 else "loses to" if best["high"] < 0 else "is not told apart from"
     interval = rf"\[{best['low']:+.3f}, {best['high']:+.3f}]"
     return (
-        f"The fine-tuned model {word} the best baseline, {NAMES[best['over']]}: "
+        f"{model} {word} the best baseline, {baseline}: "
         f"NDCG@10 {best['lift']:+.3f} {interval} (95 %, paired over users)."
     )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from reranker.cache import digest
+from reranker.cache import digest, digest_file
 from reranker.config import Config
 from reranker.tracking.keys import Point, curve_points, evaluation_metrics, params, trainer_key
 from reranker.tracking.store import redact
@@ -175,15 +175,26 @@ class RunLog:
         mlflow.log_input(dataset(source, name, digest), context=context)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Log an evaluation: summary metrics, the curves, per-user values as `per_user.parquet`, and plots."""
+        """Log an evaluation: metrics, curves, plots, per-user values as `per_user.parquet` and as a dataset.
+
+        What is wrong with the model's scores is printed, and kept as the tag `warnings`.
+        """
         from reranker.tracking import plots
 
         headline = self.cfg.eval.kinds[0]
         self.metrics(evaluation_metrics(evaluation, headline))
         self._points(curve_points(evaluation, headline))
-        self.table(evaluation.per_user, "per_user")
+        path = self.table(evaluation.per_user, "per_user")
+        self.dataset(path, "per_user", context="evaluation", digest=digest_file(path))
+        self.metrics({f"first_stage/{name}": value for name, value in evaluation.first_stage.items()})
+        if len(evaluation.depth):
+            self.table(evaluation.depth, "depth_curve")
         for name, figure in plots.evaluation_figures(evaluation).items():
             self.figure(figure, name)
+        for warning in evaluation.warnings:
+            self.console.print(f"warning: {warning}", style="yellow")
+        if evaluation.warnings:
+            self.client.set_tag(self.run_id, "warnings", "; ".join(evaluation.warnings))
 
     def history(self, history: History) -> None:
         """Log the training curve, and which step's weights were kept."""
