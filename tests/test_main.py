@@ -97,6 +97,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
         "after",
         "evaluate",
         "register",
+        "report",
     ]
     assert list(account["seconds"]) == stages
     metrics, counts = account["metrics"], account["counts"]

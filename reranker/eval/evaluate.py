@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,24 +22,57 @@ LIFT_COLUMNS = ["kind", "over", "is_best", "lift", "low", "high"]
 MAX_K = 20  # of the curve NDCG by k
 
 
+def _empty(*columns: str) -> Callable[[], pd.DataFrame]:
+    return partial(pd.DataFrame, columns=list(columns))
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run says of its scorers.
+    """What a run says of its scorers. Every `low` and `high` is the end of a 95 % interval over users.
 
     Attributes:
         per_user: A user in a list kind: scorer, kind, user_id, n_candidates, n_positives, tie_fraction, ap, ndcg_k of
-            every cut-off, mrr_10.
+            every cut-off, mrr_10, n_context_books, and of the list's positives mean_target_popularity,
+            has_same_author, n_cold.
         summary: A scorer in a list kind: scorer, kind, n_users, n_without_positives, map, ndcg_k, mrr_10 (means over
-            users), `_low` and `_high` of map and ndcg_10 (95 %), auc, ap (over all rows), tie_fraction.
+            users), `_low` and `_high` of map and ndcg_10, auc, ap (over all rows), tie_fraction.
         curve: scorer, kind, k (1..20), ndcg.
-        lift: The fine-tuned model's mean ndcg_10 minus another scorer's, over the same users: kind, over, is_best (the
-            best of the others), lift, low, high. Empty without a fine-tuned model.
+        lift: A model's mean ndcg_10 minus a baseline's, over the same users: kind, model (fine_tuned or fused), over,
+            is_best (the best of the baselines), lift, low, high. Empty without a model.
+        bands: scorer, kind, k, low, high of the curves of the models and of the best baseline.
+        checks: What is left of the fine-tuned model without the reader's own context: kind, check (shuffled_contexts or
+            blank_context), metric, value, own_value, gap (own_value - value), low, high.
+        slices: kind, scorer, slice (history_length, target_popularity, same_author, without_same_author, cold_books or
+            truncated), bin, step (the bin as a number), n_users, ndcg_10, low, high, chance (ndcg_10 of a constant
+            scorer in the bin), for the fine-tuned model and the best baseline.
+        calibration: The fine-tuned model's, in 10 bins of equal counts: kind, bin, mean_probability,
+            positive_fraction, n_rows.
+        score_distribution: scorer, kind, mean, std, min, max, unique_fraction.
+        depth: scorer, depth, ndcg_10.
+        chance: kind, ndcg_10, map of a constant scorer.
+        warnings: What is wrong with the fine-tuned model's scores, a sentence each.
     """
 
     per_user: pd.DataFrame
     summary: pd.DataFrame
     curve: pd.DataFrame
     lift: pd.DataFrame
+    bands: pd.DataFrame = field(default_factory=_empty("scorer", "kind", "k", "low", "high"))
+    checks: pd.DataFrame = field(
+        default_factory=_empty("kind", "check", "metric", "value", "own_value", "gap", "low", "high")
+    )
+    slices: pd.DataFrame = field(
+        default_factory=_empty("kind", "scorer", "slice", "bin", "step", "n_users", "ndcg_10", "low", "high", "chance")
+    )
+    calibration: pd.DataFrame = field(
+        default_factory=_empty("kind", "bin", "mean_probability", "positive_fraction", "n_rows")
+    )
+    score_distribution: pd.DataFrame = field(
+        default_factory=_empty("scorer", "kind", "mean", "std", "min", "max", "unique_fraction")
+    )
+    depth: pd.DataFrame = field(default_factory=_empty("scorer", "depth", "ndcg_10"))
+    chance: pd.DataFrame = field(default_factory=_empty("kind", "ndcg_10", "map"))
+    warnings: tuple[str, ...] = ()
 
 
 def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists) -> FloatArray:
