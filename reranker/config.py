@@ -165,6 +165,7 @@ class EvalConfig:
     max_dev_users: int | None = None
     cutoffs: list[int] = field(default_factory=lambda: [3, 5, 10])  # k of ndcg_k; mrr and curves are fixed
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    max_check_users: int = 40  # users of the headline kind scored again with another user's context, and with none
     n_bootstrap: int = 2000  # resamples of users behind each interval
     batch_size: int = 64
     seed: int = 0
@@ -424,6 +425,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
             "distinct ranks of at least 1",
             min(e.cutoffs, default=0) >= 1 and len(set(e.cutoffs)) == len(e.cutoffs),
         ),
+        ("eval.max_check_users", "at least 2", e.max_check_users >= 2),
         ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
         ("eval.batch_size", "at least 1", e.batch_size >= 1),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),

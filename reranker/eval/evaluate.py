@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,14 +12,17 @@ import pandas as pd
 
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
-from reranker.data.draws import FloatArray
-from reranker.eval import metrics, statistics
+from reranker.data.draws import BoolArray, FloatArray, IntArray
+from reranker.eval import checks as score_checks
+from reranker.eval import metrics, slices, statistics
 from reranker.eval.lists import Lists
 
 Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
 MODEL = "fine_tuned"
-LIFT_COLUMNS = ["kind", "over", "is_best", "lift", "low", "high"]
+MODELS = (MODEL, "fused")  # what fine-tuning made, alone and mixed with a baseline: never a baseline of either
+LIFT_COLUMNS = ["kind", "model", "over", "is_best", "lift", "low", "high"]
 MAX_K = 20  # of the curve NDCG by k
+K = range(1, MAX_K + 1)
 
 
 def _empty(*columns: str) -> Callable[[], pd.DataFrame]:
@@ -42,7 +45,7 @@ class Evaluation:
         bands: scorer, kind, k, low, high of the curves of the models and of the best baseline.
         checks: What is left of the fine-tuned model without the reader's own context: kind, check (shuffled_contexts or
             blank_context), metric, value, own_value, gap (own_value - value), low, high.
-        slices: kind, scorer, slice (history_length, target_popularity, same_author, without_same_author, cold_books or
+        slices: scorer, kind, slice (history_length, target_popularity, same_author, without_same_author, cold_books or
             truncated), bin, step (the bin as a number), n_users, ndcg_10, low, high, chance (ndcg_10 of a constant
             scorer in the bin), for the fine-tuned model and the best baseline.
         calibration: The fine-tuned model's, in 10 bins of equal counts: kind, bin, mean_probability,
@@ -56,13 +59,11 @@ class Evaluation:
     per_user: pd.DataFrame
     summary: pd.DataFrame
     curve: pd.DataFrame
-    lift: pd.DataFrame
+    lift: pd.DataFrame = field(default_factory=_empty(*LIFT_COLUMNS))
     bands: pd.DataFrame = field(default_factory=_empty("scorer", "kind", "k", "low", "high"))
-    checks: pd.DataFrame = field(
-        default_factory=_empty("kind", "check", "metric", "value", "own_value", "gap", "low", "high")
-    )
+    checks: pd.DataFrame = field(default_factory=_empty(*score_checks.COLUMNS))
     slices: pd.DataFrame = field(
-        default_factory=_empty("kind", "scorer", "slice", "bin", "step", "n_users", "ndcg_10", "low", "high", "chance")
+        default_factory=_empty("scorer", "kind", "slice", "bin", "step", "n_users", "ndcg_10", "low", "high", "chance")
     )
     calibration: pd.DataFrame = field(
         default_factory=_empty("kind", "bin", "mean_probability", "positive_fraction", "n_rows")
@@ -99,29 +100,99 @@ def mean_ndcg_10(lists: Lists, scores: FloatArray, kind: str) -> float:
     return float(np.nanmean(metrics.ndcg(ranking, k=10)))
 
 
-def evaluate(tables: Tables, lists: Lists, scores: dict[str, FloatArray], cfg: EvalConfig) -> Evaluation:
+def evaluate(
+    tables: Tables,
+    lists: Lists,
+    scores: Mapping[str, FloatArray],
+    cfg: EvalConfig,
+    *,
+    checks: pd.DataFrame | None = None,
+    truncated: BoolArray | None = None,
+    activation: str = "identity",
+) -> Evaluation:
     """Per-user metrics of every scorer in every list kind, and what they come to.
 
     Args:
-        scores: Scorer name -> (n_rows,) scores aligned to `lists.frame`.
+        scores: Scorer name -> (n_rows,) scores aligned to `lists.frame`. One that is NaN throughout a list kind does
+            not score that kind, and is left out there.
+        checks: From `check_contexts`.
+        truncated: (n_rows,) from `truncated_rows`; without it there is no such slice.
+        activation: `model.activation`, by which the fine-tuned scores are logits or probabilities.
     """
-    per_user, summary, curve = [], [], []
+    parts: dict[str, list[pd.DataFrame]] = {}
+    warnings: list[str] = []
     for kind, index in lists.frame.groupby("kind").indices.items():
-        rows = lists.frame.iloc[index]
-        for scorer, values in scores.items():
-            score = np.asarray(values)[index]
-            args = rows["user"].to_numpy(), rows["label"].to_numpy(), score
-            users = metrics.evaluate(*args, cutoffs=cfg.cutoffs)
-            users.insert(0, "scorer", scorer)
-            users.insert(1, "kind", kind)
-            users.insert(2, "user_id", tables.users["user_id"].to_numpy()[users.pop("group")])
-            per_user.append(users)
-            summary.append({"scorer": scorer, "kind": kind, **_summarise(users, rows["label"].to_numpy(), score, cfg)})
-            ndcg = np.nanmean(metrics.ndcg_curve(*args, max_k=MAX_K), axis=0)
-            curve.append(pd.DataFrame({"scorer": scorer, "kind": kind, "k": np.arange(1, MAX_K + 1), "ndcg": ndcg}))
-    users = pd.concat(per_user, ignore_index=True)
-    lift = _lift(users, cfg) if MODEL in scores else pd.DataFrame(columns=LIFT_COLUMNS)
-    return Evaluation(users, pd.DataFrame(summary), pd.concat(curve, ignore_index=True), lift)
+        rows = lists.frame.iloc[index].reset_index(drop=True)
+        own = {name: np.asarray(values)[index] for name, values in scores.items()}
+        own = {name: values for name, values in own.items() if not np.isnan(values).all()}
+        frames = _evaluate_kind(tables, rows, own, cfg, None if truncated is None else truncated[index])
+        if MODEL in own:
+            frames["calibration"] = score_checks.calibrate(rows["label"].to_numpy(), own[MODEL], activation)
+            warnings += [f"{kind} lists: {w}" for w in score_checks.check_scores(own[MODEL], own.get("before"))]
+        for name, frame in frames.items():
+            if len(frame):
+                frame.insert(int(frame.columns[0] == "scorer"), "kind", str(kind))
+                parts.setdefault(name, []).append(frame)
+    joined = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
+    if checks is not None:
+        joined["checks"] = checks
+    return Evaluation(**joined, warnings=tuple(warnings))
+
+
+def _evaluate_kind(
+    tables: Tables,
+    rows: pd.DataFrame,
+    scores: dict[str, FloatArray],
+    cfg: EvalConfig,
+    truncated: BoolArray | None,
+) -> dict[str, pd.DataFrame]:
+    """Frames of `Evaluation` by name, for one list kind, without the column kind."""
+    user, label = rows["user"].to_numpy(), rows["label"].to_numpy()
+    positives = slices.describe_positives(tables, rows, truncated)
+    users = {name: metrics.evaluate(user, label, values, cutoffs=cfg.cutoffs) for name, values in scores.items()}
+    curves = {name: metrics.ndcg_curve(user, label, values, max_k=MAX_K) for name, values in scores.items()}
+    best = _best({name: float(frame["ndcg_10"].mean()) for name, frame in users.items() if name not in MODELS})
+    told = [name for name in scores if name in (*MODELS, best)]
+    return {
+        "per_user": _per_user(tables, users, positives),
+        "summary": pd.DataFrame(
+            {"scorer": name, **_summarise(frame, label, scores[name], cfg)} for name, frame in users.items()
+        ),
+        "curve": pd.concat(
+            pd.DataFrame({"scorer": name, "k": K, "ndcg": pd.DataFrame(values).mean()})
+            for name, values in curves.items()
+        ),
+        "bands": pd.DataFrame([row for name in told for row in _bands(name, curves[name], cfg)]),
+        "lift": pd.DataFrame(_lift({name: frame["ndcg_10"].to_numpy() for name, frame in users.items()}, best, cfg)),
+        "slices": slices.evaluate_slices(
+            rows, positives, {name: scores[name] for name in told if name in (MODEL, best)}, cfg
+        ),
+        "score_distribution": score_checks.describe_scores(scores),
+        "chance": _chance(user, label),
+    }
+
+
+def _best(means: dict[str, float]) -> str | None:
+    return max(means, key=lambda name: means[name]) if means else None
+
+
+def _per_user(tables: Tables, users: dict[str, pd.DataFrame], positives: pd.DataFrame) -> pd.DataFrame:
+    """Every scorer's users, under their ids, with what slices go by."""
+    frame = pd.concat({name: frame for name, frame in users.items()}, names=["scorer"]).reset_index(level=0)
+    group = frame.pop("group").to_numpy()
+    frame.insert(1, "user_id", tables.users["user_id"].to_numpy()[group])
+    return frame.assign(**slices.user_columns(tables, group, positives))
+
+
+def _chance(user: IntArray, label: IntArray) -> pd.DataFrame:
+    constant = metrics.evaluate(user, label, np.zeros(len(user)), cutoffs=[10])
+    return pd.DataFrame({"ndcg_10": [constant["ndcg_10"].mean()], "map": [constant["ap"].mean()]})
+
+
+def _bands(scorer: str, curve: FloatArray, cfg: EvalConfig) -> Iterator[dict[str, object]]:
+    for k in K:
+        _, low, high = statistics.bootstrap_mean(curve[:, k - 1], n_resamples=cfg.n_bootstrap, seed=cfg.seed)
+        yield {"scorer": scorer, "k": k, "low": low, "high": high}
 
 
 def _summarise(users: pd.DataFrame, label: np.ndarray, score: FloatArray, cfg: EvalConfig) -> dict[str, object]:
@@ -135,15 +206,12 @@ def _summarise(users: pd.DataFrame, label: np.ndarray, score: FloatArray, cfg: E
     return out | {"auc": metrics.auc(label, score), "ap": metrics.global_average_precision(label, score)}
 
 
-def _lift(per_user: pd.DataFrame, cfg: EvalConfig) -> pd.DataFrame:
-    rows = []
-    for kind, users in per_user.groupby("kind"):
-        ndcg = users.pivot(index="user_id", columns="scorer", values="ndcg_10")
-        others = [s for s in users["scorer"].unique() if s != MODEL]
-        best = max(others, key=lambda s: float(ndcg[s].mean()))
-        for other in others:
+def _lift(ndcg: dict[str, FloatArray], best: str | None, cfg: EvalConfig) -> Iterator[dict[str, object]]:
+    """Every model over every baseline, of the same users in the same order."""
+    for model in (name for name in MODELS if name in ndcg):
+        for other in (name for name in ndcg if name not in MODELS):
             lift, low, high = statistics.paired_lift(
-                ndcg[MODEL].to_numpy(), ndcg[other].to_numpy(), n_resamples=cfg.n_bootstrap, seed=cfg.seed
+                ndcg[model], ndcg[other], n_resamples=cfg.n_bootstrap, seed=cfg.seed
             )
-            rows.append({"kind": kind, "over": other, "is_best": other == best, "lift": lift, "low": low, "high": high})
-    return pd.DataFrame(rows)
+            row = {"model": model, "over": other, "is_best": other == best}
+            yield {**row, "lift": lift, "low": low, "high": high}

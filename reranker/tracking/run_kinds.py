@@ -37,12 +37,16 @@ COLUMNS = {
 }
 SLICES = {
     "history_length": ("By history length", "context books of the user"),
-    "target_popularity": ("By popularity of the target books", "known ratings of a target book"),
-    "same_author": ("Targets by an author of the context books", "the list has one"),
-    "without_same_author": ("Lists without targets by a known author", "positives left"),
-    "cold_books": ("Target books without a known rating", "the list has one"),
-    "truncated": ("Texts longer than the model reads", "the user has pairs that are cut"),
+    "target_popularity": ("By popularity of the positives", "decile of their known ratings"),
+    "same_author": ("Positives by an author of the context books", ""),
+    "without_same_author": ("Lists without positives by an author of the context books", ""),
+    "cold_books": ("Positives that nobody is known to have rated", ""),
+    "truncated": ("Positives that the model reads cut", ""),
 }
+FRAMES = (
+    "summary", "lift", "per_user", "curve", "bands", "checks", "slices", "calibration", "score_distribution", "chance",
+)  # fmt: skip
+CALIBRATION = ["mean_probability", "positive_fraction"]
 MIN_BINS = 3  # of a slice to be drawn: fewer are read in the table
 CHECKS = {"shuffled_contexts": "With another reader's context", "blank_context": "With an empty context"}
 
@@ -106,7 +110,7 @@ class Kind:
 
 def describe(evaluation: Evaluation, key: str) -> Kind:
     """What the evaluation says of the list kind `key`."""
-    frames = {field: _of(getattr(evaluation, field), key) for field in _FIELDS}
+    frames = {field: _of(getattr(evaluation, field), key) for field in FRAMES}
     summary, lift = frames["summary"], frames["lift"]
     best = best_baseline(lift)
     depth = evaluation.depth if key == "retriever" else evaluation.depth.iloc[:0]
@@ -114,14 +118,14 @@ def describe(evaluation: Evaluation, key: str) -> Kind:
     present = set(summary["scorer"])
     pair = [s for s in (MODEL, best) if s is not None and s in present]
     shown = [s for s in dict.fromkeys([MODEL, "fused", *pair, "before", "random"]) if s in present]
-    users = int(summary["n_users"].iloc[0])
+    n_users, n_without = (int(summary[column].iloc[0]) for column in ("n_users", "n_without_positives"))
     return Kind(
         key=key,
         title=title(key),
         best=best,
-        verdicts=[verdict(row, key, users) for row in _rows(lift[lift["is_best"].astype(bool)])],
-        n_users=users,
-        n_without_positives=int(summary["n_without_positives"].iloc[0]),
+        verdicts=[verdict(row, key, n_users - n_without) for row in _rows(lift[lift["is_best"].astype(bool)])],
+        n_users=n_users,
+        n_without_positives=n_without,
         columns={column: label for column, label in COLUMNS.items() if column in summary},
         scorers=scorers,
         chance=next(iter(_rows(frames["chance"])), None),
@@ -132,11 +136,6 @@ def describe(evaluation: Evaluation, key: str) -> Kind:
         distribution=_rows(frames["score_distribution"]),
         depth=_rows(depth),
     )
-
-
-_FIELDS = (
-    "summary", "lift", "per_user", "curve", "bands", "checks", "slices", "calibration", "score_distribution", "chance",
-)  # fmt: skip
 
 
 def best_baseline(lift: pd.DataFrame) -> str | None:
@@ -155,7 +154,7 @@ def verdict(lift: Mapping[str, Any], key: str, n_users: int) -> Verdict:
 
     Args:
         lift: model, over, lift, low, high of one list kind; low and high are NaN where there is no interval.
-        n_users: Users of the lists.
+        n_users: Users with a value.
     """
     value, low, high = (float(lift[end]) for end in ("lift", "low", "high"))
     start = f"On {title(key)} {MODELS[lift['model']]}"
@@ -181,10 +180,10 @@ def check(row: Mapping[str, Any]) -> str:
     change = f"from {number(row['own_value'], 3)} to {number(row['value'], 3)}"
     interval = f"{signed(gap, 3)} [{signed(low, 3)}, {signed(high, 3)}]"
     if low > 0:
-        return f"{start} NDCG@10 falls {change}, a gap of {interval}: the ranking depends on who reads."
+        return f"{start} NDCG@10 falls {change}, a gap of {interval}: the ranking uses the context."
     if high < 0:
         return f"{start} NDCG@10 rises {change}, a gap of {interval}: the reader's own context does harm."
-    return f"{start} NDCG@10 goes {change}, a gap of {interval}: nothing shows that the ranking depends on who reads."
+    return f"{start} NDCG@10 goes {change}, a gap of {interval}: nothing shows that the ranking uses the context."
 
 
 def _of(frame: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -218,16 +217,13 @@ def _figures(
               "Medians: " + ", ".join(f"{name(s)} {number(_median(users, s), 2)}" for s in pair) + "."),
     ]  # fmt: skip
     if len(bins):
-        alt = " ".join(f"{p:.2f} predicted, {o:.2f} found;" for p, o in bins[list(CALIBRATION)].to_numpy(dtype=float))
+        alt = " ".join(f"{p:.2f} predicted, {o:.2f} found;" for p, o in bins[CALIBRATION].to_numpy(dtype=float))
         out.append(_draw(key, "calibration", partial(run_plots.calibration, bins), "Calibration", alt))
     if len(depth):
         order = [*dict.fromkeys([*shown, *depth["scorer"]])]
         alt = _words(depth, order, "ndcg_10", "depth", sorted(set(depth["depth"])))
         out.append(_draw(key, "depth", partial(run_plots.depth, depth, order), "NDCG@10 by reranking depth", alt))
     return out
-
-
-CALIBRATION = ("mean_probability", "positive_fraction")
 
 
 def _words(frame: pd.DataFrame, scorers: Sequence[str], value: str, at: str, places: Sequence[int]) -> str:

@@ -16,7 +16,6 @@ from reranker.tracking.report import NAMES
 # Any other scorer that stands out is the best of the baselines.
 COLOURS = {"fine_tuned": BLUE, "fused": VIOLET, "before": GREEN, "random": GREY}
 THRESHOLDS = np.linspace(0, 1, 201)  # of the shares of users: a point is half a step of the third digit
-LINE = 40  # characters of bins' names that stand side by side; more are turned
 
 
 def name(scorer: str) -> str:
@@ -26,7 +25,7 @@ def name(scorer: str) -> str:
 
 def ndcg_by_k(curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str]) -> Figure:
     """NDCG at every cut-off: a line for each scorer, strong and named for those of `shown`, with its band if any."""
-    figure, axis = panel("k", "NDCG@k")
+    figure, axis = panel("k", "NDCG@k", layout="none")
     for scorer, line in curve.groupby("scorer"):
         if scorer not in shown:
             axis.plot(line["k"], line["ndcg"], color=GREY, linewidth=0.8, alpha=0.6)
@@ -46,7 +45,7 @@ def ndcg_by_k(curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str]) ->
 
 def shares_of_users(per_user: pd.DataFrame, shown: Sequence[str]) -> Figure:
     """The share of users whose NDCG@10 is at most so much, a line for each scorer of `shown`."""
-    figure, axis = panel("NDCG@10 of a user", "share of users at or below")
+    figure, axis = panel("NDCG@10 of a user", "share of users at or below", layout="none")
     for scorer in shown:
         values = np.sort(per_user.loc[per_user["scorer"] == scorer, "ndcg_10"].dropna().to_numpy())
         share = np.searchsorted(values, THRESHOLDS, side="right") / max(len(values), 1)
@@ -62,9 +61,9 @@ def slices(rows: pd.DataFrame, x: str, shown: Sequence[str]) -> Figure:
 
     Args:
         rows: scorer, bin, ndcg_10, low, high, chance; the bins of a scorer in order.
-        x: What the bins are of.
+        x: What the bins are of; a bin is named by the first word of its name.
     """
-    figure, axis = panel(x, "NDCG@10")
+    figure, axis = panel(x, "NDCG@10", layout="none")
     bins = list(dict.fromkeys(rows["bin"]))
     present = [scorer for scorer in shown if scorer in set(rows["scorer"])]
     for i, scorer in enumerate(present):
@@ -78,10 +77,7 @@ def slices(rows: pd.DataFrame, x: str, shown: Sequence[str]) -> Figure:
     chance = rows.drop_duplicates("bin")["chance"].to_numpy(dtype=float)
     axis.hlines(chance, np.arange(len(bins)) - 0.35, np.arange(len(bins)) + 0.35, color=INK, linewidth=0.8,
                 linestyle="dotted", label="chance")  # fmt: skip
-    names = [str(b) for b in bins]
-    axis.set_xticks(range(len(bins)), names)
-    if len("".join(names)) > LINE:
-        axis.tick_params(axis="x", labelrotation=35)
+    axis.set_xticks(range(len(bins)), [str(b).partition(" ")[0] for b in bins])
     axis.set_ylim(0, None)
     _legend(axis)
     return figure
@@ -89,7 +85,7 @@ def slices(rows: pd.DataFrame, x: str, shown: Sequence[str]) -> Figure:
 
 def calibration(rows: pd.DataFrame) -> Figure:
     """The share of positives against the mean predicted probability of each bin; on the diagonal they are equal."""
-    figure, axis = panel("mean predicted probability", "share of positives")
+    figure, axis = panel("mean predicted probability", "share of positives", layout="none")
     axis.plot([0, 1], [0, 1], color=INK, linestyle="dotted", linewidth=1)
     axis.plot(rows["mean_probability"], rows["positive_fraction"], color=BLUE, marker="o", markersize=4, linewidth=1.6)
     axis.set_xlim(0, 1)
@@ -99,7 +95,7 @@ def calibration(rows: pd.DataFrame) -> Figure:
 
 def depth(rows: pd.DataFrame, shown: Sequence[str]) -> Figure:
     """NDCG@10 when only so many of the retriever's first books are reranked, a line for each scorer of `shown`."""
-    figure, axis = panel("books reranked, of the retriever's first", "NDCG@10")
+    figure, axis = panel("books reranked, of the retriever's first", "NDCG@10", layout="none")
     depths = sorted(set(rows["depth"]))
     for scorer in shown:
         line = rows[rows["scorer"] == scorer].sort_values("depth")
@@ -114,11 +110,10 @@ def depth(rows: pd.DataFrame, shown: Sequence[str]) -> Figure:
 
 def training(logs: Sequence[dict[str, float]]) -> Figure:
     """Loss above, dev NDCG@10 below, over optimiser steps; the best dev step is marked."""
-    figure, axis = panel("", "", height=3.6)
-    axis.remove()
-    for axis, key, title in zip(
-        figure.subplots(2, 1, sharex=True), ("loss", "dev_ndcg_10"), ("loss", "dev NDCG@10"), strict=True
-    ):
+    figure = Figure(figsize=(4.6, 3.6))
+    axes = figure.subplots(2, 1, sharex=True)
+    figure.subplots_adjust(left=0.14, bottom=0.13, right=0.97, top=0.97)
+    for axis, key, title in zip(axes, ("loss", "dev_ndcg_10"), ("loss", "dev NDCG@10"), strict=True):
         step, value = np.array([(row["step"], row[key]) for row in logs if key in row]).reshape(-1, 2).T
         axis.plot(step, value, color=BLUE, linewidth=1.6, marker="o", markersize=3)
         axis.spines[["top", "right"]].set_visible(False)
@@ -127,8 +122,8 @@ def training(logs: Sequence[dict[str, float]]) -> Figure:
             best = int(np.argmax(value))
             axis.plot(step[best], value[best], "o", color=ORANGE, markersize=7, zorder=3)
             axis.margins(y=0.2)
-    axis.set_xlabel("optimiser step")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].set_xlabel("optimiser step")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
