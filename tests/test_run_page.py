@@ -38,6 +38,7 @@ ACCOUNT: dict[str, Any] = {
     "run_id": "run17",
     "hashes": {"lists/test": "ab" * 32},
     "counts": {"pairs/users_in": 1234},
+    "metrics": {"test/ndcg_10": 0.5, "first_stage/recall_12": 0.25},
     "seconds": {"train": 3.0, "evaluate": 1.0},
     "cache_hits": {"tables": True},
     "versions": {"python": "3.11"},
@@ -212,14 +213,19 @@ def test_scorers_stand_best_first_with_the_models_lift_over_each_baseline(
 def test_each_kind_has_its_verdicts_and_the_best_baseline_is_no_model(kinds: dict[str, Kind]) -> None:
     assert [v.outcome for v in kinds["uniform"].verdicts] == ["beats", "beats"]
     assert [v.outcome for v in kinds["popularity"].verdicts] == ["loses", "beats"]
-    assert kinds["popularity"].verdicts[1].text.startswith("On popularity-matched lists its fusion")
+    assert kinds["popularity"].verdicts[1].text.startswith("On popularity-matched lists the fused model")
     for kind in kinds.values():
         first = next(row["scorer"] for row in kind.scorers if row["scorer"] not in ("fine_tuned", "fused"))
         assert kind.best == first
 
 
 def test_depth_is_of_the_retrievers_lists_alone(kinds: dict[str, Kind]) -> None:
-    assert [len(kinds[key].depth) for key in KINDS] == [0, 0, 6]
+    assert [kinds[key].depths for key in KINDS] == [[], [], [10, 20, 50]]
+    assert kinds["uniform"].depth_rows == []
+    assert kinds["retriever"].depth_rows == [
+        ("fine_tuned", [pytest.approx(0.32), pytest.approx(0.34), pytest.approx(0.4)]),
+        ("retriever", [0.3, 0.3, 0.3]),
+    ]
     assert [f.title for f in kinds["retriever"].figures][-1] == "NDCG@10 by reranking depth"
     assert "fine-tuned: 0.32 at 10, 0.34 at 20, 0.40 at 50." in kinds["retriever"].figures[-1].alt
 
@@ -272,6 +278,7 @@ def test_the_verdicts_come_first_and_every_number_is_in_words(html: str, kinds: 
     assert "new one" in text and "item-kNN" in text
     assert "10 steps; the weights of step 5 were kept, with NDCG@10 0.300 on the dev lists." in text
     assert f"lists/test {'ab' * 32}" in text and "train 3.0" in text and "pairs/users in 1,234" in text
+    assert text.count("recall_12 0.250") == 1
     assert text.index("uniform lists: saturation") < text.index("beats")
 
 
@@ -302,7 +309,7 @@ def test_the_same_numbers_give_the_same_figures(html: str, summary: RunSummary) 
 
 def test_a_section_without_numbers_is_left_out(html: str, summary: RunSummary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_figures, "draw", lambda name, make: "<svg></svg>")
-    sections = ("Does it use the context?", "Where it is good", "Reranking depth", "Calibration in", "Scores in",
+    sections = ("Does it use the context?", "Where it is good", "when only the first", "Calibration in", "Scores in",
                 "Largest gains", "chance (all")  # fmt: skip
     less = words(
         page(dataclasses.replace(summary, evaluation=bare(summary.evaluation), examples={}, history=History()))

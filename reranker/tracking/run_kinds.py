@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reranker.eval import Evaluation
 
 MODEL = "fine_tuned"
-MODELS = {MODEL: "the fine-tuned model", "fused": "its fusion with the first stage"}
+MODELS = {MODEL: "the fine-tuned model", "fused": "the fused model"}
 KINDS = {
     "uniform": "uniform lists",
     "popularity": "popularity-matched lists",
@@ -89,6 +89,7 @@ class Kind:
             `lift_high` of the fine-tuned model over it.
         columns: Further columns of the summary and their names.
         best: The best baseline; None without a model.
+        depth_rows: Scorer, and its NDCG@10 at each of `depths`; for the retriever's lists alone.
     """
 
     key: str
@@ -105,7 +106,8 @@ class Kind:
     slices: list[Slice]
     calibration: list[Row]
     distribution: list[Row]
-    depth: list[Row]
+    depths: list[int]
+    depth_rows: list[tuple[str, list[float]]]
 
 
 def describe(evaluation: Evaluation, key: str) -> Kind:
@@ -114,7 +116,7 @@ def describe(evaluation: Evaluation, key: str) -> Kind:
     summary, lift = frames["summary"], frames["lift"]
     best = best_baseline(lift)
     depth = evaluation.depth if key == "retriever" else evaluation.depth.iloc[:0]
-    scorers = _scorers(summary, lift)
+    by_depth = depth.pivot(index="scorer", columns="depth", values="ndcg_10")
     present = set(summary["scorer"])
     pair = [s for s in (MODEL, best) if s is not None and s in present]
     shown = [s for s in dict.fromkeys([MODEL, "fused", *pair, "before", "random"]) if s in present]
@@ -127,14 +129,15 @@ def describe(evaluation: Evaluation, key: str) -> Kind:
         n_users=n_users,
         n_without_positives=n_without,
         columns={column: label for column, label in COLUMNS.items() if column in summary},
-        scorers=scorers,
+        scorers=_scorers(summary, lift),
         chance=next(iter(_rows(frames["chance"])), None),
         figures=_figures(key, frames, depth, shown, pair),
         checks=[(check(row), row) for row in _rows(frames["checks"])],
         slices=[_slice(key, rows, pair) for _, rows in frames["slices"].groupby("slice", sort=False)],
         calibration=_rows(frames["calibration"]),
         distribution=_rows(frames["score_distribution"]),
-        depth=_rows(depth),
+        depths=list(by_depth.columns),
+        depth_rows=[(str(scorer), row.tolist()) for scorer, row in by_depth.iterrows()],
     )
 
 
@@ -220,9 +223,8 @@ def _figures(
         alt = " ".join(f"{p:.2f} predicted, {o:.2f} found;" for p, o in bins[CALIBRATION].to_numpy(dtype=float))
         out.append(_draw(key, "calibration", partial(run_plots.calibration, bins), "Calibration", alt))
     if len(depth):
-        order = [*dict.fromkeys([*shown, *depth["scorer"]])]
-        alt = _words(depth, order, "ndcg_10", "depth", sorted(set(depth["depth"])))
-        out.append(_draw(key, "depth", partial(run_plots.depth, depth, order), "NDCG@10 by reranking depth", alt))
+        alt = _words(depth, shown, "ndcg_10", "depth", sorted(set(depth["depth"])))
+        out.append(_draw(key, "depth", partial(run_plots.depth, depth, shown), "NDCG@10 by reranking depth", alt))
     return out
 
 
@@ -250,6 +252,6 @@ def _slice(kind: str, rows: pd.DataFrame, pair: Sequence[str]) -> Slice:
         table.append({"bin": label, "n_users": int(first["n_users"]), "chance": first["chance"], "cells": cells})
     figure = None
     if len(table) >= MIN_BINS:
-        alt = f"NDCG@10 in {len(table)} bins; the table below holds the numbers."
-        figure = _draw(kind, key, partial(run_plots.slices, rows, x, scorers), heading, alt)
+        alt = f"{len(table)} bins; the table below holds the numbers."
+        figure = _draw(kind, key, partial(run_plots.slices, rows, x, scorers), f"NDCG@10 by {x}", alt)
     return Slice(heading, scorers, table, figure)

@@ -78,6 +78,7 @@ def page(summary: RunSummary) -> str:
         history=summary.history,
         training=_training(summary.history),
         account=account,
+        first_stage=_first_stage(account["metrics"]),
         total_s=sum(account["seconds"].values()),
         facts=[(key.replace("_", " "), _plain(account[key])) for key in FACTS if account.get(key)],
         config=yaml.safe_dump(redacted(asdict(summary.cfg)), sort_keys=False, allow_unicode=True),
@@ -91,6 +92,12 @@ def redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [redacted(inner) for inner in value]
     return redact(value) if isinstance(value, str) else value
+
+
+def _first_stage(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """What the run logged of its first stage, as `first_stage/<name>`."""
+    prefix = "first_stage/"
+    return [(key.removeprefix(prefix), value) for key, value in metrics.items() if key.startswith(prefix)]
 
 
 def _tiles(kind: Kind) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from reranker.tracking.report import NAMES
 
 # Any other scorer that stands out is the best of the baselines.
 COLOURS = {"fine_tuned": BLUE, "fused": VIOLET, "before": GREEN, "random": GREY}
+OTHER: Any = {"color": GREY, "linewidth": 0.8, "alpha": 0.6}
 THRESHOLDS = np.linspace(0, 1, 201)  # of the shares of users: a point is half a step of the third digit
 
 
@@ -25,10 +27,10 @@ def name(scorer: str) -> str:
 
 def ndcg_by_k(curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str]) -> Figure:
     """NDCG at every cut-off: a line for each scorer, strong and named for those of `shown`, with its band if any."""
-    figure, axis = panel("k", "NDCG@k", layout="none")
+    figure, axis = panel("k", "NDCG@k", layout=None)
     for scorer, line in curve.groupby("scorer"):
         if scorer not in shown:
-            axis.plot(line["k"], line["ndcg"], color=GREY, linewidth=0.8, alpha=0.6)
+            axis.plot(line["k"], line["ndcg"], **OTHER)
     for scorer in shown:
         line, band = (rows[rows["scorer"] == scorer] for rows in (curve, bands))
         axis.plot(line["k"], line["ndcg"], color=_colour(scorer), linewidth=_width(scorer), label=name(scorer))
@@ -45,7 +47,7 @@ def ndcg_by_k(curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str]) ->
 
 def shares_of_users(per_user: pd.DataFrame, shown: Sequence[str]) -> Figure:
     """The share of users whose NDCG@10 is at most so much, a line for each scorer of `shown`."""
-    figure, axis = panel("NDCG@10 of a user", "share of users at or below", layout="none")
+    figure, axis = panel("NDCG@10 of a user", "share of users at or below", layout=None)
     for scorer in shown:
         values = np.sort(per_user.loc[per_user["scorer"] == scorer, "ndcg_10"].dropna().to_numpy())
         share = np.searchsorted(values, THRESHOLDS, side="right") / max(len(values), 1)
@@ -63,7 +65,7 @@ def slices(rows: pd.DataFrame, x: str, shown: Sequence[str]) -> Figure:
         rows: scorer, bin, ndcg_10, low, high, chance; the bins of a scorer in order.
         x: What the bins are of; a bin is named by the first word of its name.
     """
-    figure, axis = panel(x, "NDCG@10", layout="none")
+    figure, axis = panel(x, "NDCG@10", layout=None)
     bins = list(dict.fromkeys(rows["bin"]))
     present = [scorer for scorer in shown if scorer in set(rows["scorer"])]
     for i, scorer in enumerate(present):
@@ -85,23 +87,23 @@ def slices(rows: pd.DataFrame, x: str, shown: Sequence[str]) -> Figure:
 
 def calibration(rows: pd.DataFrame) -> Figure:
     """The share of positives against the mean predicted probability of each bin; on the diagonal they are equal."""
-    figure, axis = panel("mean predicted probability", "share of positives", layout="none")
+    figure, axis = panel("mean predicted probability", "share of positives", layout=None)
     axis.plot([0, 1], [0, 1], color=INK, linestyle="dotted", linewidth=1)
-    axis.plot(rows["mean_probability"], rows["positive_fraction"], color=BLUE, marker="o", markersize=4, linewidth=1.6)
+    place = rows["mean_probability"], rows["positive_fraction"]
+    axis.plot(*place, color=BLUE, marker="o", markersize=4, linewidth=1.6, clip_on=False)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
     return figure
 
 
 def depth(rows: pd.DataFrame, shown: Sequence[str]) -> Figure:
-    """NDCG@10 when only so many of the retriever's first books are reranked, a line for each scorer of `shown`."""
-    figure, axis = panel("books reranked, of the retriever's first", "NDCG@10", layout="none")
+    """NDCG@10 when only so many of the retriever's first books are reranked, strong and named for those of `shown`."""
+    figure, axis = panel("books reranked, of the retriever's first", "NDCG@10", layout=None)
     depths = sorted(set(rows["depth"]))
-    for scorer in shown:
-        line = rows[rows["scorer"] == scorer].sort_values("depth")
-        if len(line):
-            place = [depths.index(d) for d in line["depth"]]
-            axis.plot(place, line["ndcg_10"], color=_colour(scorer), marker="o", markersize=4, label=name(scorer))
+    for scorer, line in rows.sort_values("depth").groupby("scorer"):
+        place = [depths.index(d) for d in line["depth"]]
+        style: Any = {"color": _colour(scorer), "label": name(scorer), "marker": "o", "markersize": 4}
+        axis.plot(place, line["ndcg_10"], **(style if scorer in shown else OTHER))
     axis.set_xticks(range(len(depths)), [f"{d:,}" for d in depths])
     axis.set_ylim(0, None)
     _legend(axis)
