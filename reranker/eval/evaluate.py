@@ -113,8 +113,8 @@ def evaluate(
     """Per-user metrics of every scorer in every list kind, and what they come to.
 
     Args:
-        scores: Scorer name -> (n_rows,) scores aligned to `lists.frame`. One that is NaN throughout a list kind does
-            not score that kind, and is left out there.
+        scores: Scorer name -> (n_rows,) scores aligned to `lists.frame`. A baseline that is NaN throughout a list
+            kind does not score that kind, and is left out there.
         checks: From `check_contexts`.
         truncated: (n_rows,) from `truncated_rows`; without it there is no such slice.
         activation: `model.activation`, by which the fine-tuned scores are logits or probabilities.
@@ -124,7 +124,7 @@ def evaluate(
     for kind, index in lists.frame.groupby("kind").indices.items():
         rows = lists.frame.iloc[index].reset_index(drop=True)
         own = {name: np.asarray(values)[index] for name, values in scores.items()}
-        own = {name: values for name, values in own.items() if not np.isnan(values).all()}
+        own = {name: values for name, values in own.items() if name == MODEL or not np.isnan(values).all()}
         frames = _evaluate_kind(tables, rows, own, cfg, None if truncated is None else truncated[index])
         if MODEL in own:
             frames["calibration"] = score_checks.calibrate(rows["label"].to_numpy(), own[MODEL], activation)

@@ -80,8 +80,8 @@ def slices(rows: pd.DataFrame, x: str, shown: Sequence[str]) -> Figure:
     axis.hlines(chance, np.arange(len(bins)) - 0.35, np.arange(len(bins)) + 0.35, color=INK, linewidth=0.8,
                 linestyle="dotted", label="chance")  # fmt: skip
     axis.set_xticks(range(len(bins)), [str(b).partition(" ")[0] for b in bins])
-    axis.set_ylim(0, None)
-    _legend(axis)
+    axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
+    axis.legend(frameon=False, loc="upper left", ncols=3, columnspacing=1)
     return figure
 
 
