@@ -79,6 +79,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
             registered = log.register(encoder, tables, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0]))
+        with log.stage("report"):
+            log.run_report(evaluation, test.frame, scores, tables, contexts, history)
     tracking.report(evaluation, registered, cfg)
     return history.best_dev
 

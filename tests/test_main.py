@@ -98,8 +98,12 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
         "checks",
         "evaluate",
         "register",
+        "report",
     ]
     assert list(account["seconds"]) == stages
+    page = (finished / "run_report.html").read_text()
+    assert account["paths"]["run_report"] == str(finished / "run_report.html")
+    assert "On uniform lists the fine-tuned model" in page and account["hashes"]["pairs"] in page
     metrics, counts = account["metrics"], account["counts"]
     assert {"test/ndcg_10", "test/map", "baseline/before/ndcg_10", "lift/ndcg_10_low", "dev/ndcg_10"} <= set(metrics)
     assert all(math.isfinite(v) for v in metrics.values())

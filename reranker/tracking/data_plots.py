@@ -1,39 +1,26 @@
-"""Figures of the data report as SVG that takes its ink from the page, so that it is readable on light and dark."""
+"""Figures of the data report, for its page."""
 
 from __future__ import annotations
 
-import io
-import re
-from typing import Any
+from functools import partial
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from reranker.tracking import page_figures
 from reranker.tracking.data_report import DataSummary
+from reranker.tracking.page_figures import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, VIOLET, panel
 from reranker.tracking.pair_numbers import Spread
 
-INK = "#012345"  # stands for the page's text colour until the SVG is written; no other colour here is near it
-# After Okabe & Ito 2008, at a lightness that stands out from white and from near black.
-POSITIVE, CONTEXT, BOOK = "#1b87c9", "#d98a00", "#0f9d74"
+POSITIVE, CONTEXT, BOOK = BLUE, ORANGE, GREEN
 SOURCES = {
     "positive": POSITIVE,
-    "uniform": "#8a8f98",
-    "popularity": "#c8689c",
-    "retriever": "#d5641c",
-    "disliked": "#7d6bd0",
-}
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
-    "svg.hashsalt": "data report",  # the same numbers give the same bytes
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "uniform": GREY,
+    "popularity": PINK,
+    "retriever": RED,
+    "disliked": VIOLET,
 }
 
 
@@ -45,13 +32,12 @@ def draw(summary: DataSummary) -> dict[str, str]:
         "texts": text_tokens,
         "popularity": popularity,
     }
-    with mpl.rc_context(STYLE):
-        return {name: svg(make(summary)) for name, make in figures.items()}
+    return {name: page_figures.draw(name, partial(make, summary)) for name, make in figures.items()}
 
 
 def positives_per_user(summary: DataSummary) -> Figure:
     """Users by their number of positives."""
-    figure, axis = _panel("positives of a user", "users")
+    figure, axis = panel("positives of a user", "users")
     _bars(axis, summary.per_user["positives"], POSITIVE)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -59,7 +45,7 @@ def positives_per_user(summary: DataSummary) -> Figure:
 
 def pair_tokens(summary: DataSummary) -> Figure:
     """Pairs by their number of tokens, with the limit above which they are cut."""
-    figure, axis = _panel("tokens of context and book", "pairs")
+    figure, axis = panel("tokens of context and book", "pairs")
     limit = summary.truncation.max_tokens
     _bars(axis, summary.tokens["pair"], POSITIVE)
     axis.set_xlim(0, max(axis.get_xlim()[1], limit * 1.05))
@@ -72,7 +58,7 @@ def pair_tokens(summary: DataSummary) -> Figure:
 
 def text_tokens(summary: DataSummary) -> Figure:
     """Pairs by the tokens of their context and of their book text."""
-    figure, axis = _panel("tokens of the text", "share of pairs per token")
+    figure, axis = panel("tokens of the text", "share of pairs per token")
     for name, label, colour in (("user_ctx", "context", CONTEXT), ("book_text", "book", BOOK)):
         values = summary.tokens[name]
         density = values.counts / np.diff(values.edges) / summary.truncation.n_pairs
@@ -86,7 +72,7 @@ def text_tokens(summary: DataSummary) -> Figure:
 
 def popularity(summary: DataSummary) -> Figure:
     """The share of pairs whose book has at most so many known ratings, a line for each source."""
-    figure, axis = _panel("known ratings of the book by others", "share of pairs at or below")
+    figure, axis = panel("known ratings of the book by others", "share of pairs at or below")
     for source in summary.sources:
         strong = source.name == "positive"
         axis.step(source.popularity.percentiles, np.arange(101) / 100, where="post", label=source.name,
@@ -98,24 +84,6 @@ def popularity(summary: DataSummary) -> Figure:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axis.legend(frameon=False, loc="upper left")
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """The figure as one `<svg>` element without a header; its ink is the page's `currentColor`."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return text.replace(INK, "currentColor")
-
-
-def _panel(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 2.9), layout="constrained")  # a phone shows it at four fifths of this
-    axis = figure.subplots()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
-    return figure, axis
 
 
 def _bars(axis: Axes, values: Spread, colour: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
-    from reranker.data import Tables
+    from reranker.data import Contexts, Tables
     from reranker.eval import Evaluation, Lists
     from reranker.model import Encoder, Weights
     from reranker.sampling import Pairs
@@ -229,10 +229,32 @@ class RunLog:
 
         summary = summarise(tables, pairs, audit_counts, tokens, max_tokens=max_tokens)
         self.metrics(metrics(summary))
-        path = self.run_dir / "data_report.html"
-        _write(path, page(summary))
+        self._page("data_report", page(summary))
+
+    def run_report(
+        self,
+        evaluation: Evaluation,
+        rows: pd.DataFrame,
+        scores: Mapping[str, Any],
+        tables: Tables,
+        contexts: Contexts,
+        history: History,
+    ) -> None:
+        """Log the run's report, `run_report.html`, which the run's folder has too.
+
+        Args:
+            rows: The test lists' frame, to which each of `scores` is aligned.
+        """
+        from reranker.tracking.run_page import RunSummary, examples, page
+
+        shown = examples(evaluation, rows, scores, tables, contexts)
+        self._page("run_report", page(RunSummary(self.cfg, evaluation, shown, history, self.result)))
+
+    def _page(self, name: str, html: str) -> None:
+        path = self.run_dir / f"{name}.html"
+        _write(path, html)
         self.artifact(path)
-        self.result["paths"]["data_report"] = str(path)
+        self.result["paths"][name] = str(path)
 
     def weights(self, weights: Weights, *, new_head: bool) -> None:
         """Keep which weights fine-tuning started from."""
