@@ -62,16 +62,18 @@ def depth_curve(
         own = pd.Series(np.asarray(values, dtype=np.float32)[rows.index])
         for depth in (d for d in depths if d <= place.max()):
             score = _reranked(own, user, place, depth)
-            ndcg = metrics.ndcg(metrics.rank(user, label, score), k=K)
+            ranking = metrics.rank(user, label, score)
+            ndcg = metrics.ndcg(ranking, k=K)
             whole = np.nan_to_num(ndcg) * _ideal(found) / _ideal(wanted)
-            recall = _n_in_top(user, label, score) / wanted
+            recall = np.nan_to_num(metrics.recall(ranking, k=K)) * found / wanted
             means = {"ndcg_10": whole.mean(), "recall_10": recall.mean(), "ndcg_10_retrieved": np.nanmean(ndcg)}
             out.append({"scorer": scorer, "depth": depth, **means})
     return pd.DataFrame(out, columns=["scorer", "depth", "ndcg_10", "recall_10", "ndcg_10_retrieved"])
 
 
 def _rows(lists: Lists) -> pd.DataFrame:
-    return lists.frame[lists.frame["kind"] == "retriever"]
+    """The retriever lists' rows, indexed by their place in the frame, which scores are aligned to."""
+    return lists.frame.reset_index(drop=True)[(lists.frame["kind"] == "retriever").to_numpy()]
 
 
 def _n_targets(tables: Tables, lists: Lists, users: IntArray) -> IntArray:
@@ -92,10 +94,3 @@ def _reranked(own: pd.Series, user: IntArray, place: FloatArray, depth: int) -> 
     score = -place
     score[inside] = own[inside].groupby(user[inside]).rank(method="min").to_numpy()
     return score
-
-
-def _n_in_top(user: IntArray, label: IntArray, score: FloatArray) -> FloatArray:
-    """(n_users,) positives expected among the first K, over all orders of tied rows."""
-    ranking = metrics.rank(user, label, score)
-    chance = (ranking.block_positives / ranking.block_size)[ranking.block]
-    return np.add.reduceat(chance * (ranking.position < K), ranking.start)
