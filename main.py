@@ -39,6 +39,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             dev, test = (eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test"))
             log.input("lists/dev", dev)
             log.input("lists/test", test)
+            log.list_kinds(test, tables)
         with log.stage("pairs"):
             pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
             log.input("pairs", pairs)

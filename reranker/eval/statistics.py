@@ -77,3 +77,55 @@ def paired_lift(ours: FloatArray, theirs: FloatArray, *, n_resamples: int, seed:
     if ours.shape != theirs.shape:
         raise ValueError(f"ours has shape {ours.shape}, theirs {theirs.shape}; give the same users, in the same order.")
     return bootstrap_mean(ours - theirs, n_resamples=n_resamples, seed=seed)
+
+
+def paired_permutation(ours: FloatArray, theirs: FloatArray, *, n_permutations: int, seed: int) -> float:
+    d = np.asarray(ours, float) - np.asarray(theirs, float)
+    d = d[~np.isnan(d)]
+    rng = np.random.default_rng(seed)
+    signs = rng.integers(0, 2, size=(n_permutations, len(d))) * 2 - 1
+    n_extreme = int((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).sum())
+    return (1 + n_extreme) / (1 + n_permutations)
+
+
+def holm(p: FloatArray) -> FloatArray:
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    out = np.empty_like(p)
+    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))))
+    return out
+
+
+def effect_size(ours: FloatArray, theirs: FloatArray) -> float:
+    d = np.asarray(ours, float) - np.asarray(theirs, float)
+    d = d[~np.isnan(d)]
+    return float(d.mean() / d.std(ddof=1)) if len(d) > 1 and d.std() > 0 else float("nan")
+
+
+def wins_ties_losses(ours: FloatArray, theirs: FloatArray) -> tuple[int, int, int]:
+    d = np.asarray(ours, float) - np.asarray(theirs, float)
+    return int((d > 0).sum()), int((d == 0).sum()), int((d < 0).sum())
+
+
+def minimal_detectable_difference(differences: FloatArray, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    from scipy.stats import norm
+
+    d = differences[~np.isnan(differences)]
+    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * d.std(ddof=1) / np.sqrt(len(d)))
+
+
+def users_needed(differences: FloatArray, difference: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    from scipy.stats import norm
+
+    d = differences[~np.isnan(differences)]
+    return int(np.ceil(((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * d.std(ddof=1) / abs(difference)) ** 2))
+
+
+def over_seeds(values: FloatArray, *, n_resamples: int, seed: int) -> tuple[float, float, float]:
+    v = np.asarray(values, float)
+    v = v[:, ~np.isnan(v).any(axis=0)]
+    rng = np.random.default_rng(seed)
+    s, n = v.shape
+    means = [v[rng.integers(s, size=s)][:, rng.integers(n, size=n)].mean() for _ in range(n_resamples)]
+    low, high = np.quantile(means, INTERVAL)
+    return float(v.mean()), float(low), float(high)
