@@ -63,7 +63,7 @@ def test_the_reference_has_its_own_mean_and_no_difference_to_itself() -> None:
 def test_equal_configurations_are_all_ties_and_no_number_of_users_would_tell_them_apart() -> None:
     row = against(one("b", BASE), one("a", BASE))
     assert (row["difference"], row["n_ties"], row["p"]) == (0, 4, 1)
-    assert np.isnan(row["n_users_needed"])  # type: ignore[call-overload]
+    assert row["n_users_needed"] == np.inf
 
 
 def test_a_user_without_positives_is_left_out_of_everything() -> None:

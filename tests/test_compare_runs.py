@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from reranker import cli
 from reranker.cache import Cache
 from reranker.config import EvalConfig, TrackingConfig
 from reranker.data import Tables
+from reranker.errors import ComparisonError
 from reranker.eval import build_lists, hash_kind
 from reranker.tracking import store, sweep
+from reranker.tracking.compare import find
 from reranker.tracking.lifecycle import PARENT
 from reranker.tracking.run import RunLog
 
@@ -74,16 +77,19 @@ def make(opened: tuple[MlflowClient, str, TrackingConfig], tmp_path: Path) -> Ma
         kinds: tuple[str, ...] = ("uniform",),
         status: str = "FINISHED",
     ) -> str:
+        from mlflow.entities import Metric, Param
+
         tags = {f"hash.{name}": value for name, value in hashes.items()}
         if PARENT in os.environ:
             tags["mlflow.parentRunId"] = os.environ[PARENT]
         run_id = str(client.create_run(experiment_id, tags=tags, run_name="a run").info.run_id)
-        for key, value in {"eval.kinds": ",".join(kinds), **(params or {})}.items():
-            client.log_param(run_id, key, value)
-        for step, value in enumerate(dev):
-            client.log_metric(run_id, "dev/ndcg_10", value, step=step)
-        client.log_metric(run_id, "time/train_s", 12.0)
-        client.log_metric(run_id, "train/pairs_per_s", 340.0)
+        points = [("time/train_s", 12.0, 0), ("train/pairs_per_s", 340.0, 0)]
+        points += [("dev/ndcg_10", value, step) for step, value in enumerate(dev)]
+        client.log_batch(
+            run_id,
+            [Metric(key, value, 0, step) for key, value, step in points],
+            [Param(key, value) for key, value in {"eval.kinds": ",".join(kinds), **(params or {})}.items()],
+        )
         if values is not None:
             per_user(values, kinds).to_parquet(tmp_path / "per_user.parquet")
             client.log_artifact(run_id, str(tmp_path / "per_user.parquet"))
@@ -108,16 +114,17 @@ def test_the_command_compares_two_runs_named_by_the_beginnings_of_their_ids(
     make: Make, compare: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     first = make(USERS, {"sampling.neg_ratio": "3"}, dev=(0.2, 0.6, 0.1))
-    second = make(USERS + 0.05, {"sampling.neg_ratio": "5"}, dev=(0.5,))
+    second = make(USERS + np.linspace(0.01, 0.09, N_USERS), {"sampling.neg_ratio": "5"}, dev=(0.5,))
     page = tmp_path / "page.html"
     code, out, err = compare(first[:12], second[:12], "--html", str(page))
     assert (code, err) == (0, "")
     assert f"1  sampling.neg_ratio=3 (reference: all others against it): 1 run {first[:8]}" in out
     assert re.search(rf"^ *1 +{USERS.mean():.4f} *$", out, re.MULTILINE)
-    row = rf"^ *2 +{USERS.mean() + 0.05:.4f} +\+0\.0500 \[\+0\.0500, \+0\.0500\] +0\.0001 +0\.0001 "
+    effect = 0.05 / np.linspace(0.01, 0.09, N_USERS).std(ddof=1)
+    row = rf"^ *2 +{USERS.mean() + 0.05:.4f} +\+0\.0500 \[\+0\.04\d\d, \+0\.05\d\d\] +0\.0001 +0\.0001 +\+{effect:.2f} "
     assert re.search(row, out, re.MULTILINE)
     assert re.search(rf"^ *2 +{N_USERS}/0/0 ", out, re.MULTILINE)
-    assert "2 is better than 1: +0.0500 [+0.0500, +0.0500]." in out
+    assert "2 is better than 1: +0.0500 [" in out
     assert "The dev lists choose 1, sampling.neg_ratio=3; the test lists above only confirm." in out
     assert max(len(line) for line in out.splitlines() if re.match(r" *[12] ", line)) <= 80
     assert "2 is better than 1" in page.read_text() and not list(tmp_path.glob(".*.tmp"))
@@ -168,29 +175,30 @@ def test_runs_without_a_hash_of_the_kind_are_held_to_the_hash_of_all_kinds(
     assert f"run {fourth} has no tag hash.lists/test" in compare(first, fourth)[2]
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["0", "{0}"], "several runs' ids begin with '0'|no run's id begins with '0'"),
-        (["zz", "{0}"], "no run's id begins with 'zz'; `reranker ui` lists the runs"),
-        (["%", "{0}"], "'%' is not a run id"),
-        (["{0}"], "1 run given; a comparison needs two or more"),
-        (["{0}", "{0}"], "run {0} is given twice"),
-        (["{0}", "{1}"], r"run {1} \(FAILED\) has no per_user.parquet: it did not reach its evaluation"),
-        (["{0}", "{2}", "--metric", "map"], "run {0} has no per-user 'map'; choose one of n_candidates, ndcg_10, ap"),
-        (["{0}", "{2}", "--scorer", "bm25"], "run {0} has no scorer 'bm25'; choose one of random, fine_tuned"),
-        (["{0}", "{3}"], "ranked for different users: 0 in {0} alone and 1 in {3} alone"),
-    ],
-    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
-)
-def test_what_cannot_be_compared_is_named(
-    make: Make, compare: Callable[..., tuple[int, str, str]], args: list[str], words: str
-) -> None:
+def test_what_cannot_be_compared_is_named_in_one_line(make: Make, compare: Callable[..., tuple[int, str, str]]) -> None:
     runs = [make(USERS), make(None, status="FAILED"), make(USERS), make(np.append(USERS, 0.5))]
-    code, out, err = compare(*(arg.format(*runs) for arg in args))
-    assert (code, out) == (2, "")
-    assert re.search(words.format(*runs), err)
-    assert err.count("\n") == 1
+    refused = {
+        ("zz", "{0}"): "no run's id begins with 'zz'; `reranker ui` lists the runs",
+        ("%", "{0}"): "'%' is not a run id",
+        ("{0}",): "1 run given; a comparison needs two or more",
+        ("{0}", "{0}"): "run {0} is given twice",
+        ("{0}", "{1}"): "run {1} (FAILED) has no per_user.parquet: it did not reach its evaluation",
+        ("{0}", "{2}", "--metric", "map"): "run {0} has no per-user 'map'; choose one of n_candidates, ndcg_10, ap",
+        ("{0}", "{2}", "--scorer", "bm25"): "run {0} has no scorer 'bm25'; choose one of random, fine_tuned",
+        ("{0}", "{3}"): "ranked for different users: 0 in {0} alone and 1 in {3} alone",
+    }
+    for args, words in refused.items():
+        code, out, err = compare(*(arg.format(*runs) for arg in args))
+        assert (code, out) == (2, ""), args
+        assert words.format(*runs) in err
+        assert err.count("\n") == 1
+
+
+def test_a_beginning_that_several_runs_have_is_refused() -> None:
+    runs = [SimpleNamespace(info=SimpleNamespace(run_id=run_id)) for run_id in ("ab1", "ab2")]
+    client: Any = SimpleNamespace(search_experiments=lambda: [], search_runs=lambda *args, **kwargs: runs)
+    with pytest.raises(ComparisonError, match=r"several runs' ids begin with 'ab' \(ab1, ab2, …\); give more digits"):
+        find(client, ["ab", "cd"])
 
 
 def test_a_store_that_does_not_exist_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

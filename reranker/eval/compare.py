@@ -74,7 +74,7 @@ def compare(measured: Sequence[Measured], *, seed: int = SEED) -> pd.DataFrame:
         p: Of the paired permutation test on each user's mean over seeds.
         effect_size, n_wins, n_ties, n_losses: On the same means.
         minimal_detectable: The difference that so many users show with 80 % power at 5 %.
-        n_users_needed: Users that would show the observed difference with that power; NaN where it is 0.
+        n_users_needed: Users that would show the observed difference with that power; infinite where it is 0.
 
     In the reference's own row everything from `difference` on is missing. Every draw begins from `seed`.
     """
@@ -125,15 +125,13 @@ def _against(ours: Measured, reference: Measured, seed: int) -> dict[str, object
         "n_ties": ties,
         "n_losses": losses,
         "minimal_detectable": statistics.minimal_detectable_difference(differences),
-        "n_users_needed": statistics.users_needed(differences, mean) if mean else float("nan"),
+        "n_users_needed": statistics.users_needed(differences, mean),
     }
 
 
 def _interval(values: FloatArray, seed: int) -> tuple[float, float, float]:
     """Mean and interval of (n_seeds, n_users) values: over users, and over seeds where there are several."""
-    if len(values) > 1:
-        return statistics.over_seeds(values, n_resamples=N_RESAMPLES, seed=seed)
-    return statistics.bootstrap_mean(values[0], n_resamples=N_RESAMPLES, seed=seed)
+    return statistics.over_seeds(values, n_resamples=N_RESAMPLES, seed=seed)
 
 
 def adjust(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reranker.tracking.compare import Comparison
-from reranker.tracking.compare_report import ALPHA
+from reranker.tracking.compare_report import told_apart
 from reranker.tracking.page_figures import BLUE, GREY, INK, draw, panel
 
 COSTS = {"train_s": "seconds of training", "pairs_per_s": "pairs per second of training"}
@@ -35,7 +35,7 @@ def differences(table: pd.DataFrame, metric: str) -> Figure:
     """Each configuration's difference to the reference with its interval; the reference's line is zero."""
     rows = table.iloc[1:]
     figure, axis = panel(f"difference of {metric} to 1", "", height=_height(len(rows)))
-    clear = rows["p_holm"] < ALPHA
+    clear = pd.Series([told_apart(row) for row in rows.to_dict("records")], index=rows.index, dtype=bool)
     _intervals(axis, rows["difference"], rows["difference_low"], rows["difference_high"], clear)
     axis.axvline(0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     axis.set_yticks(np.arange(len(rows)), [str(i + 1) for i in rows.index])

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from reranker.tracking.compare import Comparison
 
-ALPHA = 0.05  # of the words "better" and "worse", after Holm's correction
+ALPHA = 0.05  # of the words "better" and "worse"
 Row = dict[str, Any]
 
 
@@ -23,12 +23,14 @@ def report(comparison: Comparison, console: Console | None = None) -> None:
     for number, configuration in enumerate(comparison.configurations, start=1):
         runs = ", ".join(run_id[:8] for run_id in configuration.run_ids)
         role = " (reference: all others against it)" if number == 1 else ""
-        out.print(f"  {number}  {printable(configuration.name)}{role}: {n_of(configuration.run_ids, 'run')} {runs}")
+        line = f"  {number}  {printable(configuration.name)}{role}: {n_of(configuration.run_ids, 'run')} {runs}"
+        out.print(line, soft_wrap=True)
     for kind in comparison.table["kind"].unique():
         rows = numbered(comparison.table, kind)
         title = f"{comparison.metric} of {comparison.scorer}, {kind} lists, {rows[0]['n_users']} users"
-        out.print(_table(f"{title}: 95 % intervals, p by permutation", DIFFERENCE, rows))
-        out.print(_table("what it would take: 80 % power at 5 %", POWER, rows))
+        out.print(f"\n{title}: 95 % intervals, p by paired permutation", style="bold", soft_wrap=True)
+        out.print(_table(DIFFERENCE, rows))
+        out.print(_table(POWER, rows[1:]))
         for line in sentences(comparison, kind):
             out.print(line, soft_wrap=True)
     for kind, reason in comparison.refused.items():
@@ -77,8 +79,16 @@ def n_of(things: tuple[str, ...], what: str) -> str:
     return f"{len(things)} {what}{'s' if len(things) > 1 else ''}"
 
 
+def told_apart(row: Row) -> bool:
+    """Whether a row differs from the reference beyond doubt: p after Holm is below 5 %, and the interval leaves out 0.
+
+    Both are asked for: p knows users alone, the interval may know seeds too and nothing of the family.
+    """
+    return bool(row["p_holm"] < ALPHA and (row["difference_low"] > 0 or row["difference_high"] < 0))
+
+
 def _word(row: Row) -> str:
-    if not row["p_holm"] < ALPHA:
+    if not told_apart(row):
         return "not told apart from"
     return "better than" if row["difference"] > 0 else "worse than"
 
@@ -100,14 +110,14 @@ DIFFERENCE = {
 POWER = {
     "": lambda row: f"{row['number']}",
     "won/tied/lost": lambda row: f"{row['n_wins']:.0f}/{row['n_ties']:.0f}/{row['n_losses']:.0f}",
-    "detectable": lambda row: f"{row['minimal_detectable']:.4f}",
-    "users for this difference": lambda row: f"{row['n_users_needed']:,.0f}",
+    "detectable (80 % power)": lambda row: f"{row['minimal_detectable']:.4f}",
+    "users this difference needs": lambda row: f"{row['n_users_needed']:,.0f}",
 }
 _OWN = ("", "mean")  # what the reference has
 
 
-def _table(title: str, columns: dict[str, Any], rows: list[Row]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)  # 80 columns hold it
+def _table(columns: dict[str, Any], rows: list[Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD)  # 80 columns hold it
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
