@@ -34,7 +34,8 @@ def figures(comparison: Comparison, kind: str) -> dict[str, str]:
 def differences(table: pd.DataFrame, metric: str) -> Figure:
     """Each configuration's difference to the reference with its interval; the reference's line is zero."""
     rows = table.iloc[1:]
-    figure, axis = panel(f"difference of {metric} to 1", "", height=_height(len(rows)))
+    figure, axis = panel(f"difference of {metric} to 1", "")
+    figure.set_figheight(_height(len(rows)))
     clear = pd.Series([told_apart(row) for row in rows.to_dict("records")], index=rows.index, dtype=bool)
     _intervals(axis, rows["difference"], rows["difference_low"], rows["difference_high"], clear)
     axis.axvline(0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -44,7 +45,8 @@ def differences(table: pd.DataFrame, metric: str) -> Figure:
 
 def effects(rows: pd.DataFrame, metric: str) -> Figure:
     """The metric's mean at each value of a key, with its interval."""
-    figure, axis = panel(f"mean {metric}", "", height=_height(len(rows)))
+    figure, axis = panel(f"mean {metric}", "")
+    figure.set_figheight(_height(len(rows)))
     _intervals(axis, rows["mean"], rows["low"], rows["high"], pd.Series(True, index=rows.index))
     axis.set_yticks(np.arange(len(rows)), [value if len(value) < 22 else f"{value[:20]} …" for value in rows["value"]])
     return figure

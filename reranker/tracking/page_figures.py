@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -42,9 +42,15 @@ def draw(name: str, make: Callable[[], Figure]) -> str:
     return text.replace(INK, "currentColor")
 
 
-def panel(x: str, y: str, *, height: float = 2.9) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes, named."""
-    figure = Figure(figsize=(4.6, height), layout="constrained")  # a phone shows it at four fifths of this
+def panel(x: str, y: str, *, layout: Literal["constrained"] | None = "constrained") -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes, named.
+
+    Args:
+        layout: `constrained` makes room for any label and draws twice for it; None has room for ticks such as 0.75.
+    """
+    figure = Figure(figsize=(4.6, 2.9), layout=layout)  # a phone shows it at four fifths of this
+    if layout is None:
+        figure.subplots_adjust(left=0.13, bottom=0.16, right=0.97, top=0.96)
     axis = figure.subplots()
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel(x)

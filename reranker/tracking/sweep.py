@@ -173,7 +173,7 @@ def _compare(client: MlflowClient, run_id: str, children: list[Run]) -> None:
 
     try:
         runs = [compare.load(client, run, metric=METRIC, scorer=SCORER) for run in finished]
-        kinds = dict.fromkeys(kind for run in runs for kind in run.per_user["kind"])
+        kinds = dict.fromkeys([runs[0].headline, *(kind for run in runs for kind in run.per_user["kind"].unique())])
         made = compare.compare(runs, kinds, metric=METRIC, scorer=SCORER)
     except ComparisonError as error:
         client.set_tag(run_id, "comparison", f"none: {error}"[:MAX_PARAM])
