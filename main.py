@@ -40,6 +40,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             for lists in (dev, test):
                 log.input(f"lists/{lists.fold}", lists)
                 log.table(eval.name_lists(lists, tables), f"lists_{lists.fold}")
+            log.list_kinds(test, tables)
         with log.stage("pairs"):
             pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
             log.input("pairs", pairs)

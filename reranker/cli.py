@@ -1,4 +1,4 @@
-"""The command `reranker`: rerank with a registered model, open MLflow's pages on the runs, and move data."""
+"""The command `reranker`: rerank with a registered model, compare runs, open MLflow's pages on them, move data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reranker import cli_data
+from reranker import cli_compare, cli_data
 from reranker.errors import RequestError, RerankerError
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ class Request:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0, or 2 after a message on stderr."""
     args = _parser().parse_args(argv)
+    commands = {"ui": _ui, "rerank": _rerank, "compare": cli_compare.run, "data": cli_data.run}
     try:
-        return {"ui": _ui, "rerank": _rerank, "data": cli_data.run}[args.command](args)
+        return commands[args.command](args)
     except RerankerError as error:
         print(f"reranker: {error}", file=sys.stderr)
         return 2
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reranker", description="Rerank books for readers; look at the runs; move data."
+        prog="reranker", description="Rerank books for readers; look at the runs and compare them; move data."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--candidate", action="append", default=[], metavar="TEXT", help="may be repeated")
     rerank.add_argument("--candidate-ids", type=_numbers(int), default=[], metavar="ID,ID")
     rerank.add_argument("--format", choices=("table", "json"), default="table")
+    cli_compare.add_parser(commands, store)
     cli_data.add_parser(commands)
     return parser
 

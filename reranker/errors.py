@@ -31,3 +31,7 @@ class RequestError(RerankerError):
 
 class EngineError(RerankerError):
     """The Dask cluster that should build pairs cannot be reached, or gave up."""
+
+
+class ComparisonError(RerankerError):
+    """Runs have not ranked the same lists for the same users, or did not keep what a comparison needs."""

@@ -215,6 +215,13 @@ class RunLog:
             self.result["paths"][name] = str(path)
             self.dataset(path, name, context="training" if name == "pairs" else "source", digest=content)
 
+    def list_kinds(self, lists: Lists, tables: Tables) -> None:
+        """Keep the hash of each list kind: figures of that kind are comparable between runs where it agrees."""
+        from reranker.eval import hash_kind
+
+        for kind in lists.frame["kind"].unique():
+            self.hash(f"lists/{lists.fold}/{kind}", hash_kind(lists, tables, kind))
+
     def data_report(
         self, tables: Tables, pairs: Pairs, audit_counts: Mapping[str, int], tokens: CountTokens, max_tokens: int
     ) -> None:

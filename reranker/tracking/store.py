@@ -99,6 +99,23 @@ def point_mlflow_at(uri: str) -> None:
         os.environ[URI_VARIABLE] = given
 
 
+def open_existing(uri: str) -> MlflowClient:
+    """A client for a store that has runs already; nothing is made.
+
+    Raises:
+        ConfigError: The URI names no store.
+        RerankerError: Its SQLite file does not exist.
+    """
+    file = database(uri)
+    if file and not file.exists():  # MLflow would make an empty one
+        raise RerankerError(f"{file}: no runs yet. `python main.py` makes the first one; or give a tracking URI.")
+    import mlflow
+
+    point_mlflow_at(uri)
+    with init_lock(uri):  # a first run may be setting it up right now
+        return mlflow.MlflowClient()
+
+
 def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
     """A client and the experiment's id, both made where they are missing; to be called before any other use of MLflow.
 

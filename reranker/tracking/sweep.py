@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from reranker.config import TrackingConfig, from_hydra
-from reranker.errors import ConfigError, RerankerError
+from reranker.errors import ComparisonError, ConfigError, RerankerError
 from reranker.tracking.keys import MAX_PARAM
 from reranker.tracking.lifecycle import PARENT, interruptible
 from reranker.tracking.store import open_store, redact
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CRITERION = "dev/ndcg_10"  # dev decides; test only confirms
+METRIC, SCORER = "ndcg_10", "fine_tuned"  # by which the children are compared on the test lists
 MAX_CHILDREN = 10_000  # read in one query; MLflow allows 50,000
 
 
@@ -135,7 +136,8 @@ def close_sweep(status: str) -> None:
 
     The run is FAILED if a child failed, else KILLED if a child was, else `status`. Its tags `n_children` and
     `best_child` tell how many runs it has and which finished one has the highest dev/ndcg_10 (of its best step, whose
-    weights it kept). A child that is still RUNNING ended without a chance to say so; it becomes KILLED.
+    weights it kept). A child that is still RUNNING ended without a chance to say so; it becomes KILLED. Finished
+    children are compared, unless the sweep was interrupted; see `_compare`.
     """
     global _open
     if _open is None:
@@ -151,7 +153,38 @@ def close_sweep(status: str) -> None:
         if best is not None:
             sweep.client.set_tag(sweep.run_id, "best_child", best)
         worst = next((s for s in ("FAILED", "KILLED") if s in ended), status)
-        sweep.client.set_terminated(sweep.run_id, worst)
+        try:
+            if "KILLED" not in ended:
+                _compare(sweep.client, sweep.run_id, children)
+        finally:
+            sweep.client.set_terminated(sweep.run_id, worst)
+
+
+def _compare(client: MlflowClient, run_id: str, children: list[Run]) -> None:
+    """Compare two or more finished children, the earliest being the reference: printed, and kept on the sweep's run.
+
+    The run gets `compare.html` and `comparison.parquet`. Its tag `comparison` names what was compared or why nothing
+    was, `comparison.<kind>` why a list kind was left out.
+    """
+    finished = [child for child in _oldest_first(children) if child.info.status == "FINISHED"]
+    if len(finished) < 2:
+        return
+    from reranker.tracking import compare, compare_page, compare_report
+
+    try:
+        runs = [compare.load(client, run, metric=METRIC, scorer=SCORER) for run in finished]
+        kinds = dict.fromkeys([runs[0].headline, *(kind for run in runs for kind in run.per_user["kind"].unique())])
+        made = compare.compare(runs, kinds, metric=METRIC, scorer=SCORER)
+    except ComparisonError as error:
+        client.set_tag(run_id, "comparison", f"none: {error}"[:MAX_PARAM])
+        print(f"the sweep's runs are not compared: {error}", file=sys.stderr, flush=True)
+        return
+    compare_report.report(made)
+    compare_page.log(client, run_id, made)
+
+
+def _oldest_first(children: list[Run]) -> list[Run]:
+    return sorted(children, key=lambda child: (child.info.start_time, child.info.run_id))
 
 
 def _ended(client: MlflowClient, child: Run) -> str:
@@ -164,7 +197,7 @@ def _ended(client: MlflowClient, child: Run) -> str:
 def _best(client: MlflowClient, children: list[Run]) -> str | None:
     """The id of the finished child with the highest value; the earliest of equals; None when none has a value."""
     values: dict[str, float] = {}
-    for child in sorted(children, key=lambda c: (c.info.start_time, c.info.run_id)):
+    for child in _oldest_first(children):
         if child.info.status == "FINISHED" and CRITERION in child.data.metrics:
             values[child.info.run_id] = max(m.value for m in client.get_metric_history(child.info.run_id, CRITERION))
     return max(values, key=lambda run_id: values[run_id], default=None)
