@@ -32,6 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.activation": ("identity", "sigmoid"),
     "trainer.loss": ("bce", "softmax", "ranknet", "lambdaloss", "listnet", "plistmle", "margin_mse", "mse"),
     "trainer.schedule": ("linear", "cosine"),
+    "model.attention": ("full", "shared_context"),
+    "model.scoring": ("fp32", "bf16"),
     "trainer.precision": ("auto", "fp32", "bf16"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
@@ -136,6 +138,8 @@ class ModelConfig:
     max_length: int = 256  # tokens of context and book together
     dropout: float | None = None  # null keeps what the checkpoint says
     activation: str = "identity"  # identity | sigmoid, applied to the logit when scoring
+    attention: str = "full"  # full | shared_context: the context does not see the book, and is computed once per group
+    scoring: str = "fp32"  # fp32 | bf16, of linear layers when scoring; bf16 moves scores by some 1e-2
     seed: int = 0  # of weights that the checkpoint lacks (a new head), or of all of them (random)
 
 
@@ -179,7 +183,6 @@ class EvalConfig:
     cutoffs: list[int] = field(default_factory=lambda: [3, 5, 10])  # k of ndcg_k; mrr and curves are fixed
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     n_bootstrap: int = 2000  # resamples of users behind each interval
-    batch_size: int = 64
     seed: int = 0
 
 
@@ -445,7 +448,6 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
             min(e.cutoffs, default=0) >= 1 and len(set(e.cutoffs)) == len(e.cutoffs),
         ),
         ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
-        ("eval.batch_size", "at least 1", e.batch_size >= 1),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
     ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reranker.cache import digest_file
 from reranker.config import TrainerConfig
 from reranker.errors import TrainingError
-from reranker.model import Encoder, bf16_is_faster, keep_freed_memory
+from reranker.model import Encoder
 from reranker.model.source import quiet
 from reranker.trainer import batches, processes, record
 from reranker.trainer.checkpoints import Checkpoints
@@ -52,6 +52,8 @@ def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: Trai
         TrainingError: Loss or gradient is not finite, scores have collapsed, the dev lists stay below the start where
             the configuration asks to watch it, or the checkpoints are another training's.
     """
+    from reranker.model.precision import bf16_is_faster, keep_freed_memory
+
     device = encoder.model.device.type
     with quiet(), processes.joined(device) as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
         examples = read(pairs, encoder, cfg)
