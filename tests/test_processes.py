@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from reranker.config import ModelConfig, TrainerConfig
-from reranker.model import load
+from reranker.model import Encoder, load
 from reranker.trainer import fit
 from reranker.trainer.processes import Processes, joined
 
@@ -36,9 +37,8 @@ def pairs(tmp_path: Path) -> Path:
     return path
 
 
-def trained(pairs: Path, batch_size: int, seed: int = 0) -> dict[str, Any]:
+def trained(encoder: Encoder, pairs: Path, batch_size: int) -> dict[str, Any]:
     """The trace of a training, how often the dev lists were scored here, and a sum over its last weights."""
-    encoder = load(ModelConfig(**{**vars(TINY), "seed": seed}))
     scored: list[int] = []
 
     def score_dev() -> float:
@@ -56,8 +56,9 @@ def trained(pairs: Path, batch_size: int, seed: int = 0) -> dict[str, Any]:
 
 def one_of_two(rank: int, pairs: Path, meeting: Path) -> None:
     torch.set_num_threads(1)  # a forked process must not use its parent's threads
+    encoder = load(dataclasses.replace(TINY, seed=rank))  # other weights in rank 1, until rank 0 gives it its own
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    found = trained(pairs, batch_size=8, seed=rank)  # other weights in rank 1, until rank 0 gives it its own
+    found = trained(encoder, pairs, batch_size=8)
     pairs.with_name(f"rank {rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
     os._exit(0)  # pytest's own exit handlers are the parent's
@@ -76,7 +77,7 @@ def test_two_processes_give_the_trace_of_one_with_the_doubled_batch(
         process.join(60)
         process.kill()
     first, second = (json.loads((tmp_path / f"rank {rank}.json").read_text()) for rank in range(2))
-    alone = trained(pairs, batch_size=16)
+    alone = trained(load(TINY), pairs, batch_size=16)
     assert len(alone["trace"]) == 5
     np.testing.assert_allclose(first["trace"], alone["trace"], rtol=1e-4, atol=1e-6)
     assert second["trace"] == first["trace"]

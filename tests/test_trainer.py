@@ -115,7 +115,7 @@ def test_scores_are_fp32_during_and_after_a_training_in_bf16(pairs: Path, tmp_pa
     fit(encoder, pairs, score_dev, cfg, lambda logs, step: None)
     scores = encoder.score(queries, candidates)
     np.testing.assert_allclose(saved("after").score(queries, candidates), scores, atol=1e-5)
-    assert scores.std() > 0.1  # so that 1e-5 says something
+    assert scores.std() > 0.05  # so that 1e-5 says something
     features = encoder.model.tokenizer(["reader"], ["a 0"], return_tensors="pt")
     with torch.no_grad():  # whoever calls the model itself gets fp32 too
         assert float(encoder.model(dict(features))["scores"]) == pytest.approx(float(scores[0]), abs=1e-5)
