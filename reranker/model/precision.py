@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.nn import Linear
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 TRIAL_S = 2.0  # of the self-benchmark; the first calls, which build kernels, are not counted
 TRIAL_SHAPE = (2048, 384, 1536)  # rows of a batch, and the two sides of MiniLM's feed-forward
@@ -20,8 +21,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 class Linears:
     """Linear layers as one matrix product, in fp32 from the layers' own parameters or in bf16 from working copies.
 
-    A working copy is made again when its layer's parameters have changed in place, as an optimiser's step and
-    `load_state_dict` change them. Gradients reach the fp32 parameters in fp32.
+    A working copy is made again after any optimiser's step, and when its layer's parameters have changed in place
+    otherwise, as `load_state_dict` changes them. Gradients reach the fp32 parameters in fp32.
     """
 
     def __init__(self) -> None:
@@ -49,13 +50,27 @@ class Linears:
 
     def _working(self, layers: Sequence[Linear]) -> tuple[torch.Tensor, torch.Tensor]:
         key = tuple(id(layer) for layer in layers)
-        stamp = [(p.data_ptr(), p._version) for layer in layers for p in (layer.weight, layer.bias)]
+        stamp = [_STEPS.n, *((p.data_ptr(), p._version) for layer in layers for p in (layer.weight, layer.bias))]
         if key not in self._copies or self._copies[key][0] != stamp:
             with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not train later
                 weight = torch.cat([layer.weight for layer in layers]).bfloat16()
                 bias = torch.cat([layer.bias for layer in layers]).bfloat16()
             self._copies[key] = stamp, weight, bias
         return self._copies[key][1:]
+
+
+class _Steps:
+    """How many steps optimisers have taken: a fused step changes weights without a trace in their versions."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        register_optimizer_step_post_hook(self._add)
+
+    def _add(self, *args: object) -> None:
+        self.n += 1
+
+
+_STEPS = _Steps()
 
 
 class _Bf16Linear(torch.autograd.Function):
