@@ -82,7 +82,9 @@ def test_loss_and_gradients_are_those_of_the_fixed_batch(pairs: Path, loss: str)
             mine = stepper(encoder, examples, cfg, Processes(rank, n_processes))
             numbers += mine.gradients(rows)
         assert float(numbers[0] / numbers[1]) == pytest.approx(wanted_loss, abs=1e-6)
-        torch.testing.assert_close(gradient(encoder) / numbers[1].float(), wanted, atol=1e-6 * max(1.0, wanted_loss), rtol=1e-4)
+        torch.testing.assert_close(
+            gradient(encoder) / numbers[1].float(), wanted, atol=1e-6 * max(1.0, wanted_loss), rtol=1e-4
+        )
         encoder.model.zero_grad()
 
 

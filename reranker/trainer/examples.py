@@ -65,7 +65,7 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     unit = units(group, label, group_size=cfg.group_size, pointwise=cfg.loss in POINTWISE)
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
-    length = encoder.lengths(left, right, query, candidate)
+    length = encoder.lengths(left, right, query, candidate).astype(np.int64)
     return Examples(left, right, query, candidate, group, unit, target, length)
 
 
