@@ -236,12 +236,14 @@ def measure(data: Texts, bf16: bool, args: argparse.Namespace) -> dict[str, list
         doors[side], other = context.Pipe()
         context.Process(target=work, args=(side, data, bf16, other), daemon=True).start()
         doors[side].recv()
+        print(f"{side} is ready", file=sys.stderr, flush=True)
     taken: dict[str, list[tuple[int, int, float]]] = {side: [] for side in args.sides}
     for number in range(args.rounds):
         for i in range(len(args.sides)):
             side = args.sides[(number + i) % len(args.sides)]
             doors[side].send((number, args.steps * (1 if side == "stock" else 2)))
             taken[side].append(doors[side].recv())
+            print(f"round {number}, {side}: {taken[side][-1][2]:.1f} s", file=sys.stderr, flush=True)
     return taken
 
 
