@@ -282,7 +282,8 @@ def test_weights_in_half_precision_or_with_the_first_bert_spelling_score_in_fp32
     save_file(old, weights, metadata={"format": "pt"})
     encoder = load(at(tmp_path))
     assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
-    np.testing.assert_array_equal(encoder.score(QUERIES, CANDIDATES), expected)
+    # a product's last bit depends on where its weights lie in memory, and longer names move them in the file
+    np.testing.assert_allclose(encoder.score(QUERIES, CANDIDATES), expected, rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ class Template:
     before: IntArray
     between: IntArray
     after: IntArray
-    types: tuple[int, int, int, int, int]
+    types: tuple[int, ...]
     max_tokens: int
     keeps_end: bool
 
