@@ -52,7 +52,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             asked = [eval.Questions.of(tables, contexts, lists, cfg.eval) for lists in (dev, test)]
             dev_scores, scores = (eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked)
         with log.stage("model"):
-            encoder = model.load(cfg.model, weights, device=device, batch_size=cfg.eval.batch_size)
+            encoder = model.load(cfg.model, weights, device=device)
             log.weights(weights, new_head=encoder.new_head)
             score = partial(encoder.score, progress="scoring")
         with log.stage("data_report"):

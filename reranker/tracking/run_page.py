@@ -12,9 +12,9 @@ import yaml
 
 from reranker.config import Config
 from reranker.tracking import page_figures, run_plots
-from reranker.tracking.examples import Examples, choose
 from reranker.tracking.keys import run_name
 from reranker.tracking.page import count, number, render, signed
+from reranker.tracking.page_examples import Examples, choose
 from reranker.tracking.run_kinds import MODEL, Drawn, Kind, best_baseline, describe
 from reranker.tracking.run_plots import name
 from reranker.tracking.store import redact
