@@ -31,7 +31,6 @@ HOMES = {
     "torch": {"model", "trainer"},
     "transformers": {"model", "trainer"},
     "sentence_transformers": {"model", "trainer"},
-    "datasets": {"trainer"},
     "mlflow": {"tracking"},
     "matplotlib": {"tracking"},
     "boto3": {"data/s3"},

@@ -17,8 +17,6 @@ MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
 _SPLIT_PARAMS = ("max_users", "min_ratings", "positive_rating", "target_fraction", "seed")
 _DATA_PARAMS = ("name", *_SPLIT_PARAMS, "context_titles", "context_genres")
 _WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
-_TRAIN_KEYS = {"train_loss": "mean_loss", "train_runtime": "runtime_s", "train_samples_per_second": "pairs_per_s"}
-_UNTRACKED = ("runtime", "per_second", "total_flos", "model_preparation_time")  # endings of the trainer's other keys
 
 MODELS = {"fine_tuned": "test", "fused": "fused"}  # prefixes of what fine-tuning made; the others are baselines
 STEPPED = ("history_length", "target_popularity")  # slices whose bins have an order
@@ -55,15 +53,9 @@ def _weights(model: ModelConfig) -> str:
     return f"{model.source} {details[model.source]}"
 
 
-def trainer_key(key: str) -> str | None:
-    """The metric key for one of the trainer's; None for its own bookkeeping, which nobody compares."""
-    if key in _TRAIN_KEYS:
-        return f"train/{_TRAIN_KEYS[key]}"
-    if key.endswith(_UNTRACKED):
-        return None
-    if key.startswith(("eval_", "dev_")):
-        return "dev/" + key.removeprefix("eval_").removeprefix("dev_").replace("@", "_")
-    return f"train/{key}"
+def trainer_key(key: str) -> str:
+    """The metric key for one of the trainer's: `dev_ndcg_10` is dev/ndcg_10, `loss` train/loss."""
+    return f"dev/{key.removeprefix('dev_')}" if key.startswith("dev_") else f"train/{key}"
 
 
 def evaluation_metrics(evaluation: Evaluation, headline: str) -> dict[str, float]:

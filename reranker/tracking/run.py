@@ -142,10 +142,9 @@ class RunLog:
             self.client.log_batch(self.run_id, metrics=rows[first : first + MAX_BATCH])
         return kept
 
-    def training_callback_metrics(self, logs: Mapping[str, Any], step: int) -> None:
+    def training_callback_metrics(self, logs: Mapping[str, float], step: int) -> None:
         """Log what the trainer reports at a step: `loss` as train/loss, `dev_ndcg_10` as dev/ndcg_10, and so on."""
-        values = {trainer_key(k): v for k, v in logs.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-        self.metrics({key: value for key, value in values.items() if key is not None}, step)
+        self.metrics({trainer_key(key): value for key, value in logs.items()}, step)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or a folder's contents, under `folder`."""

@@ -199,7 +199,8 @@ def _identity(encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processe
     keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
     weights = encoder.weights.sha256 or encoder.weights.description
     decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
-    return keys | decided | {"pairs": digest_file(pairs), "n_processes": ranks.n}
+    parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
+    return keys | decided | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
 
 
 @contextmanager
