@@ -1,4 +1,4 @@
-"""The command `reranker`: rerank with a registered model, open MLflow's pages on the runs, and move data."""
+"""The command `reranker`: rerank with a registered model, export one, open MLflow's pages, and move data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reranker import cli_data
+from reranker import cli_data, cli_model
 from reranker.errors import RequestError, RerankerError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0, or 2 after a message on stderr."""
     args = _parser().parse_args(argv)
     try:
-        return {"ui": _ui, "rerank": _rerank, "data": cli_data.run}[args.command](args)
+        return {"ui": _ui, "rerank": _rerank, "data": cli_data.run, "export": cli_model.run}[args.command](args)
     except RerankerError as error:
         print(f"reranker: {error}", file=sys.stderr)
         return 2
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reranker", description="Rerank books for readers; look at the runs; move data."
+        prog="reranker", description="Rerank books for readers; look at the runs; export models; move data."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--candidate", action="append", default=[], metavar="TEXT", help="may be repeated")
     rerank.add_argument("--candidate-ids", type=_numbers(int), default=[], metavar="ID,ID")
     rerank.add_argument("--format", choices=("table", "json"), default="table")
+    cli_model.add_variant(rerank, required=False)
+    cli_model.add_parser(commands, store)
     cli_data.add_parser(commands)
     return parser
 
@@ -95,7 +97,7 @@ def _rerank(args: argparse.Namespace) -> int:
     requests, several = _requests(args)
     from reranker.tracking.serving import Reranker
 
-    reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri)
+    reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri, variant=args.variant)
     ranked = []
     for request in requests:  # all of them before the first line is printed
         try:

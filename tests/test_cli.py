@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """`run("rerank", ...)` with a model that scores by length: exit code, stdout, stderr."""
     contexts = ContextBuilder(BOOKS, n_titles=3, n_genres=3, positive_rating=4.0)
 
-    def load(uri: str, *, tracking_uri: str | None = None) -> Reranker:
+    def load(uri: str, *, tracking_uri: str | None = None, variant: str | None = None) -> Reranker:
         if uri != cli.MODEL:
             raise ModelError(f"{uri}: not in {tracking_uri}.")
         return Reranker(lengths, contexts, BOOKS, EDITIONS)

@@ -32,6 +32,8 @@ HOMES = {
     "transformers": {"model", "trainer"},
     "sentence_transformers": {"model", "trainer"},
     "datasets": {"trainer"},
+    "openvino": {"model"},
+    "nncf": {"model"},
     "mlflow": {"tracking"},
     "matplotlib": {"tracking"},
     "boto3": {"data/s3"},
