@@ -68,7 +68,7 @@ def folder_name(variant: str) -> str:
 
 
 def runtime(*packages: str) -> Any:
-    """The module `openvino`, imported without its usage statistics, which would go out unasked.
+    """The module `openvino`, imported without the usage statistics that it and nncf would send unasked.
 
     Args:
         packages: What else of the extra must be installed.
