@@ -71,6 +71,15 @@ def test_a_context_and_candidates_on_the_command_line(run: Run) -> None:
     assert (code, json.loads(out), err) == (0, ranked(*texts), "")
 
 
+def test_the_variant_that_is_named_is_the_one_that_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    model = Reranker.load(cli.MODEL)
+    monkeypatch.setattr(Reranker, "load", lambda uri, *, tracking_uri, variant: asked.append(variant) or model)
+    line = ("rerank", "--user-ctx", "Likes: Dune", "--candidate-ids", "1")
+    assert run(*line)[0] == run(*line, "--variant", "int8")[0] == 0
+    assert asked == [None, "int8"]
+
+
 def test_a_history_and_ids_on_the_command_line(run: Run) -> None:
     code, out, _ = run("rerank", "--history", "1,2", "--ratings", "5,3.5", "--candidate-ids", "1,2", "--format", "json")
     assert (code, json.loads(out)) == (0, ranked(EMMA, DUNE))

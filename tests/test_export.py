@@ -115,9 +115,9 @@ def test_a_sigmoid_is_the_logistic_function_of_the_logit(int8: Exported) -> None
 def test_a_pair_has_the_encoders_own_tokens_also_when_cut(
     encoder: Encoder, int8: Exported, query: str, candidate: str
 ) -> None:
-    expected = encoder.model.tokenizer(query, candidate, truncation="longest_first")
+    expected = encoder.model.tokenizer([query], [candidate], truncation="longest_first")
     found = int8._tokenizer.encode(query, candidate)
-    assert (found.ids, found.type_ids) == (expected["input_ids"], expected["token_type_ids"])
+    assert ([found.ids], [found.type_ids]) == (expected["input_ids"], expected["token_type_ids"])
 
 
 @given(lengths=st.lists(st.integers(3, 512), max_size=200))

@@ -59,7 +59,11 @@ def _predict(weights: Path, *, bf16: bool) -> Score:
 
     torch.set_num_threads(N_CORES)
     model = CrossEncoder(
-        str(weights), device="cpu", max_seq_length=MAX_LENGTH, activation_fn=torch.nn.Identity(), local_files_only=True
+        str(weights),
+        device="cpu",
+        processor_kwargs={"model_max_length": MAX_LENGTH},
+        activation_fn=torch.nn.Identity(),
+        local_files_only=True,
     )
 
     def score(queries: Sequence[str], candidates: Sequence[str]) -> Any:

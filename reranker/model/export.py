@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from reranker.cache import digest, digest_file
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
-from reranker.model.encoder import Encoder, load
+from reranker.model import Encoder, load
 from reranker.model.exported import (
     FILES,
     FORMAT,
@@ -192,7 +193,8 @@ def _quantise(model: Any, encoder: Encoder, calibration: Sequence[Pair]) -> Any:
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-    samples = nncf.Dataset([dict(_tokens(encoder, pair)) for pair in calibration])
+    cut = partial(encoder.model.tokenizer, truncation="longest_first", return_tensors="np")
+    samples = nncf.Dataset([dict(cut([query], [candidate])) for query, candidate in calibration])
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its bars have no switch
         return nncf.quantize(
@@ -202,10 +204,6 @@ def _quantise(model: Any, encoder: Encoder, calibration: Sequence[Pair]) -> Any:
             subset_size=len(calibration),
             advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
         )
-
-
-def _tokens(encoder: Encoder, pair: Pair) -> Any:
-    return encoder.model.tokenizer(*pair, truncation="longest_first", return_tensors="np")
 
 
 def _save_tokenizer(encoder: Encoder, path: Path) -> None:
