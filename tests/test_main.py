@@ -165,13 +165,16 @@ def test_a_run_is_exported_with_its_own_data_and_served_by_name(
     from reranker.tracking.serving import Reranker
 
     uri, run_id = f"sqlite:///{place}/mlruns/mlflow.db", result(finished)["run_id"]
-    assert cli.main(["export", run_id, "--variant", "int8", "--tracking-uri", uri, "--force"]) == 0
+    command = ["export", run_id, "--variant", "int8", "--calibration-pairs", "16", "--tracking-uri", uri, "--force"]
+    assert cli.main(command) == 0
     printed = capsys.readouterr().out
     found = re.search(r"Over 6 dev lists NDCG@10 [\d.]+ \(fp32 ([\d.]+)\)", printed)
     assert found and float(found[1]) == pytest.approx(result(finished)["metrics"]["dev/ndcg_10"], abs=1e-4)
     name = result(finished)["model"]["uri"]
     models = [Reranker.load(name, tracking_uri=uri, variant=variant) for variant in (None, "int8")]
-    exact, int8 = ({r.book_id: r.score for r in m.rerank("Likes: a book.", [1, 2, 3])} for m in models)
+    exact, int8 = (
+        {r.text: r.score for r in m.rerank("Likes: a book.", ["A tale of the sea", "A war", "Love"])} for m in models
+    )
     assert exact != int8
     assert exact == pytest.approx(int8, abs=0.5)
 
