@@ -1,4 +1,4 @@
-"""The command `reranker`: rerank with a registered model, compare runs, open MLflow's pages on them, move data."""
+"""The command `reranker`: rerank with a registered model, export one, compare runs, open MLflow's pages, move data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reranker import cli_compare, cli_data
+from reranker import cli_compare, cli_data, cli_model
 from reranker.errors import RequestError, RerankerError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Request:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0, or 2 after a message on stderr."""
     args = _parser().parse_args(argv)
-    commands = {"ui": _ui, "rerank": _rerank, "compare": cli_compare.run, "data": cli_data.run}
+    commands = {"ui": _ui, "rerank": _rerank, "compare": cli_compare.run, "data": cli_data.run, "export": cli_model.run}
     try:
         return commands[args.command](args)
     except RerankerError as error:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reranker", description="Rerank books for readers; look at the runs and compare them; move data."
+        prog="reranker", description="Rerank books for readers; look at runs, compare them; export models; move data."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--candidate-ids", type=_numbers(int), default=[], metavar="ID,ID")
     rerank.add_argument("--format", choices=("table", "json"), default="table")
     cli_compare.add_parser(commands, store)
+    cli_model.add_variant(rerank, required=False)
+    cli_model.add_parser(commands, store)
     cli_data.add_parser(commands)
     return parser
 
@@ -97,7 +99,7 @@ def _rerank(args: argparse.Namespace) -> int:
     requests, several = _requests(args)
     from reranker.tracking.serving import Reranker
 
-    reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri)
+    reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri, variant=args.variant)
     ranked = []
     for request in requests:  # all of them before the first line is printed
         try:

@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from reranker import templates
 from reranker.errors import ConfigError
@@ -51,6 +52,7 @@ BASELINES = (
     "bi_encoder",
     "bi_encoder_top3",
 )
+VARIANTS = ("int8", "bf16")  # of a model, exported beside its weights
 
 
 @dataclass
@@ -300,6 +302,20 @@ def _check_key(key: str, given: str) -> None:
         if get_origin(fields[part]) is dict:
             return  # its keys are free: data.genres.fantasy
         node = next((t for t in getattr(fields[part], "__args__", [fields[part]]) if t is not type(None)), Any)
+
+
+def from_yaml(text: str) -> Config:
+    """The typed configuration of an earlier run, from its artifact `config.yaml`.
+
+    Raises:
+        ConfigError: It has keys or values that this version does not know.
+    """
+    try:
+        return from_hydra(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"config.yaml of the run: {' '.join(str(error).split())}. Use the version of this package that wrote it."
+        ) from error
 
 
 def from_hydra(cfg: DictConfig) -> Config:

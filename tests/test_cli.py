@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """`run("rerank", ...)` with a model that scores by length: exit code, stdout, stderr."""
     contexts = ContextBuilder(BOOKS, n_titles=3, n_genres=3, positive_rating=4.0)
 
-    def load(uri: str, *, tracking_uri: str | None = None) -> Reranker:
+    def load(uri: str, *, tracking_uri: str | None = None, variant: str | None = None) -> Reranker:
         if uri != cli.MODEL:
             raise ModelError(f"{uri}: not in {tracking_uri}.")
         return Reranker(lengths, contexts, BOOKS, EDITIONS)
@@ -69,6 +69,15 @@ def test_a_context_and_candidates_on_the_command_line(run: Run) -> None:
     code, out, err = run("rerank", *args)
     texts = [{"book_id": None, "score": float(len(t)), "text": t} for t in ("Ulysses", "It")]
     assert (code, json.loads(out), err) == (0, ranked(*texts), "")
+
+
+def test_the_variant_that_is_named_is_the_one_that_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    model = Reranker.load(cli.MODEL)
+    monkeypatch.setattr(Reranker, "load", lambda uri, *, tracking_uri, variant: asked.append(variant) or model)
+    line = ("rerank", "--user-ctx", "Likes: Dune", "--candidate-ids", "1")
+    assert run(*line)[0] == run(*line, "--variant", "int8")[0] == 0
+    assert asked == [None, "int8"]
 
 
 def test_a_history_and_ids_on_the_command_line(run: Run) -> None:

@@ -31,6 +31,8 @@ HOMES = {
     "torch": {"model", "trainer"},
     "transformers": {"model", "trainer"},
     "sentence_transformers": {"model", "trainer"},
+    "openvino": {"model"},
+    "nncf": {"model"},
     "mlflow": {"tracking"},
     "matplotlib": {"tracking"},
     "boto3": {"data/s3"},

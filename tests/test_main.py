@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -159,6 +160,29 @@ def test_the_registered_model_scores_as_the_evaluation_did(finished: Path, place
         served = {r.book_id: r.score for r in ranked}
         evaluated = dict(zip(rows["book_id"], rows["fine_tuned"], strict=True))
         assert served == pytest.approx(evaluated, abs=1e-5)
+
+
+def test_a_run_is_exported_with_its_own_data_and_served_by_name(
+    finished: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not all(importlib.util.find_spec(name) for name in ("openvino", "nncf")):
+        pytest.skip("the extra is not installed: pip install -e '.[export]'")
+    from reranker import cli
+    from reranker.tracking.serving import Reranker
+
+    uri, run_id = f"sqlite:///{place}/mlruns/mlflow.db", result(finished)["run_id"]
+    command = ["export", run_id, "--variant", "int8", "--calibration-pairs", "16", "--tracking-uri", uri, "--force"]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    found = re.search(r"Over 6 dev lists NDCG@10 [\d.]+ \(fp32 ([\d.]+)\)", printed)
+    assert found and float(found[1]) == pytest.approx(result(finished)["metrics"]["dev/ndcg_10"], abs=1e-4)
+    name = result(finished)["model"]["uri"]
+    models = [Reranker.load(name, tracking_uri=uri, variant=variant) for variant in (None, "int8")]
+    exact, int8 = (
+        {r.text: r.score for r in m.rerank("Likes: a book.", ["A tale of the sea", "A war", "Love"])} for m in models
+    )
+    assert exact != int8
+    assert exact == pytest.approx(int8, abs=0.5)
 
 
 def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finished: Path, place: Path) -> None:

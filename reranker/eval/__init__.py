@@ -1,5 +1,6 @@
 """Frozen lists, baselines, per-user metrics, and the account of them."""
 
+from reranker.eval.agreement import agree
 from reranker.eval.baselines import Questions, once_per_text, score_baselines
 from reranker.eval.checks import check_contexts
 from reranker.eval.evaluate import Evaluation, dev_scorer, evaluate, mean_ndcg_10, score_lists
@@ -11,6 +12,7 @@ __all__ = [
     "Evaluation",
     "Lists",
     "Questions",
+    "agree",
     "build_lists",
     "check_contexts",
     "choose_fusions",

@@ -2,8 +2,20 @@
 
 from reranker.model.bi_encoder import embed
 from reranker.model.encoder import Encoder, device
+from reranker.model.exported import Exported, load_exported
 from reranker.model.loading import load
 from reranker.model.source import Weights, resolve
 from reranker.model.tokens import Batch, Tokens
 
-__all__ = ["Batch", "Encoder", "Tokens", "Weights", "device", "embed", "load", "resolve"]
+__all__ = [
+    "Batch",
+    "Encoder",
+    "Exported",
+    "Tokens",
+    "Weights",
+    "device",
+    "embed",
+    "load",
+    "load_exported",
+    "resolve",
+]

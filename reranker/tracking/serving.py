@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from reranker.cache import digest_file
-from reranker.config import DataConfig, ModelConfig
+from reranker.config import VARIANTS, DataConfig, ModelConfig
 from reranker.data.bookdb import RATING_RANGE
 from reranker.data.contexts import ContextBuilder
 from reranker.data.tables import Tables
 from reranker.errors import ModelError, RequestError
+from reranker.model import exported
 from reranker.tracking.registry import download
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ MANIFEST = "bundle.json"
 # Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
 SUFFIXES = {".json", ".model", ".parquet", ".safetensors", ".txt"}
 BOOK_COLUMNS = ["book_id", "title", "series", "authors", "genres", "book_text"]
+VARIANT_FILES = {f"weights/openvino_{v}/{name}" for v in VARIANTS for name in (*exported.FILES, exported.MANIFEST)}
 MAX_CANDIDATES = 10_000  # bounds the work of one request; a hundred times the longest list that is evaluated
 MAX_CHARACTERS = 100_000  # per text; max_length cuts far earlier, this only bounds the tokeniser's work
+Score = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 LIKED = 5.0  # the rating of a history book that comes without one
 
 
@@ -50,7 +53,7 @@ class Reranker:
 
     def __init__(
         self,
-        score: Callable[[Sequence[str], Sequence[str]], np.ndarray],
+        score: Score,
         contexts: ContextBuilder,
         books: pd.DataFrame,
         editions: pd.DataFrame,
@@ -62,7 +65,9 @@ class Reranker:
         self._ids, self._codes = ordered["book_id"].to_numpy(), ordered["book"].to_numpy()
 
     @classmethod
-    def load(cls, uri: str, *, tracking_uri: str | None = None, device: str = "cpu") -> Reranker:
+    def load(
+        cls, uri: str, *, tracking_uri: str | None = None, device: str = "cpu", variant: str | None = None
+    ) -> Reranker:
         """The reranker that a model URI names: `models:/book-reranker@champion`, `models:/book-reranker/3`.
 
         Only the bundle inside the model is read, by this class: no code and no pickle that lies in the model runs.
@@ -71,28 +76,28 @@ class Reranker:
             uri: Any MLflow model URI.
             tracking_uri: The MLflow store; without it the one that is configured, else the project's own.
             device: Where the model scores, as torch names it.
+            variant: int8 or bf16, as `reranker export` wrote it, on the CPU; None scores with the weights.
 
         Raises:
-            ModelError: No such store, model, version or alias, or not a model that `register` wrote.
+            ModelError: No such store, model, version or alias, not a model that `register` wrote, or without the
+                variant.
         """
-        return cls.from_folder(download(uri, tracking_uri), device=device)
+        return cls.from_folder(download(uri, tracking_uri), device=device, variant=variant)
 
     @classmethod
-    def from_folder(cls, path: str | Path, *, device: str = "cpu") -> Reranker:
+    def from_folder(cls, path: str | Path, *, device: str = "cpu", variant: str | None = None) -> Reranker:
         """The reranker that `write_bundle` put into a folder.
 
         Raises:
-            ModelError: The folder is not a bundle, lacks or adds a file, or a file has not the SHA-256 it is pinned to.
+            ModelError: The folder is not a bundle, lacks or adds a file, a file has not the SHA-256 it is pinned to,
+                or the variant is not there or not for these weights.
         """
-        from reranker.model import load
-
         folder = Path(path)
         manifest = _verify(folder)
-        cfg = ModelConfig(source="path", path=str(folder / "weights"), **manifest["model"])
         books = pd.read_parquet(folder / "books.parquet")
         contexts = ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]})
-        encoder = load(cfg, device=device)
-        return cls(encoder.score, contexts, books, pd.read_parquet(folder / "editions.parquet"))
+        score = _scorer(folder / "weights", manifest["model"], device, variant)
+        return cls(score, contexts, books, pd.read_parquet(folder / "editions.parquet"))
 
     def rerank(
         self,
@@ -232,8 +237,12 @@ def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataC
 
 
 def _files(folder: Path) -> list[str]:
-    """The files of a bundle but its manifest; a kind that could hold code is an error."""
-    names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if not f.is_dir())
+    """The files of a bundle but its manifest and its variants'; a kind that could hold code is an error.
+
+    A variant comes after the manifest, and has one of its own that is checked where it is loaded.
+    """
+    found = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if not f.is_dir()}
+    names = sorted(found - VARIANT_FILES)
     for name in names:
         if Path(name).suffix not in SUFFIXES:
             raise ModelError(f"{folder / name}: a bundle holds only {', '.join(sorted(SUFFIXES))}; remove this file.")
@@ -263,6 +272,25 @@ def _verify(folder: Path) -> dict[str, Any]:
                 "changed. Download or register the model again."
             )
     return manifest
+
+
+def model_config(folder: Path) -> ModelConfig:
+    """How a bundle's weights are loaded, once every file has the bytes that its manifest names.
+
+    Raises:
+        ModelError: The folder is not a whole bundle.
+    """
+    return ModelConfig(source="path", path=str(folder / "weights"), **_verify(folder)["model"])
+
+
+def _scorer(weights: Path, settings: Mapping[str, Any], device: str, variant: str | None) -> Score:
+    from reranker.model import load, load_exported
+
+    if variant is None:
+        return load(ModelConfig(source="path", path=str(weights), **settings), device=device).score
+    if device != "cpu":
+        raise ModelError(f"variant={variant} scores on the CPU, but device={device!r}; leave one of them out.")
+    return load_exported(weights, variant).score
 
 
 def _items(value: object, field: str, what: str) -> list[Any]:
