@@ -74,7 +74,7 @@ def texts(n_groups: int, seed: int) -> Texts:
 Take = Callable[[int, int], tuple[int, int, float]]  # (round, steps) to real tokens, computed tokens and seconds
 
 
-def stock(data: Texts, *, tuned: bool, bf16: bool) -> Take:
+def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> Take:
     """sentence-transformers' trainer."""
     import torch
     from datasets import Dataset
@@ -112,10 +112,10 @@ def stock(data: Texts, *, tuned: bool, bf16: bool) -> Take:
     class Clock(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 0:
-                self.start = time.perf_counter()
+                self.start = now()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.end = time.perf_counter()
+            self.end = now()
 
     lengths = [len(q) + len(c) for q, c in zip(rows["query"], rows["candidate"], strict=True)]
 
@@ -166,7 +166,7 @@ def by_length(lengths: list[int], seed: int) -> Callable[..., Any]:
     return make
 
 
-def ours(data: Texts, *, attention: str, bf16: bool) -> Take:
+def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -> Take:
     """Our forward under the smallest loop; checks first that its logits are the padded module's to 1e-4."""
     import dataclasses
 
@@ -187,7 +187,7 @@ def ours(data: Texts, *, attention: str, bf16: bool) -> Take:
 
     def take(number: int, n_steps: int) -> tuple[int, int, float]:
         order = np.random.default_rng(number).permutation(len(data.contexts))
-        n_real, start = 0, time.perf_counter()
+        n_real, start = 0, now()
         for groups in order[: n_steps * len(labels) // GROUP].reshape(n_steps, -1):
             rows = np.repeat(groups, GROUP), (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
             logits = encoder.logits(encoder.assemble(queries, candidates, *rows), bf16=bf16)
@@ -195,7 +195,7 @@ def ours(data: Texts, *, attention: str, bf16: bool) -> Take:
             optimiser.step()
             optimiser.zero_grad()
             n_real += int(encoder.lengths(queries, candidates, *rows).sum())  # as if every pair had its own context
-        return n_real, n_real, time.perf_counter() - start
+        return n_real, n_real, now() - start
 
     return take
 
@@ -216,12 +216,13 @@ def threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
-def work(side: str, data: Texts, bf16: bool, door: Connection) -> None:
+def work(side: str, data: Texts, bf16: bool, clock: str, door: Connection) -> None:
     """Answer (round, steps) with what the side took, until None comes."""
+    now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
     if side in ("stock", "tuned"):
-        take = stock(data, tuned=side == "tuned", bf16=bf16)
+        take = stock(data, now, tuned=side == "tuned", bf16=bf16)
     else:
-        take = ours(data, attention={"full": "full", "shared": "shared_context"}[side], bf16=bf16)
+        take = ours(data, now, attention={"full": "full", "shared": "shared_context"}[side], bf16=bf16)
     take(10**6, 1)  # the first step builds kernels and buffers
     door.send("ready")
     while (request := door.recv()) is not None:
@@ -234,7 +235,7 @@ def measure(data: Texts, bf16: bool, args: argparse.Namespace) -> dict[str, list
     doors: dict[str, Connection] = {}
     for side in args.sides:
         doors[side], other = context.Pipe()
-        context.Process(target=work, args=(side, data, bf16, other), daemon=True).start()
+        context.Process(target=work, args=(side, data, bf16, args.clock, other), daemon=True).start()
         doors[side].recv()
         print(f"{side} is ready", file=sys.stderr, flush=True)
     taken: dict[str, list[tuple[int, int, float]]] = {side: [] for side in args.sides}
@@ -244,6 +245,8 @@ def measure(data: Texts, bf16: bool, args: argparse.Namespace) -> dict[str, list
             doors[side].send((number, args.steps * (1 if side == "stock" else 2)))
             taken[side].append(doors[side].recv())
             print(f"round {number}, {side}: {taken[side][-1][2]:.1f} s", file=sys.stderr, flush=True)
+    for door in doors.values():
+        door.send(None)
     return taken
 
 
@@ -254,12 +257,14 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=240)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others use the machine too"
+    )
     args = parser.parse_args()
     from reranker.model import load as load_encoder
     from reranker.model.precision import bf16_is_faster
 
-    bf16 = {"fp32": False, "bf16": True}.get(args.precision)
-    bf16 = bf16_is_faster("cpu") if bf16 is None else bf16
+    bf16 = args.precision == "bf16" or (args.precision == "auto" and bf16_is_faster("cpu"))
     data = texts(args.groups, seed=0)
     encoder = load_encoder(WHEEL)
     queries, candidates = encoder.tokenise(data.contexts), encoder.tokenise(data.candidates)
@@ -273,6 +278,7 @@ def main() -> None:
         },
         "precision": "bf16" if bf16 else "fp32",
         "threads": threads(),
+        "clock": args.clock,
     }
     rates = {side: [real / s / mean for real, _, s in rounds] for side, rounds in taken.items()}
     for side, values in rates.items():
