@@ -59,7 +59,7 @@ def test_memory_of_a_csv_follows_batch_rows_and_not_the_file(tmp_path: Path, mon
             peak = max(peak, pa.total_allocated_bytes() - before)
         assert n_rows == n
         peaks.append(peak)
-    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 2 * peaks[0]  # four times the file; how far pyarrow has read ahead depends on its threads
     assert peaks[1] < 500_000
 
 
