@@ -81,7 +81,7 @@ def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray
         key: (n_rows,) what identifies a row, whatever its place.
 
     Returns:
-        (sum of k,) int64: the draws of the first row in order, then those of the second, and so on.
+        (sum of k,) int32: the draws of the first row in order, then those of the second, and so on.
     """
     from reranker.data import kernels
 
@@ -102,7 +102,7 @@ def unseen(rank: IntArray, k: IntArray, ends: IntArray, seen_book: IntArray) -> 
         seen_book: (n_seen,) ascending within a row, without duplicates.
 
     Returns:
-        (sum of k,) int64 book codes.
+        (sum of k,) book codes.
     """
     from reranker.data import kernels
 

@@ -48,7 +48,7 @@ def _slot(places: IntArray, place: int) -> int:
 
 @njit(nogil=True, cache=True)
 def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntArray:
-    """For every row the first k[row] places of a Fisher-Yates shuffle of n[row], (sum of k,) int64.
+    """For every row the first k[row] places of a Fisher-Yates shuffle of n[row], (sum of k,) int32.
 
     A table holds what stands in the places that were swapped, one more with every step.
     """
@@ -59,7 +59,7 @@ def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntAr
     while size < 4 * most:
         size *= 2
     places, content, used = np.full(size, -1), np.empty(size, dtype=np.int64), np.empty(most, dtype=np.int64)
-    out = np.empty(k.sum(), dtype=np.int64)
+    out = np.empty(k.sum(), dtype=np.int32)
     first = 0
     for row in range(len(k)):
         state = _splitmix(start ^ _splitmix(key[row] + _GOLDEN))
