@@ -53,7 +53,7 @@ def run(cfg: Config, run_dir: Path) -> float:
                 for x in (dev, test)
             )
         with log.stage("model"):
-            encoder = model.load(cfg.model, weights, device=device, batch_size=cfg.eval.batch_size)
+            encoder = model.load(cfg.model, weights, device=device)
             log.weights(weights, new_head=encoder.new_head)
             score = partial(encoder.score, progress="scoring")
         with log.stage("data_report"):

@@ -31,6 +31,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "eval.retriever": ("item_knn", "ease"),
     "model.source": ("wheel", "hub", "random", "path"),
     "model.activation": ("identity", "sigmoid"),
+    "trainer.loss": ("bce", "softmax", "ranknet", "lambdaloss", "listnet", "plistmle", "margin_mse", "mse"),
+    "trainer.schedule": ("linear", "cosine"),
+    "model.attention": ("full", "shared_context"),
+    "model.scoring": ("fp32", "bf16"),
     "trainer.precision": ("auto", "fp32", "bf16"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
@@ -145,6 +149,8 @@ class ModelConfig:
     max_length: int = 256  # tokens of context and book together
     dropout: float | None = None  # null keeps what the checkpoint says
     activation: str = "identity"  # identity | sigmoid, applied to the logit when scoring
+    attention: str = "full"  # full | shared_context: the context does not see the book, and is computed once per group
+    scoring: str = "fp32"  # fp32 | bf16, of linear layers when scoring; bf16 moves scores by some 1e-2
     seed: int = 0  # of weights that the checkpoint lacks (a new head), or of all of them (random)
 
 
@@ -154,13 +160,24 @@ class TrainerConfig:
 
     epochs: float = 1.0
     max_steps: int | None = None  # optimiser steps; takes the place of epochs when set
-    batch_size: int = 16  # pairs per step
+    loss: str = "bce"  # bce | softmax | ranknet | lambdaloss | listnet | plistmle; of a teacher: margin_mse | mse
+    pos_weight: float = 1.0  # bce: of a positive, beside 1 of a negative
+    batch_size: int = 16  # pairs per step (of each process); objectives on groups keep these whole, so about as many
+    group_size: int = 32  # pairs of a query that an objective sees together; a larger group is dealt out
+    batch_tokens: int = 8192  # tokens per forward pass; a step of more is accumulated
     learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup_fraction: float = 0.1  # share of the steps with a rising learning rate; it then falls linearly
-    precision: str = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    head_learning_rate: float | None = None  # of pooler and classifier; null: learning_rate
+    freeze_body_fraction: float = 0.0  # share of the steps, from the first, in which pooler and classifier learn alone
+    weight_decay: float = 0.01  # not of biases and LayerNorms
+    max_grad_norm: float | None = 1.0  # longer gradients are shortened to it; null: never
+    warmup_fraction: float = 0.1  # share of the steps with a rising learning rate
+    schedule: str = "linear"  # linear | cosine: how the learning rate falls after it
+    precision: str = "auto"  # auto: bf16 where it is faster (a GPU that has it, a CPU where a short trial says so)
     device: str = "auto"  # auto: the GPU when there is one
     n_evaluations: int = 4  # evaluations on the dev lists during training; the best checkpoint is kept
+    patience: int | None = None  # evaluations in a row without a new best after which training ends; null: none
+    stop_below_start: bool = False  # an error when the dev lists, from the second evaluation on, never beat the start
+    checkpoint_dir: str | None = None  # a folder to save to at every evaluation, and to go on from; null: none
     log_steps: int = 10
     seed: int = 0
 
@@ -181,7 +198,6 @@ class EvalConfig:
     )
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     n_bootstrap: int = 2000  # resamples of users behind each interval
-    batch_size: int = 64
     seed: int = 0
 
 
@@ -424,11 +440,18 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
         ("trainer.epochs", "above 0", t.epochs > 0),
         ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
+        ("trainer.pos_weight", "above 0", t.pos_weight > 0),
         ("trainer.batch_size", "at least 1", t.batch_size >= 1),
+        ("trainer.group_size", "at least 2", t.group_size >= 2),
+        ("trainer.batch_tokens", "at least 1", t.batch_tokens >= 1),
         ("trainer.learning_rate", "above 0", t.learning_rate > 0),
+        ("trainer.head_learning_rate", "above 0, or null", t.head_learning_rate is None or t.head_learning_rate > 0),
+        ("trainer.freeze_body_fraction", "from 0 to 1", 0 <= t.freeze_body_fraction <= 1),
         ("trainer.weight_decay", "at least 0", t.weight_decay >= 0),
+        ("trainer.max_grad_norm", "above 0, or null", t.max_grad_norm is None or t.max_grad_norm > 0),
         ("trainer.warmup_fraction", "from 0 to below 1", 0 <= t.warmup_fraction < 1),
         ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
+        ("trainer.patience", "at least 1, or null", t.patience is None or t.patience >= 1),
         ("trainer.log_steps", "at least 1", t.log_steps >= 1),
         ("eval.n_candidates", "at least 2", e.n_candidates >= 2),
         ("eval.max_positives", "at least 1 and below eval.n_candidates", 1 <= e.max_positives < e.n_candidates),
@@ -441,7 +464,6 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ),
         ("eval.ease_books", "at least 2", e.ease_books >= 2),
         ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
-        ("eval.batch_size", "at least 1", e.batch_size >= 1),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
     ]
 
@@ -477,6 +499,17 @@ def _check_combinations(c: Config) -> None:
             f"{c.eval.baselines} lacks it; add it."
         )
     _check_model(c.model)
+    _check_trainer(c.trainer)
+
+
+def _check_trainer(t: TrainerConfig) -> None:
+    if t.pos_weight != 1 and t.loss != "bce":
+        raise ConfigError(f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}.")
+    if t.stop_below_start and t.n_evaluations < 2:
+        raise ConfigError(
+            f"trainer.stop_below_start=true looks from the second evaluation on, but trainer.n_evaluations="
+            f"{t.n_evaluations}; give at least 2."
+        )
 
 
 def _check_model(m: ModelConfig) -> None:

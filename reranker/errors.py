@@ -25,6 +25,10 @@ class ModelError(RerankerError):
     """Weights are missing, not the pinned ones, or do not fit the task."""
 
 
+class TrainingError(RerankerError):
+    """Training diverged, collapsed or went the wrong way, or a checkpoint cannot be gone on from; it stops there."""
+
+
 class RequestError(RerankerError):
     """A request to rerank cannot be answered as it stands; the field is named."""
 

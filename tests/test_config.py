@@ -138,6 +138,10 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["sampling.strategy=mix", "sampling.mix.uniform=0.5"], "must be at least 0 and add up to 1"),
         (["sampling.mix.uniform=1"], "belongs to sampling.strategy=mix, but it is uniform"),
         (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
+        (["trainer.loss=lamda"], "trainer.loss='lamda' is unknown; choose one of bce, softmax, ranknet, lambdaloss"),
+        (["trainer.loss=mse", "trainer.pos_weight=3"], "trainer.pos_weight=3.0 belongs to trainer.loss=bce"),
+        (["trainer.stop_below_start=true", "trainer.n_evaluations=1"], "looks from the second evaluation on"),
+        (["trainer.max_grad_norm=0"], "trainer.max_grad_norm=0.0 is impossible; it must be above 0, or null"),
         (["model=path"], "model.source=path needs model.path, which is null"),
     ],
 )

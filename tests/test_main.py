@@ -47,7 +47,7 @@ SMALL = [
     "eval.baselines=[random,popularity,item_knn,bm25]",
 ]
 TIMEOUT_S = 1800  # of a typed command: the sweep of four takes minutes, on a busy machine many
-TIMED = ("time/", "train/runtime_s", "train/pairs_per_s")
+TIMED = ("time/", "train/runtime_s", "train/pairs_per_s", "train/tokens_per_s")
 
 
 @pytest.fixture(scope="module")

@@ -386,9 +386,8 @@ def test_a_score_depends_on_neither_order_nor_neighbours(tiny: Encoder, monkeypa
     order = np.random.default_rng(0).permutation(len(QUERIES))
     shuffled = tiny.score([QUERIES[i] for i in order], [CANDIDATES[i] for i in order])
     np.testing.assert_allclose(shuffled, scores[order], atol=1e-5)
-    monkeypatch.setattr("reranker.model.encoder.BLOCK", 2)  # 80 pairs: five blocks of 14 and one of 10
-    for batch_size in (1, 7, 80):
-        monkeypatch.setattr(tiny, "batch_size", batch_size)
+    for budget in (1, 300, 10**6):  # a forward for each pair; some; one
+        monkeypatch.setattr("reranker.model.encoder.TOKENS_AT_ONCE", budget)
         np.testing.assert_allclose(tiny.score(QUERIES, CANDIDATES), scores, atol=1e-5)
 
 
@@ -409,7 +408,7 @@ def test_tokens_are_counted_as_a_pair_has_them(
     n_special = {"minilm": 3, "bge": 4}[repository]
     assert encoder.max_tokens == 32 - n_special
     encoder.score(QUERIES[:2], CANDIDATES[:2])  # leaves truncation switched on in the tokenizer
-    monkeypatch.setattr("reranker.model.encoder.TEXTS_AT_ONCE", 7)
+    monkeypatch.setattr("reranker.model.tokens.TEXTS_AT_ONCE", 7)
     pairs = encoder.model.tokenizer(QUERIES, CANDIDATES, truncation=False, verbose=False)["input_ids"]
     counts = encoder.count_tokens(QUERIES) + encoder.count_tokens(CANDIDATES)
     assert counts.tolist() == [len(ids) - n_special for ids in pairs]

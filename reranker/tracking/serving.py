@@ -217,7 +217,7 @@ def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataC
     tables.editions.to_parquet(folder / "editions.parquet", index=False)
     manifest = {
         "format": FORMAT,
-        "model": {"name": model_cfg.name, "max_length": model_cfg.max_length, "activation": model_cfg.activation},
+        "model": {name: getattr(model_cfg, name) for name in ("name", "max_length", "activation", "attention")},
         "contexts": {
             "n_titles": data_cfg.context_titles,
             "n_genres": data_cfg.context_genres,

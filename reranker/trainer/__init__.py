@@ -1,5 +1,6 @@
 """Fine-tuning: an encoder and pairs in, the encoder at its best dev checkpoint out."""
 
-from reranker.trainer.fit import History, fit
+from reranker.trainer.fit import fit
+from reranker.trainer.record import History
 
 __all__ = ["History", "fit"]

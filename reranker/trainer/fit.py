@@ -1,172 +1,188 @@
-"""Fine-tune a cross-encoder on pairs with sentence-transformers' trainer; the best checkpoint on dev lists is kept."""
+"""Fine-tune a cross-encoder on pairs: the steps, the evaluations between them, the best weights at the end."""
 
 from __future__ import annotations
 
-import math
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from reranker.cache import digest_file
 from reranker.config import TrainerConfig
+from reranker.errors import TrainingError
 from reranker.model import Encoder
 from reranker.model.source import quiet
+from reranker.trainer import batches, processes, record
+from reranker.trainer.checkpoints import Checkpoints
+from reranker.trainer.examples import Examples, read
+from reranker.trainer.losses import POINTWISE
+from reranker.trainer.optimiser import Optimiser
+from reranker.trainer.processes import Processes
+from reranker.trainer.record import DEV_METRIC, History, OnLog, Record
+from reranker.trainer.sentinels import Sentinels
+from reranker.trainer.step import Stepper
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import Progress
-    from sentence_transformers.base.evaluation import BaseEvaluator
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from transformers import TrainerCallback
 
-DEV_METRIC = "dev_ndcg_10"
-OnLog = Callable[[dict[str, Any], int], None]
-
-
-@dataclass
-class History:
-    """What happened during training.
-
-    Attributes:
-        logs: One dict per log or evaluation, in order: step, and loss, learning_rate, grad_norm or dev_ndcg_10.
-        best_step: The optimiser step whose weights were kept.
-        best_dev: Its mean NDCG@10 on the dev lists.
-        n_steps: Optimiser steps taken.
-        pairs_per_s: Pairs trained on per second, evaluations left out.
-    """
-
-    logs: list[dict[str, float]] = field(default_factory=list)
-    best_step: int = 0
-    best_dev: float = math.nan
-    n_steps: int = 0
-    pairs_per_s: float = math.nan
+OTHER_KEYS = ("checkpoint_dir", "log_steps", "precision", "device")  # a resumed training may change them
 
 
 def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: TrainerConfig, on_log: OnLog) -> History:
-    """Fine-tune the encoder in place with binary cross-entropy on raw logits.
+    """Fine-tune the encoder in place with the objective `trainer.loss`.
 
     The dev lists are scored `n_evaluations` times at even distances, for the last time after the last step (after
-    every step where there are fewer), and the weights that did best are kept.
+    every step where there are fewer), and the weights that did best are kept. Pairs of a step, and dropout, are
+    functions of the seed and the step: a training that goes on from `checkpoint_dir` takes the steps that it would
+    have taken. Started by torchrun, each process computes a share of every step, of batch_size pairs per process;
+    then score_dev and on_log are called in process 0 alone.
 
     Args:
-        pairs: Parquet with user_ctx, book_text, label.
+        pairs: Parquet with user_ctx, book_text, label; user_id where two users may share a context; score, a
+            teacher's, for the objectives mse and margin_mse.
         score_dev: Mean NDCG@10 of the encoder, as it stands, on the dev lists.
-        on_log: Receives the trainer's logs and the step, for tracking.
+        on_log: Receives logs and the step, for tracking; the logs before a resumption are told again.
+
+    Raises:
+        DataError: The pairs cannot be learnt from with this objective.
+        TrainingError: Loss or gradient is not finite, scores have collapsed, the dev lists stay below the start where
+            the configuration asks to watch it, or the checkpoints are another training's.
     """
-    frame = pd.read_parquet(pairs, columns=["user_ctx", "book_text", "label"])
-    history = History()
-    seconds: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="reranker-checkpoints-") as folder, _bar() as bar, quiet():
-        callback = _callback(history, on_log, cfg.n_evaluations, bar)
-        trainer = _trainer(encoder, frame, _evaluator(score_dev, seconds), callback, _arguments(cfg, encoder, folder))
-        start = time.perf_counter()
+    from reranker.model.precision import bf16_is_faster, keep_freed_memory
+
+    device = encoder.model.device.type
+    with quiet(), processes.joined(device) as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
+        examples = read(pairs, encoder, cfg)
+        if device == "cpu":
+            keep_freed_memory()
+        bf16 = ranks.share(cfg.precision == "bf16" or (cfg.precision == "auto" and bf16_is_faster(device)))
+        training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16)
+        if cfg.checkpoint_dir is not None:
+            training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16))
         try:
-            trainer.train()
+            training.run()
         finally:
-            _unwrap(encoder)
-        _finish(history, trainer, time.perf_counter() - start - sum(seconds))
-    encoder.model.eval()
-    return history
+            training.close()
+    return training.record.history
 
 
-def _trainer(
-    encoder: Encoder,
-    frame: pd.DataFrame,
-    evaluator: BaseEvaluator,
-    callback: TrainerCallback,
-    args: CrossEncoderTrainingArguments,
-) -> CrossEncoderTrainer:
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, losses
-    from transformers import PrinterCallback, ProgressCallback
+class _Training:
+    """The state of one training between two steps, which is what a checkpoint holds."""
 
-    trainer = CrossEncoderTrainer(
-        model=encoder.model,
-        args=args,
-        train_dataset=_dataset(frame),
-        loss=losses.BinaryCrossEntropyLoss(encoder.model),
-        evaluator=evaluator,
-        callbacks=[callback],
-    )
-    for other in (ProgressCallback, PrinterCallback):  # ours shows one bar instead of a line per log
-        trainer.remove_callback(other)
-    return trainer
+    def __init__(
+        self,
+        encoder: Encoder,
+        examples: Examples,
+        score_dev: Callable[[], float],
+        cfg: TrainerConfig,
+        on_log: OnLog,
+        ranks: Processes,
+        bar: Progress,
+        bf16: bool,
+    ) -> None:
+        cut = cfg.loss in POINTWISE
+        n_pairs = cfg.batch_size * ranks.n
+        self.plan = batches.Plan(examples.unit, examples.length, n_pairs=n_pairs, seed=cfg.seed, cut=cut)
+        self.n_steps = self.plan.n_steps(cfg.epochs, cfg.max_steps)
+        self.optimiser = Optimiser(encoder, cfg, self.n_steps)
+        self.stepper = Stepper(encoder, examples, self.optimiser, cfg, ranks, bf16)
+        self.sentinels = Sentinels(cfg)
+        self.record = Record(History(), on_log, bar, tells=ranks.rank == 0, padded=not encoder.packed)
+        self.checkpoints: Checkpoints | None = None
+        self.encoder, self.score_dev, self.cfg, self.ranks = encoder, score_dev, cfg, ranks
+        self.step = self.n_evaluations = self.n_worse = 0
+        self.start = self.best = float("-inf")
+        self.weights: dict[str, Any] = {}
 
+    def keep_checkpoints(self, folder: Path, identity: dict[str, Any]) -> None:
+        """Save to the folder from now on, and go on from the newest checkpoint in it, should there be one."""
+        self.checkpoints = Checkpoints(folder, identity)
+        state = self.checkpoints.newest(str(self.encoder.model.device))
+        if self.ranks.share(state and state["step"]) != (state and state["step"]):
+            raise TrainingError(f"{folder}: processes found different checkpoints; give a folder that all of them see.")
+        if state is not None:
+            self._restore(state)
 
-def _unwrap(encoder: Encoder) -> None:
-    """Take back what accelerate puts on the model and leaves there: under bf16 a forward inside autocast."""
-    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-        vars(encoder.model).pop(name, None)
+    def run(self) -> None:
+        """Take the steps that are left, and load the best weights."""
+        evaluate_after = set(evaluation_steps(self.n_steps, self.cfg.n_evaluations))
+        self.ranks.agree(self.optimiser.parameters)
+        self.record.begin(self.step, self.n_steps)
+        if self.cfg.stop_below_start and self.step == 0:
+            self.start = self._score()
+        for rows in self.plan.rows(self.step, self.n_steps):
+            if self._ends_early():
+                break
+            self._take(rows)
+            if self.step in evaluate_after:
+                self._evaluate()
+        self.record.finish(self.step)
+        self.encoder.model.load_state_dict(self.weights)
+        self.ranks.agree(self.optimiser.parameters)
 
+    def close(self) -> None:
+        """Leave the model ready to score."""
+        self.optimiser.close()
+        self.encoder.model.eval()
 
-def _arguments(cfg: TrainerConfig, encoder: Encoder, folder: str) -> CrossEncoderTrainingArguments:
-    import torch
-    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+    def _take(self, rows: batches.IntArray) -> None:
+        start = time.perf_counter()
+        stepped = self.stepper.take(self.step, rows)
+        self.step += 1
+        self.sentinels.check_step(self.step, stepped.loss, stepped.grad_norm)
+        self.record.step(self.step, stepped, time.perf_counter() - start)
+        if self.step % self.cfg.log_steps == 0 or self.step == self.n_steps:
+            self.record.log(self.step, stepped)
+            self.sentinels.check_spread(self.step, stepped.spread)
 
-    on_gpu = encoder.model.device.type == "cuda"
-    bf16 = cfg.precision == "bf16" or (cfg.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
-    return CrossEncoderTrainingArguments(
-        output_dir=folder,
-        num_train_epochs=cfg.epochs,
-        max_steps=cfg.max_steps or -1,
-        per_device_train_batch_size=cfg.batch_size,
-        learning_rate=cfg.learning_rate,
-        weight_decay=cfg.weight_decay,
-        warmup_steps=cfg.warmup_fraction,  # below 1 it is a share of all steps
-        bf16=bf16,
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        seed=cfg.seed,
-        eval_strategy="steps",
-        eval_steps=sys.maxsize,  # our callback says when
-        save_strategy="best",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{DEV_METRIC}",
-        greater_is_better=True,
-        logging_steps=cfg.log_steps,
-        report_to=[],
-        disable_tqdm=True,
-    )
+    def _evaluate(self) -> None:
+        value = self._score()
+        self.n_evaluations += 1
+        self.n_worse += 1
+        if value > self.best or not self.weights:
+            self.best, self.n_worse = value, 0
+            self.record.history.best_step, self.record.history.best_dev = self.step, value
+            self.weights = {k: v.detach().to("cpu", copy=True) for k, v in self.encoder.model.state_dict().items()}
+        self.sentinels.check_dev(self.step, self.n_evaluations, self.best, self.start)
+        if self.checkpoints is not None and self.ranks.rank == 0:
+            self.checkpoints.save(self.step, self._state())
 
+    def _score(self) -> float:
+        """The dev lists' metric, computed in process 0, known in all, told."""
+        self.record.describe("scoring dev lists")
+        value: float = self.ranks.share(self.score_dev() if self.ranks.rank == 0 else None)
+        self.record.tell({DEV_METRIC: value}, self.step)
+        return value
 
-def _dataset(frame: pd.DataFrame) -> Any:
-    """The trainer's dataset; its column order decides which text is the query."""
-    from datasets import Dataset
+    def _ends_early(self) -> bool:
+        return self.cfg.patience is not None and self.n_worse >= self.cfg.patience
 
-    columns = {name: frame[name].astype(str).tolist() for name in ("user_ctx", "book_text")}
-    return Dataset.from_dict(columns | {"label": frame["label"].astype(float).tolist()})
+    def _state(self) -> dict[str, Any]:
+        history = self.record.history
+        return {
+            "step": self.step,
+            "model": self.encoder.model.state_dict(),
+            "optimiser": self.optimiser.state(),
+            "best": {"value": self.best, "step": history.best_step, "weights": self.weights},
+            "evaluations": [self.n_evaluations, self.n_worse, self.start],
+            "record": {"logs": history.logs, "window": self.record.window, "done": self.record.done},
+            "n_collapsed": self.sentinels.n_collapsed,
+        }
 
-
-def _evaluator(score_dev: Callable[[], float], seconds: list[float]) -> BaseEvaluator:
-    """sentence-transformers' evaluator around `score_dev`; appends the seconds of each call."""
-    from sentence_transformers.base.evaluation import BaseEvaluator
-
-    class DevEvaluator(BaseEvaluator):
-        primary_metric = DEV_METRIC
-
-        def __call__(self, *args: object, **kwargs: object) -> dict[str, float]:
-            start = time.perf_counter()
-            value = score_dev()
-            seconds.append(time.perf_counter() - start)
-            return {DEV_METRIC: value}
-
-    return DevEvaluator()
-
-
-def _bar() -> Progress:
-    """The bar of the fine-tuning, for a terminal alone; as a context it leaves no trace there, whatever happens."""
-    from rich import get_console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = get_console()
-    columns = TextColumn("fine-tuning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    last = TextColumn("{task.description}")
-    return Progress(*columns, last, console=console, transient=True, disable=not console.is_interactive)
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.encoder.model.load_state_dict(state["model"])
+        self.optimiser.restore(state["optimiser"])
+        self.best, self.weights = state["best"]["value"], state["best"]["weights"]
+        self.n_evaluations, self.n_worse, self.start = state["evaluations"]
+        kept, history = state["record"], self.record.history
+        history.logs, history.best_step, history.best_dev = kept["logs"], state["best"]["step"], self.best
+        self.record.window, self.record.done = kept["window"], kept["done"]
+        self.sentinels.n_collapsed = state["n_collapsed"]
 
 
 def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
@@ -178,36 +194,18 @@ def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
     return [-(-n_steps * i // n) for i in range(1, n + 1)]
 
 
-def _callback(history: History, on_log: OnLog, n_evaluations: int, bar: Progress) -> TrainerCallback:
-    from transformers import TrainerCallback
-
-    class Record(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.task = bar.add_task("", total=state.max_steps)
-            self.evaluate_after = set(evaluation_steps(state.max_steps, n_evaluations))
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            bar.update(self.task, completed=state.global_step)
-            if state.global_step in self.evaluate_after:
-                control.should_evaluate = True  # and "best" saves after it
-                bar.update(self.task, description="scoring dev lists")
-
-        def on_log(
-            self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-        ) -> None:
-            numbers = {k.removeprefix("eval_"): float(v) for k, v in (logs or {}).items() if isinstance(v, int | float)}
-            history.logs.append({"step": state.global_step, **numbers})
-            shown = [f"{k} {numbers[k]:.3f}" for k in ("loss", DEV_METRIC) if k in numbers]
-            if shown:
-                bar.update(self.task, description=", ".join(shown))
-            on_log(numbers, state.global_step)
-
-    return Record()
+def _identity(encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processes, bf16: bool) -> dict[str, Any]:
+    """What decides the result of a training."""
+    keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
+    weights = encoder.weights.sha256 or encoder.weights.description
+    decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
+    return keys | decided | {"pairs": digest_file(pairs), "n_processes": ranks.n}
 
 
-def _finish(history: History, trainer: CrossEncoderTrainer, seconds: float) -> None:
-    state = trainer.state
-    history.n_steps = state.global_step
-    history.best_step = int(state.best_global_step or 0)
-    history.best_dev = float(state.best_metric if state.best_metric is not None else math.nan)
-    history.pairs_per_s = state.global_step * trainer.args.per_device_train_batch_size / max(seconds, 1e-9)
+@contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Leaves torch's random state as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield

@@ -1,0 +1,155 @@
+"""Loads a cross-encoder from checked weights, and refuses weights that are not whole or were trained otherwise."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reranker.config import ModelConfig
+from reranker.errors import ModelError
+from reranker.model.source import WEIGHTS, Weights, quiet, resolve
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.modules import Transformer
+    from transformers import PreTrainedModel
+
+    from reranker.model.encoder import Encoder
+
+HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")  # (n_labels, hidden) where it is stored
+ATTENTION = "reranker_attention"  # in config.json: which attention the weights were trained with
+
+
+def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu") -> Encoder:
+    """The encoder that the configuration names, in fp32, with one label.
+
+    Weights that the checkpoint lacks (a head) are drawn from `cfg.seed`; torch's own random state is left as it was.
+
+    Args:
+        weights: What `resolve(cfg)` gave, where a caller has had them checked already.
+        device: Where it scores, as torch names it.
+
+    Raises:
+        ModelError: The weights cannot be had (see `resolve`), do not load, have a head of several labels, lack more
+            than a head, do not fit their tokenizer, have fewer positions than `model.max_length`, or were trained
+            with another `model.attention`.
+    """
+    weights = weights or resolve(cfg)
+    _check_attention(cfg, weights.folder)
+    shapes = _shapes(weights.folder)
+
+    import torch  # after the checks: a refusal need not wait for it
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    from reranker.model.encoder import Encoder
+
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(cfg.seed)
+        transformer = _transformer(cfg, weights.folder)
+    setattr(transformer.model.config, ATTENTION, cfg.attention)  # which save writes into config.json
+    new = _new_names(transformer.model, set(shapes), weights.folder)
+    _check_fit(transformer, cfg, weights.folder)
+    activation = {"identity": torch.nn.Identity, "sigmoid": torch.nn.Sigmoid}[cfg.activation]()
+    model = CrossEncoder(modules=[transformer], device=device, activation_fn=activation, local_files_only=True)
+    encoder = Encoder(
+        model.eval(),
+        activation,
+        weights,
+        new_head=bool(new),
+        attention=cfg.attention,
+        scores_in_bf16=cfg.scoring == "bf16",
+    )
+    _check_packed(encoder)
+    return encoder
+
+
+def _check_attention(cfg: ModelConfig, folder: Path) -> None:
+    trained = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(ATTENTION, cfg.attention)
+    if trained != cfg.attention:
+        raise ModelError(
+            f"{folder} was trained with model.attention={trained}, and model.attention={cfg.attention} would compute "
+            f"other scores. Set model.attention={trained}, or choose weights that were trained with neither."
+        )
+
+
+def _check_packed(encoder: Encoder) -> None:
+    if encoder.packed:
+        return
+    architecture = type(encoder.model[0].model).__name__
+    if encoder.attention == "shared_context":
+        raise ModelError(
+            f"model.attention=shared_context needs a BERT, RoBERTa or XLM-RoBERTa classifier, but "
+            f"{encoder.weights.folder} is a {architecture}. Set model.attention=full."
+        )
+    logging.getLogger(__name__).warning("%s has no packed forward here; its batches are padded.", architecture)
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ModelError(f"{folder / WEIGHTS}: not a whole safetensors file ({error}). Save it again.") from error
+    for name in HEADS:
+        if name in shapes and shapes[name][0] != 1:
+            raise ModelError(
+                f"{folder / WEIGHTS} has a head of {shapes[name][0]} labels ({name}); a scorer needs 1. Choose a "
+                "cross-encoder of one label, or weights without a head."
+            )
+    return shapes
+
+
+def _transformer(cfg: ModelConfig, folder: Path) -> Transformer:
+    """The folder's transformer alone: a folder's own list of modules (modules.json) is not followed."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+
+    local = {"local_files_only": True, "trust_remote_code": False}
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    dropout = {} if cfg.dropout is None else dict.fromkeys(rates, cfg.dropout)
+    try:
+        return Transformer(
+            str(folder),
+            transformer_task="sequence-classification",
+            model_kwargs={**local, "use_safetensors": True, "dtype": torch.float32},
+            processor_kwargs={**local, "model_max_length": cfg.max_length},
+            config_kwargs={**local, "num_labels": 1, **dropout},
+        )
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{folder} does not load as a cross-encoder: {error}. Choose other weights.") from error
+
+
+def _new_names(model: PreTrainedModel, stored: set[str], folder: Path) -> list[str]:
+    """Parameters that the file lacks; without a head those are the classifier and the pooler, and nothing else."""
+    prefix = f"{model.base_model_prefix}."
+    names = {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in stored}  # BERT's first spelling
+    new = [name for name, _ in model.named_parameters() if not {name, name.removeprefix(prefix)} & names]
+    body = [name for name in new if name.startswith(prefix) and ".pooler." not in name]
+    if body:
+        raise ModelError(
+            f"{folder / WEIGHTS} lacks {len(body)} weights of the {model.config.model_type} that its config.json "
+            f"describes (first: {body[0]}). Choose whole weights."
+        )
+    return new
+
+
+def _check_fit(transformer: Transformer, cfg: ModelConfig, folder: Path) -> None:
+    model: Any = transformer.model
+    tokenizer: Any = transformer.tokenizer
+    embeddings = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if table is not None:
+        offset = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from after the padding id
+        n_positions = table.num_embeddings - offset
+        if cfg.max_length > n_positions:
+            raise ModelError(f"model.max_length={cfg.max_length} is above the {n_positions} positions of {folder}.")
+    n_tokens, n_rows = len(tokenizer), model.get_input_embeddings().num_embeddings
+    if not n_rows // 2 < n_tokens <= n_rows:
+        raise ModelError(
+            f"{folder}: the tokenizer has {n_tokens} tokens, and the model embeds {n_rows}; they are not a pair."
+        )
+    if cfg.dropout is not None and not hasattr(model.config, "hidden_dropout_prob"):
+        raise ModelError(f"model.dropout={cfg.dropout} cannot be set for a {model.config.model_type}; set it to null.")

@@ -1,0 +1,156 @@
+"""Objectives on groups: what one micro-batch adds to the loss of its step, as a sum and what to divide it by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+POINTWISE = ("bce", "mse")  # a pair's term does not depend on its group, so that groups may be cut
+ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
+LAMBDA_MU = 10.0  # weight of NDCG-Loss2 in NDCG-Loss2++ (Wang et al. 2018, and sentence-transformers' default)
+
+Loss = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+
+
+def choose(name: str, *, pos_weight: float = 1.0) -> Loss:
+    """The objective of that name, a function of (scores, labels, group), each (n,), rows in any order.
+
+    It gives a pair: the sum of its terms, differentiable in the scores, and their number, which depends on labels and
+    groups alone. A step's loss is the sum of all its sums over the sum of all its numbers, so that it is the same
+    however its groups are dealt to micro-batches and processes. Groups without a term (no positive, or all labels
+    equal, where the objective compares) add nothing to either. The values are those of sentence-transformers' losses
+    with their defaults; margin_mse compares all pairs of a group.
+
+    Args:
+        name: One of config.CHOICES["trainer.loss"].
+        pos_weight: Of positives, in bce.
+    """
+    if name == "bce":
+        return lambda scores, labels, group: _bce(scores, labels, pos_weight)
+    return {
+        "mse": _mse,
+        "margin_mse": _margin_mse,
+        "softmax": _softmax,
+        "listnet": _listnet,
+        "plistmle": _plistmle,
+        "ranknet": _ranknet,
+        "lambdaloss": _lambdaloss,
+    }[name]
+
+
+def _bce(scores: Tensor, labels: Tensor, pos_weight: float) -> tuple[Tensor, Tensor]:
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    weight = scores.new_tensor(pos_weight)
+    total = binary_cross_entropy_with_logits(scores, labels, pos_weight=weight, reduction="sum")
+    return total, scores.new_tensor(len(scores))
+
+
+def _mse(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    return (scores - labels).square().sum(), scores.new_tensor(len(scores))
+
+
+def _margin_mse(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared differences between our margin and the teacher's, of every two pairs of a group (Hofstätter 2020)."""
+    off, _, mask = _padded(scores - labels, labels, group)
+    both = (mask[:, :, None] & mask[:, None, :]).triu(diagonal=1)
+    return (off[:, :, None] - off[:, None, :])[both].square().sum(), both.sum()
+
+
+def _softmax(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of a group's softmax with its labels, scaled to sum 1; one term per group with a positive."""
+    score, label, mask = _padded(scores, labels, group)
+    total = label.sum(dim=1)
+    target = label / total.clamp(min=1e-12)[:, None]
+    return -(target * _log_softmax(score, mask)).sum(), (total > 0).sum()
+
+
+def _listnet(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of a group's softmax with the softmax of its labels; one term per group (Cao et al. 2007)."""
+    score, label, mask = _padded(scores, labels, group)
+    target = label.masked_fill(~mask, -math.inf).softmax(dim=1)
+    return -(target * _log_softmax(score, mask)).sum(), scores.new_tensor(len(score))
+
+
+def _plistmle(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Plackett-Luce likelihood of the order by label, upper places weighing more; one term per group (Lan et al. 2014).
+
+    Place r of n weighs 2^(n-r) - 1, scaled to sum 1. Equal labels keep the order in which they come.
+    """
+    import torch
+
+    score, label, mask = _padded(scores, labels, group)
+    order = label.masked_fill(~mask, -math.inf).argsort(dim=1, descending=True, stable=True)
+    score, mask = score.gather(1, order), mask.gather(1, order)
+    low = score.masked_fill(~mask, torch.finfo(score.dtype).min)
+    log_likelihood = score - low.flip(1).logcumsumexp(dim=1).flip(1)
+    n = mask.sum(dim=1, keepdim=True)
+    place = torch.arange(1, score.shape[1] + 1, device=score.device)
+    scale = (n - 127).clamp(min=0)  # else the weights of long groups leave float32's range
+    weight = (torch.exp2((n - place - scale).float()) - torch.exp2(-scale.float())) * mask
+    weight = weight / (weight.sum(dim=1, keepdim=True) + 1e-10)
+    return -(log_likelihood.masked_fill(~mask, 0.0) * weight).sum(), scores.new_tensor(len(score))
+
+
+def _ranknet(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Logistic loss, in bits, of every two pairs of a group whose labels differ (Burges et al. 2005)."""
+    score, label, mask = _padded(scores, labels, group)
+    prefers = _prefers(label, mask)
+    return _logistic(score)[prefers].sum(), prefers.sum()
+
+
+def _lambdaloss(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """RankNet's terms, each weighed by what the two are worth to NDCG: NDCG-Loss2++ (Wang et al. 2018, eq. 12, 15)."""
+    score, label, mask = _padded(scores, labels, group)
+    prefers = _prefers(label, mask)
+    return (_ndcg_weight(score.detach(), label, mask) * _logistic(score))[prefers].sum(), prefers.sum()
+
+
+def _ndcg_weight(score: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Of every two places of a group, (n_groups, n, n): the difference of gains by that of discounts."""
+    import torch
+
+    rank = score.masked_fill(~mask, -math.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1.0
+    gain = torch.exp2(label) - 1
+    ideal = gain.sort(dim=1, descending=True).values / torch.log2(torch.arange(gain.shape[1], device=gain.device) + 2.0)
+    gain = gain / ideal.sum(dim=1, keepdim=True).clamp(min=1e-10)
+    value = 1 / torch.log2(1 + rank)
+    swap = (value[:, :, None] - value[:, None, :]).abs()
+    apart = (rank[:, :, None] - rank[:, None, :]).abs().clamp(min=1)
+    step = 1 / torch.log2(1 + apart) - 1 / torch.log2(2 + apart)
+    return (LAMBDA_MU * step + swap) * (gain[:, :, None] - gain[:, None, :]).abs()
+
+
+def _logistic(score: Tensor) -> Tensor:
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(score[:, :, None] - score[:, None, :]) / math.log(2)
+
+
+def _prefers(label: Tensor, mask: Tensor) -> Tensor:
+    return (label[:, :, None] > label[:, None, :]) & mask[:, :, None] & mask[:, None, :]
+
+
+def _log_softmax(score: Tensor, mask: Tensor) -> Tensor:
+    """Of each group's own pairs; 0 in the empty places."""
+    return score.masked_fill(~mask, -math.inf).log_softmax(dim=1).masked_fill(~mask, 0.0)
+
+
+def _padded(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, labels (0 in empty places) and which places are taken, each (n_groups, largest group)."""
+    import torch
+
+    _, row, n = group.unique(return_inverse=True, return_counts=True)
+    order = row.argsort(stable=True)
+    start = n.cumsum(0) - n
+    place = torch.empty_like(row)
+    place[order] = torch.arange(len(row), device=row.device) - start[row[order]]
+    shape = (len(n), int(n.max()))
+    mask = torch.zeros(shape, dtype=torch.bool, device=scores.device)
+    mask[row, place] = True
+    score, label = (values.new_zeros(shape).index_put((row, place), values) for values in (scores, labels))
+    return score, label, mask

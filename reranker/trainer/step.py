@@ -1,0 +1,111 @@
+"""One optimiser step: the same loss and gradients however its pairs are dealt to forward passes and processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reranker.config import TrainerConfig
+from reranker.model import Encoder
+from reranker.trainer import batches, losses
+from reranker.trainer.examples import Examples, IntArray
+from reranker.trainer.optimiser import Optimiser
+from reranker.trainer.processes import Processes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What a step came to, over all processes.
+
+    Attributes:
+        loss: Mean of the objective's terms, before the step.
+        grad_norm: Of the whole gradient, before it was shortened.
+        learning_rate: Of the body.
+        spread: Standard deviation of logits within groups, as far as these stand in one forward pass; NaN where no two
+            pairs do.
+        n_pairs, n_tokens: Pairs, and their tokens after truncation.
+        n_rows: Tokens that were computed, padding among them; fewer than n_tokens where contexts are shared.
+    """
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    spread: float
+    n_pairs: int
+    n_tokens: int
+    n_rows: int
+
+
+class Stepper:
+    """Takes steps of an encoder on examples."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        examples: Examples,
+        optimiser: Optimiser,
+        cfg: TrainerConfig,
+        ranks: Processes,
+        bf16: bool,
+    ) -> None:
+        import torch
+
+        self.encoder, self.examples, self.optimiser, self.cfg, self.ranks = encoder, examples, optimiser, cfg, ranks
+        self._bf16 = bf16
+        self._objective = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)
+        device = encoder.model.device
+        self._target, self._group, self._unit = (
+            torch.tensor(values, device=device) for values in (examples.target, examples.group, examples.unit)
+        )
+
+    def take(self, step: int, rows: IntArray) -> Stepped:
+        """Take step `step`, from 0, on these rows; dropout is a function of (seed, step, process)."""
+        import torch
+
+        self.encoder.model.train()
+        state = np.random.SeedSequence([self.cfg.seed, step, self.ranks.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]))
+        rate = self.optimiser.begin(step)
+        numbers = self.gradients(rows)
+        self.ranks.add_up(self.optimiser.parameters, numbers)
+        total, n_terms, n_rows, squares, freedom = numbers.tolist()
+        return Stepped(
+            loss=total / n_terms if n_terms else 0.0,
+            grad_norm=self.optimiser.finish(n_terms),
+            learning_rate=rate,
+            spread=math.sqrt(squares / freedom) if freedom else math.nan,
+            n_pairs=len(rows),
+            n_tokens=int(self.examples.length[rows].sum()),
+            n_rows=int(n_rows),
+        )
+
+    def gradients(self, rows: IntArray) -> Tensor:
+        """Add up this process's share of gradients; (5,) sum and number of terms, rows, squares, degrees of freedom."""
+        import torch
+
+        e, ranks = self.examples, self.ranks
+        mine = batches.share(rows, e.unit, e.length, rank=ranks.rank, n_processes=ranks.n)
+        n_tokens, packed = self.cfg.batch_tokens, self.encoder.packed
+        numbers = torch.zeros(5, dtype=torch.float64, device=self._target.device)
+        for part in batches.passes(mine, e.unit, e.length, n_tokens=n_tokens, packed=packed):
+            batch = self.encoder.assemble(e.contexts, e.books, e.query[part], e.candidate[part])
+            logits = self.encoder.logits(batch, bf16=self._bf16)
+            at = torch.from_numpy(part).to(logits.device)
+            total, n_terms = self._objective(logits, self._target[at], self._unit[at])
+            total.backward()
+            squares, freedom = _deviations(logits.detach(), self._group[at])
+            numbers += torch.stack([total.detach(), n_terms, numbers.new_tensor(batch.n_tokens), squares, freedom])
+        return numbers
+
+
+def _deviations(logits: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances of logits from their group's mean, summed, and the degrees of freedom."""
+    _, row, n = group.unique(return_inverse=True, return_counts=True)
+    mean = logits.new_zeros(len(n)).index_add_(0, row, logits) / n
+    return (logits - mean[row]).square().sum(), (n - 1).sum()

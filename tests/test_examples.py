@@ -1,0 +1,79 @@
+"""Pairs become units that stay together; what cannot be learnt from is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reranker.config import ModelConfig, TrainerConfig
+from reranker.errors import DataError
+from reranker.model import load
+from reranker.trainer.examples import read, units
+
+TINY = ModelConfig(name="tiny", source="random", max_length=32)
+GROUPS = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=80)
+
+
+@given(rows=GROUPS, group_size=st.integers(2, 12), pointwise=st.booleans())
+def test_units_are_parts_of_groups_and_share_their_positives(
+    rows: list[tuple[int, bool]], group_size: int, pointwise: bool
+) -> None:
+    given_group, label = (np.array(column) for column in zip(*rows, strict=True))
+    group = np.unique(given_group, return_inverse=True)[1]
+    unit = units(group, label, group_size=group_size, pointwise=pointwise)
+    assert set(unit) == set(range(unit.max() + 1))
+    assert np.bincount(unit).max() <= group_size
+    for g in range(group.max() + 1):
+        mine = unit[group == g]
+        assert not set(mine) & set(unit[group != g])
+        n_positives = [int(label[unit == u].sum()) for u in set(mine)]
+        assert max(n_positives) - min(n_positives) <= 1
+        if not pointwise:
+            assert len(n_positives) == -(-len(mine) // group_size)  # no more parts than needed
+
+
+def test_a_pointwise_unit_is_a_positive_and_its_share_of_negatives() -> None:
+    label = np.array([1, 0, 0, 0] * 3)
+    unit = units(np.zeros(12, dtype=np.int64), label, group_size=32, pointwise=True)
+    assert np.bincount(unit).tolist() == [4, 4, 4]
+    assert np.bincount(unit, weights=label).tolist() == [1, 1, 1]
+
+
+def written(tmp_path: Path, **columns: list[object]) -> Path:
+    path = tmp_path / "pairs.parquet"
+    plain = {"user_ctx": ["r", "r", "s"], "book_text": ["a", "b", "a"], "label": [1, 0, 1]}
+    pd.DataFrame(plain | columns).to_parquet(path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_text_is_tokenised_once_and_users_with_one_context_are_two_groups(tmp_path: Path) -> None:
+    path = written(tmp_path, user_ctx=["r", "r", "r"], user_id=["u", "u", "v"])
+    examples = read(path, load(TINY), TrainerConfig())
+    assert (len(examples.contexts), len(examples.books)) == (1, 2)
+    assert examples.group.tolist() == [0, 0, 1]
+    assert examples.length.tolist() == [5, 5, 5]  # [CLS] r [SEP] a [SEP], one token for each letter
+    assert examples.target.tolist() == [1, 0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("columns", "loss", "message"),
+    [
+        ({"label": [1, None, 0]}, "bce", "1 rows have no label"),
+        ({"label": [1.0, -1.0, 0.0]}, "bce", "label of row 1 is -1.0; it must be finite and at least 0"),
+        ({}, "mse", "has no column score; .* learn from a teacher's `score`"),
+        ({"score": [0.5, float("inf"), 0.0]}, "mse", "score of row 1 is inf"),
+        ({"label": [1, 1, 0]}, "softmax", "no group of pairs .* so trainer.loss=softmax has nothing to compare"),
+    ],
+)
+def test_pairs_that_teach_nothing_are_refused(
+    tmp_path: Path, columns: dict[str, list[object]], loss: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(written(tmp_path, **columns), load(TINY), TrainerConfig(loss=loss))
