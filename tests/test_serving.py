@@ -281,6 +281,14 @@ def test_a_bundle_renders_contexts_by_its_own_template(copied: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_bundle_names_the_authors_that_its_contexts_show(copied: Path) -> None:
+    _edit(copied, contexts={**CONTEXT, "n_authors": 1, "template": "Read {titles} | By {authors}"})
+    read = "Read Dune by Frank Herbert; Ulysses by James Joyce | By Frank Herbert"
+    loaded = Reranker.from_folder(copied)
+    assert loaded.rerank(None, [20, 30], history=[11, 40]) == loaded.rerank(read, [20, 30])
+
+
+@pytest.mark.slow
 def test_a_bundle_of_format_1_renders_contexts_as_they_were_then(copied: Path) -> None:
     _edit(copied, format=1, contexts=CONTEXT)
     loaded = Reranker.from_folder(copied)
@@ -318,7 +326,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         (lambda f: (f / "weights" / "model.bin").touch(), r"model\.bin: a bundle holds only \.json"),
         (lambda f: (f / "bundle.json").unlink(), r"no bundle\.json here"),
         (lambda f: (f / "bundle.json").write_text("{"), r"bundle\.json: not JSON"),
-        (lambda f: _edit(f, format=3), r"bundle\.json: not a bundle of format 1 or 2"),
+        (lambda f: _edit(f, format=4), r"bundle\.json: not a bundle of a format up to 3"),
     ],
     ids=["weights", "books", "missing", "extra", "pickle", "manifest missing", "manifest cut", "format"],
 )

@@ -24,7 +24,7 @@ from reranker.tracking.registry import download
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-FORMAT = 2  # of the bundle folder; raise it when older readers would misread it
+FORMAT = 3  # of the bundle folder; raise it when older readers would misread it
 TEMPLATE_1 = "Likes: {titles}. Genres: {genres}"  # of every context, when a bundle of format 1 did not name it
 MANIFEST = "bundle.json"
 # Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
@@ -221,6 +221,7 @@ def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataC
         "contexts": {
             "n_titles": data_cfg.context_titles,
             "n_genres": data_cfg.context_genres,
+            "n_authors": data_cfg.context_authors,
             "positive_rating": tables.positive_rating,
             "template": data_cfg.context_template,
         },
@@ -249,9 +250,9 @@ def _verify(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
     except ValueError as error:
         raise ModelError(f"{path}: not JSON ({error}). Download or register the model again.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") not in (1, FORMAT):
+    if not isinstance(manifest, dict) or manifest.get("format") not in range(1, FORMAT + 1):
         raise ModelError(
-            f"{path}: not a bundle of format 1 or {FORMAT}; use the version of this package that wrote it."
+            f"{path}: not a bundle of a format up to {FORMAT}; use the version of this package that wrote it."
         )
     if strange := sorted(set(_files(folder)) ^ set(manifest["files"])):
         state = "is missing" if strange[0] in manifest["files"] else "does not belong here"
