@@ -97,6 +97,7 @@ class DataConfig:
     max_genres: int = 4  # genres kept per book, rarest first
     genres: dict[str, list[str]] = field(default_factory=dict)  # genre -> shelves that mean it; conf/data/genres/
     text: str = "given"  # of books: given, by the source, else by book_template | template, by that alone
+    shows_match: bool = False  # candidate texts begin with levels of the authors and genres they share with the context
     shows_readers: bool = False  # book texts begin with a level of how many context sides hold the book
     book_template: str = (  # of books without a given text
         "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres} | Description: {description}"
@@ -496,6 +497,11 @@ def _check_combinations(c: Config) -> None:
             "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
         )
     _check_authors(c.data)
+    if c.data.shows_match and c.sampling.context == "leave_one_out":
+        raise ConfigError(
+            "data.shows_match=true with sampling.context=leave_one_out: a candidate would be matched with itself, and "
+            "give its answer away. Set sampling.context=split, or data.shows_match=false."
+        )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")

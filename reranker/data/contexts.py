@@ -16,6 +16,7 @@ from reranker.config import DataConfig
 from reranker.data import texts
 from reranker.data.draws import BoolArray, FloatArray, IntArray
 from reranker.data.features import short_title
+from reranker.data.match import Match
 from reranker.data.tables import Tables
 from reranker.errors import DataError
 
@@ -215,11 +216,24 @@ class Contexts:
     Attributes:
         rows: The ratings that they were made of, of histories: user, book, rating, timestamp.
         builder: What rendered them.
+        match: What puts numbers before the texts of candidates; None where these are the books' own.
     """
 
     text: list[str]
     rows: pd.DataFrame
     builder: ContextBuilder
+    match: Match | None = None
+
+    def candidates(self, books: pd.DataFrame, user: IntArray, book: IntArray) -> pa.Array:
+        """(n_pairs,) the text of each candidate as it is put to its user's context.
+
+        Args:
+            books: Of the tables.
+            user, book: (n_pairs,) codes.
+        """
+        if self.match is None:
+            return texts.arrow(books["book_text"]).take(pa.array(book))
+        return self.match.before(books["book_text"], user, book, self.rows)
 
 
 def build(tables: Tables, cfg: DataConfig) -> Contexts:
@@ -235,7 +249,8 @@ def build(tables: Tables, cfg: DataConfig) -> Contexts:
     )
     columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
     text = builder.render(*columns)
-    return Contexts([text[u] for u in range(len(tables.users))], rows, builder)
+    match = Match(tables.books) if cfg.shows_match else None
+    return Contexts([text[u] for u in range(len(tables.users))], rows, builder, match)
 
 
 def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:

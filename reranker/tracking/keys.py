@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
 
 _SPLIT_PARAMS = ("max_users", "min_ratings", "positive_rating", "target_fraction", "seed")
-_DATA_PARAMS = ("name", *_SPLIT_PARAMS, "context_titles", "context_authors", "context_genres", "text", "shows_readers")
+_DATA_PARAMS = (
+    "name",
+    *_SPLIT_PARAMS,
+    "context_titles",
+    "context_authors",
+    "context_genres",
+    "text",
+    "shows_match",
+    "shows_readers",
+)
 _WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
 _TRAIN_KEYS = {"train_loss": "mean_loss", "train_runtime": "runtime_s", "train_samples_per_second": "pairs_per_s"}
 _UNTRACKED = ("runtime", "per_second", "total_flos", "model_preparation_time")  # endings of the trainer's other keys
