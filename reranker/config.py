@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "bookdb", "ucsd", "goodbooks"),
+    "data.text": ("given", "template"),
     "data.storage.checksum": ("when_required", "when_supported"),
     "sampling.context": ("split", "leave_one_out"),
     "sampling.strategy": ("uniform", "popularity", "retriever", "mix"),
@@ -93,10 +94,14 @@ class DataConfig:
     dev_fraction: float = 0.1  # share of users whose lists decide (best checkpoint, sweeps)
     test_fraction: float = 0.2  # share of users whose lists confirm, once
     context_titles: int = 6  # titles that a user context shows, best rated first
+    context_authors: int = 0  # authors that a user context shows where its template has {authors}, most frequent first
     context_genres: int = 4  # genres that a user context shows, most frequent first
     max_genres: int = 4  # genres kept per book, rarest first
     genres: dict[str, list[str]] = field(default_factory=dict)  # genre -> shelves that mean it; conf/data/genres/
-    book_template: str = (  # of books that come without a text
+    text: str = "given"  # of books: given, by the source, else by book_template | template, by that alone
+    shows_match: bool = False  # candidate texts begin with levels of the authors and genres they share with the context
+    shows_readers: bool = False  # book texts begin with a level of how many context sides hold the book
+    book_template: str = (  # of books without a given text
         "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres} | Description: {description}"
     )
     context_template: str = "Likes: {titles}. Genres: {genres}"  # of user contexts
@@ -428,6 +433,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("data.dev_fraction", "between 0 and 1, exclusive", 0 < d.dev_fraction < 1),
         ("data.test_fraction", "between 0 and 1, exclusive", 0 < d.test_fraction < 1),
         ("data.context_titles", "at least 1", d.context_titles >= 1),
+        ("data.context_authors", "at least 0", d.context_authors >= 0),
         ("data.context_genres", "at least 0", d.context_genres >= 0),
         ("data.max_genres", "at least 1", d.max_genres >= 1),
         ("data.batch_rows", "at least 1000", d.batch_rows >= 1000),
@@ -508,6 +514,12 @@ def _check_combinations(c: Config) -> None:
             f"engine.scheduler={c.engine.scheduler} with engine.address={c.engine.address!r}: a cluster has the "
             "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
         )
+    _check_authors(c.data)
+    if c.data.shows_match and c.sampling.context == "leave_one_out":
+        raise ConfigError(
+            "data.shows_match=true with sampling.context=leave_one_out: a candidate would be matched with itself, and "
+            "give its answer away. Set sampling.context=split, or data.shows_match=false."
+        )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
@@ -535,6 +547,15 @@ def _check_model(m: ModelConfig) -> None:
     for name in needs:
         if getattr(m, name) is None:
             raise ConfigError(f"model.source={m.source} needs model.{name}, which is null.")
+
+
+def _check_authors(d: DataConfig) -> None:
+    shown = "authors" in [part.field for part in templates.parse_context(d.context_template)]
+    if shown != (d.context_authors > 0):
+        raise ConfigError(
+            f"data.context_authors={d.context_authors} with data.context_template={d.context_template!r}: contexts "
+            "show authors where the template has {authors} and data.context_authors is above 0. Set both, or neither."
+        )
 
 
 def _check_mix(s: SamplingConfig) -> None:

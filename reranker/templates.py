@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from reranker.errors import ConfigError
 
 BOOK_FIELDS = ("title", "authors", "series", "genres", "description")
-CONTEXT_FIELDS = ("titles", "genres")
+CONTEXT_FIELDS = ("titles", "authors", "genres")
 _GAP = re.compile(r"( \| |\n|(?<=\.) )")
 
 
@@ -54,8 +54,9 @@ def parse_context(template: str) -> tuple[Part, ...]:
     """
     key = f"data.context_template={template!r}"
     parts = _parse(key, template, CONTEXT_FIELDS, required="titles")
-    if next(part.field for part in parts if part.field) != "titles":  # the audit finds them behind the fixed start
-        raise ConfigError(f"{key}: {{genres}} before {{titles}}; put {{titles}} first.")
+    first = next(part.field for part in parts if part.field)
+    if first != "titles":  # the audit finds them behind the fixed start
+        raise ConfigError(f"{key}: {{{first}}} before {{titles}}; put {{titles}} first.")
     return parts
 
 

@@ -109,6 +109,14 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
     [
         (["trainer.precision=fp8"], "trainer.precision='fp8' is unknown; choose one of auto, fp32, bf16"),
         (["eval.retriever=bm25"], "eval.retriever='bm25' is unknown; choose one of item_knn, ease"),
+        (["data.shows_match=true", "sampling=leave_one_out"], "a candidate would be matched with itself"),
+        (["data.text=short"], "data.text='short' is unknown; choose one of given, template"),
+        (["data.context_authors=-1"], "data.context_authors=-1 is impossible; it must be at least 0"),
+        (
+            ["data.context_authors=3"],
+            "show authors where the template has {authors} and data.context_authors is above 0",
+        ),
+        (["data.context_template='{titles} | {authors}'"], "data.context_authors=0 with data.context_template="),
         (["eval.ease_books=1"], "eval.ease_books=1 is impossible; it must be at least 2"),
         (
             ["eval.kinds=[retriever]", "eval.retriever=ease", "eval.baselines=[item_knn]"],

@@ -158,18 +158,29 @@ def test_the_template_says_it_in_other_words_and_no_genre_leaves_no_label() -> N
     assert texts == {0: "Read Emma by Jane Austen | Of romance, classics!", 1: "Read Ulysses"}
 
 
+def test_authors_count_over_all_liked_books_and_of_equals_the_better_rated_comes_first() -> None:
+    books = pd.DataFrame({"title": list("abcde"), "authors": ["X, Q", "Y", "Y", "", "Z"], "genres": [""] * 5})
+    template = "{titles} | By {authors}"
+    builder = ContextBuilder(books, n_titles=1, n_genres=0, n_authors=2, positive_rating=4, template=template)
+    user, book = np.array([0, 0, 0, 0, 0, 1, 1, 2]), np.array([0, 1, 2, 3, 4, 0, 4, 3])
+    texts = builder.render(user, book, np.array([4.0, 4, 4, 5, 5, 4, 5, 5]), np.zeros(8))
+    assert texts == {0: "d | By Y, Z", 1: "e by Z | By Z, X", 2: "d"}
+
+
 TEMPLATES = [
     DataConfig.context_template,
     "{titles}",
     "{titles} | {genres}",
     "A reader. Likes: {titles}! | Often\n<{genres}> | the end",
     "Likes: {titles}. Genres: {genres}. The end.",
+    "Likes: {titles} | Authors: {authors} | Genres: {genres}",
+    "Likes: {titles}. Genres: {genres}. Authors: {authors}",
 ]
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_context_shows_the_books_it_lists_and_no_other(template: str) -> None:
-    builder = ContextBuilder(MANY, n_titles=3, n_genres=2, positive_rating=4, template=template)
+    builder = ContextBuilder(MANY, n_titles=3, n_genres=2, n_authors=2, positive_rating=4, template=template)
     names = context_names(MANY)
     for books in ([0], [1, 2], [4, 7, 8, 11], [3, 8], [8]):  # 0, 4 and 8 have no genre
         n = np.zeros(len(books))

@@ -101,6 +101,11 @@ def test_the_template_renders_what_has_no_text(raw: Raw) -> None:
     assert books.loc[3, "book_text"] == "Book 3 | by Author 3.\nAbout book 3."
 
 
+def test_with_text_template_a_given_text_is_not_looked_at(raw: Raw) -> None:
+    books = built(raw(texts={1: "as given"}), text="template", book_template="{title} | by {authors}")
+    assert books.loc[1, "book_text"] == "Book 1 | by Author 1"
+
+
 @pytest.mark.parametrize(
     ("raw_text", "text"),
     [

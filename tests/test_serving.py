@@ -23,6 +23,7 @@ import pytest
 from reranker import cli
 from reranker.config import DataConfig, ModelConfig, TrackingConfig
 from reranker.data import ContextBuilder, Tables
+from reranker.data.match import Match
 from reranker.errors import ModelError, RequestError
 from reranker.tracking import registry
 from reranker.tracking.registry import Registered, register
@@ -281,6 +282,29 @@ def test_a_bundle_renders_contexts_by_its_own_template(copied: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_bundle_names_the_authors_that_its_contexts_show(copied: Path) -> None:
+    _edit(copied, contexts={**CONTEXT, "n_authors": 1, "template": "Read {titles} | By {authors}"})
+    read = "Read Dune by Frank Herbert; Ulysses by James Joyce | By Frank Herbert"
+    loaded = Reranker.from_folder(copied)
+    assert loaded.rerank(None, [20, 30], history=[11, 40]) == loaded.rerank(read, [20, 30])
+
+
+@pytest.mark.slow
+def test_a_bundle_that_shows_matches_puts_the_catalogues_texts_by_the_history(copied: Path) -> None:
+    _edit(copied, shows_match=True)
+    loaded = Reranker.from_folder(copied)
+    context = "Likes: Dune by Frank Herbert; Ulysses by James Joyce. Genres: classics, science fiction"
+    history = pd.DataFrame({"user": 0, "book": [loaded._code(b, "") for b in (11, 40)]})
+    code = np.array([loaded._code(b, "") for b in (20, 30)])
+    texts = Match(BOOKS).before(BOOKS["book_text"], np.zeros(2, int), code, history).to_pylist()
+    ranked = loaded.rerank(None, [20, 30], history=[11, 40])
+    assert {r.text for r in ranked} == set(texts)
+    assert [r.score for r in ranked] == [r.score for r in loaded.rerank(context, texts)]
+    with pytest.raises(RequestError, match=r"history is missing: .*shows_match"):
+        loaded.rerank(context, [20, 30])
+
+
+@pytest.mark.slow
 def test_a_bundle_of_format_1_renders_contexts_as_they_were_then(copied: Path) -> None:
     _edit(copied, format=1, contexts=CONTEXT)
     loaded = Reranker.from_folder(copied)
@@ -318,7 +342,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         (lambda f: (f / "weights" / "model.bin").touch(), r"model\.bin: a bundle holds only \.json"),
         (lambda f: (f / "bundle.json").unlink(), r"no bundle\.json here"),
         (lambda f: (f / "bundle.json").write_text("{"), r"bundle\.json: not JSON"),
-        (lambda f: _edit(f, format=3), r"bundle\.json: not a bundle of format 1 or 2"),
+        (lambda f: _edit(f, format=4), r"bundle\.json: not a bundle of a format up to 3"),
     ],
     ids=["weights", "books", "missing", "extra", "pickle", "manifest missing", "manifest cut", "format"],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import tempfile
 from collections.abc import Callable
@@ -112,6 +113,19 @@ def test_known_hides_the_targets_of_dev_and_test_users_alone(tables: Tables) -> 
     assert set(tables.users["fold"].to_numpy()[hidden["user"]]) == {"train"}
     n_train = (tables.users["fold"] == "train").sum()
     assert len(known) == n_train * 10 + (len(tables.users) - n_train) * 5
+
+
+def test_readers_are_a_level_of_the_context_sides_that_hold_a_book(data_cfg: DataConfig, tmp_path: Path) -> None:
+    plain, shown = (
+        load(dataclasses.replace(data_cfg, shows_readers=shows), Cache(tmp_path / str(shows)))
+        for shows in (False, True)
+    )
+    context = plain.histories[~plain.histories["is_target"]]
+    level = [round(3 * math.log(1 + int((context["book"] == b).sum()))) for b in range(len(plain.books))]
+    assert len(set(level)) > 1
+    expected = [f"Readers: {n} | {text}" for n, text in zip(level, plain.books["book_text"], strict=True)]
+    assert shown.books["book_text"].tolist() == expected
+    assert shown.digest != plain.digest
 
 
 def test_the_seeds_feature_tables_are_written(tables: Tables) -> None:

@@ -65,9 +65,10 @@ def test_genres_may_follow_the_description() -> None:
 @pytest.mark.parametrize(
     ("template", "named"),
     [
-        ("Genres: {genres}", "no {titles}, which it must have; its fields are {titles}, {genres}"),
+        ("Genres: {genres}", "no {titles}, which it must have; its fields are {titles}, {authors}, {genres}"),
         ("Likes: {title}", "unknown field {title}"),
         ("Genres: {genres}. Likes: {titles}", "{genres} before {titles}; put {titles} first"),
+        ("By {authors}. Likes: {titles}", "{authors} before {titles}; put {titles} first"),
     ],
 )
 def test_a_context_template_that_cannot_work_names_key_and_fault(template: str, named: str) -> None:

@@ -16,6 +16,7 @@ from reranker.config import DataConfig
 from reranker.data import texts
 from reranker.data.draws import BoolArray, FloatArray, IntArray
 from reranker.data.features import short_title
+from reranker.data.match import Match
 from reranker.data.tables import Tables
 from reranker.errors import DataError
 
@@ -39,14 +40,18 @@ class ContextBuilder:
         n_titles: int,
         n_genres: int,
         positive_rating: float,
+        n_authors: int = 0,
         template: str = DataConfig.context_template,
     ) -> None:
         self.n_titles = n_titles
         self.n_genres = n_genres
+        self.n_authors = n_authors
         self.positive_rating = positive_rating
         self.template = template
         self._parts = templates.parse_context(template)
         self._names = texts.arrow(context_names(books))
+        first = pc.fill_null(texts.arrow(books["authors"].str.partition(", ")[0]), "").dictionary_encode()
+        self._author_names, self._author_codes = first.dictionary, first.indices.to_numpy()
         genres = texts.arrow(books["genres"])
         lists = pc.split_pattern(pc.if_else(pc.equal(genres, ""), None, genres), ", ")
         coded = pc.list_flatten(lists).dictionary_encode()
@@ -123,9 +128,23 @@ class ContextBuilder:
             context, mine = np.repeat(np.arange(len(sizes)), sizes), book[ends[first] : ends[last]]
             shown = _places(sizes) < self.n_titles
             titles = texts.joined(context[shown], self._names.take(pa.array(mine[shown])), len(sizes), "; ")
-            genres = self._top_genres(context, mine, len(sizes))
-            out += texts.fill(self._parts, {"titles": titles, "genres": genres}).to_pylist()
+            names = {"authors": self._top_authors(context, mine, len(sizes))} if self.n_authors else {}
+            names |= {"titles": titles, "genres": self._top_genres(context, mine, len(sizes))}
+            out += texts.fill(self._parts, names).to_pylist()
         return out
+
+    def _top_authors(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
+        """(n,) the first authors of each context's books, joined: most frequent first, then the better rated."""
+        n_authors = len(self._author_names)
+        known = np.flatnonzero(
+            pc.not_equal(self._author_names, "").to_numpy(zero_copy_only=False)[self._author_codes[book]]
+        )
+        cell = context[known] * n_authors + self._author_codes[book[known]]
+        cells, first, counts = np.unique(cell, return_index=True, return_counts=True)
+        order = np.lexsort((first, -counts, cells // n_authors))
+        of = cells[order] // n_authors
+        shown = _places(np.bincount(of, minlength=n)) < self.n_authors
+        return texts.joined(of[shown], self._author_names.take(pa.array(cells[order][shown] % n_authors)), n, ", ")
 
     def _top_genres(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
         """(n,) the genres of each context, joined: most frequent first, then as its books have them."""
@@ -197,11 +216,30 @@ class Contexts:
     Attributes:
         rows: The ratings that they were made of, of histories: user, book, rating, timestamp.
         builder: What rendered them.
+        match: What puts numbers before the texts of candidates; None where these are the books' own.
     """
 
     text: list[str]
     rows: pd.DataFrame
     builder: ContextBuilder
+    match: Match | None = None
+
+    def candidates(self, books: pd.DataFrame, user: IntArray, book: IntArray) -> pa.Array:
+        """(n_pairs,) the text of each candidate as it is put to its user's context.
+
+        Args:
+            books: Of the tables.
+            user, book: (n_pairs,) codes.
+        """
+        if self.match is None:
+            return texts.arrow(books["book_text"]).take(pa.array(book))
+        return self.match.before(books["book_text"], user, book, self.rows)
+
+    def candidates_of_nobody(self, books: pd.DataFrame, book: IntArray) -> pa.Array:
+        """(n,) candidate texts beside an empty context."""
+        if self.match is None:
+            return texts.arrow(books["book_text"]).take(pa.array(book))
+        return self.match.before(books["book_text"], np.zeros_like(book), book, self.rows.iloc[:0])
 
 
 def build(tables: Tables, cfg: DataConfig) -> Contexts:
@@ -211,12 +249,14 @@ def build(tables: Tables, cfg: DataConfig) -> Contexts:
         tables.books,
         n_titles=cfg.context_titles,
         n_genres=cfg.context_genres,
+        n_authors=cfg.context_authors,
         positive_rating=cfg.positive_rating,
         template=cfg.context_template,
     )
     columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
     text = builder.render(*columns)
-    return Contexts([text[u] for u in range(len(tables.users))], rows, builder)
+    match = Match(tables.books) if cfg.shows_match else None
+    return Contexts([text[u] for u in range(len(tables.users))], rows, builder, match)
 
 
 def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
@@ -230,26 +270,27 @@ def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.
 
 def shows_book(text: str, name: str, template: str) -> bool:
     """Whether a context of this template lists the book that `context_names` calls `name` among its titles."""
-    lead, between, end = _title_marks(template)
+    lead, behind, end = _title_marks(template)
     sections = [text.removesuffix(end)]
-    if between and (at := text.rfind(between)) >= 0:
-        sections.append(text[:at])  # the text has genres
+    sections += [text[:at] for mark in behind if (at := text.rfind(mark)) >= 0]  # the text has authors, or genres
     return any(f"; {name}; " in f"; {section[len(lead) :]}; " for section in sections)
 
 
 @lru_cache
-def _title_marks(template: str) -> tuple[str, str, str]:
-    """What stands before the titles, between them and the genres ("" without genres), and behind them at the end."""
+def _title_marks(template: str) -> tuple[str, tuple[str, ...], str]:
+    """What stands before the titles, what may stand between them and a field behind them, and what at the end.
+
+    A field without a value vanishes, so any field behind the titles may be the next to them.
+    """
     parts = templates.parse_context(template)
     at = [part.field for part in parts].index("titles")
     fixed = "".join(part.gap + part.before for part in parts[:at])
     lead = fixed + (parts[at].gap if at else "") + parts[at].before
-    between = end = parts[at].after
+    behind: list[str] = []
+    end = parts[at].after
     for part in parts[at + 1 :]:
         if part.field is None:
             end += part.gap + part.before
-    genres = next((i for i, part in enumerate(parts) if part.field == "genres"), None)
-    if genres is None:
-        return lead, "", end
-    between += "".join(part.gap + part.before for part in parts[at + 1 : genres + 1])
-    return lead, between, end
+        else:
+            behind.append(end + part.gap + part.before)
+    return lead, tuple(behind), end

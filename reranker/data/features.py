@@ -44,12 +44,12 @@ def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
 
     Returns:
         book_id int64 and str columns without nulls: title, series, authors and genres (joined by ", "), description
-        (without HTML), book_text (of book_texts_reduced where present, else by cfg.book_template).
+        (without HTML), book_text (with cfg.text=given of book_texts_reduced where present, else by cfg.book_template).
     """
     columns = {
         "authors": _author_names(raw.books["authors"], raw.authors),
         "genres": _genres(raw.books["popular_shelves"], cfg),
-        "given": _given_texts(raw),
+        "given": _given_texts(raw) if cfg.text == "given" else texts.arrow([""] * len(raw.books)),
     }
     parts = templates.parse_book(cfg.book_template)
     done: list[pa.Table] = []
@@ -79,6 +79,18 @@ def _given_texts(raw: RawTables) -> pa.Array:
     """(n_books,) the text that came with each book, empty where none did."""
     at = pc.index_in(raw.books["book_id"].cast(pa.int64()), value_set=raw.texts["book_id"].cast(pa.int64()))
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
+
+
+def with_readers(book_text: pd.Series, n_readers: IntArray) -> pd.Series:
+    """The texts behind a level of popularity: `Readers: 7 | Title: …`.
+
+    A level is three times the natural logarithm of 1 + readers, rounded: few pairs meet each count, many each level.
+
+    Args:
+        n_readers: (n_books,) who is known to have rated each book.
+    """
+    level = np.rint(3 * np.log1p(n_readers)).astype(np.int64).astype(str)
+    return ("Readers: " + pd.Series(level, index=book_text.index) + " | " + book_text).astype(book_text.dtype)
 
 
 def given_ids(raw: RawTables) -> IntArray:

@@ -20,7 +20,7 @@ from reranker.data import bookdb, features, folds, histories, sources
 from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.errors import DataError
 
-VERSION = 4  # of what this file writes; raise it when the same inputs give other tables
+VERSION = 5  # of what this file writes; raise it when the same inputs give other tables
 
 # Seed's column -> ours
 _SEED_BOOKS = {
@@ -128,15 +128,18 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
         counts: dict[str, object] = {
             "books_in": len(all_books),
             "books": len(books),
-            "books_with_given_text": int(np.isin(books["book_id"], given).sum()),
+            "books_with_given_text": int(np.isin(books["book_id"], given).sum()) if cfg.text == "given" else 0,
             "ratings_in": spool.n_in,
             "ratings_dropped_unknown_book": spool.n_unknown,
             "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),
         }
         kept, keys = _keep_users(rated, cfg, counts)
         users = folds.build_users(rated.user_ids.take(pa.array(kept)), keys, cfg)
-        _write(folder, books, users, editions)
         n_targets = _write_histories(folder, books, users, _split(rated, kept, keys, cfg))
+        if cfg.shows_readers:
+            n_readers = _n_readers(folder / "histories.parquet", len(books))
+            books = books.assign(book_text=features.with_readers(books["book_text"], n_readers))
+        _write(folder, books, users, editions)
     counts |= {"users": len(users), "ratings": int(rated.n_of_user[kept].sum()), "targets": n_targets}
     return counts | {f"users_{fold}": int((users["fold"] == fold).sum()) for fold in folds.FOLDS}
 
@@ -197,6 +200,17 @@ def _write_histories(folder: Path, books: pd.DataFrame, users: pd.DataFrame, blo
             seeds.write_table(_books_read(block, book_ids, user_ids))
             n_targets += pc.sum(block["is_target"]).as_py()
     return n_targets
+
+
+def _n_readers(histories_path: Path, n_books: int) -> IntArray:
+    """(n_books,) context sides that hold each book, of users of all folds.
+
+    No target counts, of train users neither: else a book's own positive pair would stand in its number.
+    """
+    with pq.ParquetFile(histories_path) as file:
+        blocks = file.iter_batches(columns=["book", "is_target"])
+        counts = (np.bincount(b["book"].filter(pc.invert(b["is_target"])), minlength=n_books) for b in blocks)
+        return np.sum(list(counts), axis=0)
 
 
 def _books_read(block: pa.Table, book_ids: IntArray, user_ids: pa.Array) -> pa.Table:

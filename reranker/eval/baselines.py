@@ -14,12 +14,12 @@ from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, bits, uniform
+from reranker.data.match import shared, unit_sets
 from reranker.data.retrieval import Bm25, fit_first_stage
 from reranker.eval.lists import Lists
 
 VERSION = 1  # raise it when a baseline changes
 CHUNK = 2048  # users whose scores of all books are in memory at once: EASE has 60 kB for each at 5,000 books
-BLOCK = 2**16  # rows of lists in work at once where each has its user's profile beside it
 N_NEAREST = 3  # context books that `bi_encoder_top3` compares a candidate with
 
 Embed = Callable[[Sequence[str]], FloatArray]
@@ -149,17 +149,9 @@ def authors(q: Questions) -> FloatArray:
 
 def _overlap(q: Questions, column: str) -> FloatArray:
     """The mean over context books of |shared names| / sqrt(names of one x names of the other), (n_rows,)."""
-    sets = q.tables.books[column].str.split(", ").explode()
-    sets = sets[(sets != "").to_numpy()]
-    name = pd.factorize(sets)[0]
-    has = sp.csr_array((np.ones(len(sets)), (sets.index, name)), shape=(len(q.tables.books), name.max(initial=0) + 1))
-    has.data[:] = 1  # a name that stands twice in one book was added up
-    size = np.sqrt(has.sum(axis=1))
-    unit = sp.diags_array(np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)) @ has
+    unit = unit_sets(q.tables.books[column])
     users, row = np.unique(q.rows["user"], return_inverse=True)
-    profile, book = (_context_mean(q, users) @ unit).tocsr(), q.rows["book"].to_numpy()
-    blocks = (slice(i, i + BLOCK) for i in range(0, len(row), BLOCK))
-    return np.concatenate([(profile[row[b]] * unit.tocsr()[book[b]]).sum(axis=1) for b in blocks])
+    return shared((_context_mean(q, users) @ unit).tocsr(), unit, row, q.rows["book"].to_numpy())
 
 
 def _context_mean(q: Questions, users: np.ndarray) -> sp.csr_array:

@@ -47,13 +47,15 @@ def check_contexts(scorer: Scorer, questions: Questions, own: FloatArray, cfg: E
         return pd.DataFrame(columns=COLUMNS)
     keep = ((questions.rows["kind"] == kind) & questions.rows["user"].isin(users)).to_numpy()
     rows = questions.rows[keep]
-    text = questions.tables.books["book_text"].to_numpy()[rows["book"]]
-    texts, row = np.unique(text, return_inverse=True)  # with one context for all, a text has one score
-    values = {"blank_context": np.asarray(scorer([""] * len(texts), texts.tolist()))[row]}
+    books, contexts, book = questions.tables.books, questions.contexts, rows["book"].to_numpy()
+    distinct, row = np.unique(book, return_inverse=True)  # with one context for all, a book has one score
+    blank = contexts.candidates_of_nobody(books, distinct).to_pylist()
+    values = {"blank_context": np.asarray(scorer([""] * len(blank), blank))[row]}
     if len(users) > 1:
-        donor = dict(zip(users.tolist(), np.roll(users, 1).tolist(), strict=True))
-        dealt = [questions.contexts.text[donor[user]] for user in rows["user"].tolist()]
-        values["shuffled_contexts"] = scorer(dealt, text.tolist())
+        order = np.argsort(users)
+        donor = np.roll(users, 1)[order][np.searchsorted(users[order], rows["user"])]
+        dealt = [contexts.text[user] for user in donor.tolist()]
+        values["shuffled_contexts"] = scorer(dealt, contexts.candidates(books, donor, book).to_pylist())
     own_ndcg = _ndcg_10(rows, np.asarray(own)[keep])
     found = {name: _gap(own_ndcg, _ndcg_10(rows, score), cfg) for name, score in values.items()}
     return pd.DataFrame([{"kind": kind, "check": name, **gap} for name, gap in found.items()])[COLUMNS]

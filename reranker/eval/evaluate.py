@@ -83,8 +83,8 @@ class Evaluation:
 
 def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists) -> FloatArray:
     """(n_rows,) scores of every candidate for its user's context, aligned to `lists.frame`."""
-    text = tables.books["book_text"].to_numpy()[lists.frame["book"]]
-    return scorer([contexts.text[u] for u in lists.frame["user"]], text.tolist())
+    user, book = lists.frame["user"].to_numpy(), lists.frame["book"].to_numpy()
+    return scorer([contexts.text[u] for u in user], contexts.candidates(tables.books, user, book).to_pylist())
 
 
 def dev_scorer(

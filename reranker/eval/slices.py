@@ -27,11 +27,13 @@ def truncated_rows(
         count_tokens: Tokens of texts, without special tokens.
         max_tokens: Tokens that the model takes of context and book together.
     """
-    users, user_row = np.unique(questions.rows["user"], return_inverse=True)
-    books, book_row = np.unique(questions.rows["book"], return_inverse=True)
+    user, book = questions.rows["user"].to_numpy(), questions.rows["book"].to_numpy()
+    users, user_row = np.unique(user, return_inverse=True)
+    text = questions.contexts.candidates(questions.tables.books, user, book)
+    texts, text_row = np.unique(text.to_numpy(zero_copy_only=False), return_inverse=True)
     n_context = count_tokens([questions.contexts.text[u] for u in users])
-    n_book = count_tokens(questions.tables.books["book_text"].to_numpy()[books].tolist())
-    truncated: BoolArray = n_context[user_row] + n_book[book_row] > max_tokens
+    n_book = count_tokens(texts.tolist())
+    truncated: BoolArray = n_context[user_row] + n_book[text_row] > max_tokens
     return truncated
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ VERSION = 4  # raise it when the same inputs give other pairs
 PARTS = "training_pairs.parquet"
 CODES = "codes.parquet"
 
+Candidates = Callable[[IntArray, IntArray], pa.Array]  # users and books -> texts
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -37,9 +39,10 @@ class Pairs:
 
     Attributes:
         path: `pairs.parquet`, the seed's schema: user_id, user_ctx, book_id, book_text, label; texts
-            dictionary-encoded. Where refinement keeps every pair, they are not written twice: it is `parts` then.
-        parts: `training_pairs.parquet/`: all pairs before refinement in part files of that schema, and
-            `_manifest.json` with their rows and SHA-256.
+            dictionary-encoded. Where refinement keeps every pair as it is, they are not written twice: it is `parts`
+            then.
+        parts: `training_pairs.parquet/`: all pairs before refinement in part files of that schema, with the books' own
+            texts, and `_manifest.json` with their rows and SHA-256.
         codes: The rows of `path` as codes: user, context, book int32, label int8, source (a name of SOURCES); by user,
             a positive before its negatives. A context is its user's code, or under leave_one_out a number of its own.
         has_own_contexts: Every positive has a context of its own (leave_one_out), not one for each user.
@@ -85,14 +88,14 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
         written = dask_engine.run(write, made, engine)
         for half in folder.glob("*/.*.tmp"):  # of a worker that was killed; another wrote the part again
             half.unlink()
-        _write_refined(written, folder)
+        _write_refined(written, folder, None if contexts.match is None else partial(contexts.candidates, tables.books))
         _write_manifest(written, folder / PARTS)
         return dict(counts | _totals(written))
 
     entry = cache.fetch("pairs", key, build, rebuild=cfg.regenerate)
     counts = {k: int(str(v)) for k, v in entry.info.items()}
     return Pairs(
-        path=entry.path / (PARTS if counts["pairs"] == counts["pairs_before_refinement"] else "pairs.parquet"),
+        path=next(path for name in ("pairs.parquet", PARTS) if (path := entry.path / name).exists()),
         parts=entry.path / PARTS,
         codes=_read_codes(entry.path / CODES),
         has_own_contexts=cfg.context == "leave_one_out",
@@ -248,14 +251,18 @@ def _read_codes(folder: Path) -> pd.DataFrame:
     return codes.assign(source=pd.Categorical.from_codes(columns["source"].to_numpy(), list(SOURCES)))
 
 
-def _write_refined(written: list[Written], folder: Path) -> None:
-    """`pairs.parquet`, where refinement left rows out; a row group for each part."""
-    if all(result.is_kept is None for result in written):
+def _write_refined(written: list[Written], folder: Path, candidates: Candidates | None) -> None:
+    """`pairs.parquet`, where refinement left rows out or texts are put to their user; a row group for each part."""
+    if candidates is None and all(result.is_kept is None for result in written):
         return
     with pq.ParquetWriter(folder / "pairs.parquet", parts.FLAT, **parts.WRITE) as writer:
         for result in written:
             if result.n_pairs:
-                writer.write_table(parts.refined(folder / PARTS / result.name, result.is_kept))
+                table = parts.refined(folder / PARTS / result.name, result.is_kept)
+                if candidates is not None:
+                    codes = pq.read_table(folder / CODES / result.name, columns=["user", "book"])
+                    table = parts.with_texts(table, candidates(*(codes[name].to_numpy() for name in ("user", "book"))))
+                writer.write_table(table)
 
 
 def _write_manifest(written: list[Written], folder: Path) -> None:

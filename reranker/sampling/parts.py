@@ -129,6 +129,12 @@ def refined(path: Path, is_kept: BoolArray | None) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=FLAT)
 
 
+def with_texts(table: pa.Table, book_text: pa.Array) -> pa.Table:
+    """The pairs of a FLAT table with other candidate texts, (n_pairs,)."""
+    codes, distinct = _distinct(book_text.cast(pa.string()))
+    return table.set_column(FLAT.get_field_index("book_text"), FLAT.field("book_text"), _encoded(codes, distinct))
+
+
 def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray, IntArray, BoolArray, dict[str, int]]:
     """The part's pairs as codes (user, context, book, label, source), places of users and contexts, which are kept.
 

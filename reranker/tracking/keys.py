@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
 
 _SPLIT_PARAMS = ("max_users", "min_ratings", "positive_rating", "target_fraction", "seed")
-_DATA_PARAMS = ("name", *_SPLIT_PARAMS, "context_titles", "context_genres")
+_DATA_PARAMS = (
+    "name",
+    *_SPLIT_PARAMS,
+    "context_titles",
+    "context_authors",
+    "context_genres",
+    "text",
+    "shows_match",
+    "shows_readers",
+)
 _WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
 
 MODELS = {"fine_tuned": "test", "fused": "fused"}  # prefixes of what fine-tuning made; the others are baselines

@@ -17,6 +17,7 @@ from reranker.cache import digest_file
 from reranker.config import VARIANTS, DataConfig, ModelConfig
 from reranker.data.bookdb import RATING_RANGE
 from reranker.data.contexts import ContextBuilder
+from reranker.data.match import Match
 from reranker.data.tables import Tables
 from reranker.errors import ModelError, RequestError
 from reranker.model import exported
@@ -25,7 +26,7 @@ from reranker.tracking.registry import download
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-FORMAT = 2  # of the bundle folder; raise it when older readers would misread it
+FORMAT = 3  # of the bundle folder; raise it when older readers would misread it
 TEMPLATE_1 = "Likes: {titles}. Genres: {genres}"  # of every context, when a bundle of format 1 did not name it
 MANIFEST = "bundle.json"
 # Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
@@ -57,10 +58,11 @@ class Reranker:
         contexts: ContextBuilder,
         books: pd.DataFrame,
         editions: pd.DataFrame,
+        match: Match | None = None,
     ) -> None:
         self._score = score
         self._contexts = contexts
-        self._texts = books["book_text"].tolist()
+        self._texts, self._match = books["book_text"], match
         ordered = editions.sort_values("book_id")
         self._ids, self._codes = ordered["book_id"].to_numpy(), ordered["book"].to_numpy()
 
@@ -97,7 +99,8 @@ class Reranker:
         books = pd.read_parquet(folder / "books.parquet")
         contexts = ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]})
         score = _scorer(folder / "weights", manifest["model"], device, variant)
-        return cls(score, contexts, books, pd.read_parquet(folder / "editions.parquet"))
+        match = Match(books) if manifest.get("shows_match") else None
+        return cls(score, contexts, books, pd.read_parquet(folder / "editions.parquet"), match)
 
     def rerank(
         self,
@@ -116,7 +119,8 @@ class Reranker:
         Args:
             user_ctx: A user context, in the form that training rendered it.
             candidates: Texts, book ids of the catalogue, or dicts of `book_id` and `text`; a text wins over the
-                catalogue's, and any book id (int or str) will do beside a text.
+                catalogue's, and any book id (int or str) will do beside a text. Texts stand as they are given, also
+                where the model was trained with data.shows_match, which begins the catalogue's by the history.
             history: Book ids of the catalogue. Two editions of a work count once, as in training: the latest,
                 then the higher rating.
             ratings: One per history book; without them all were liked.
@@ -126,8 +130,8 @@ class Reranker:
             RequestError: The first field that cannot be used.
             ModelError: The model gives NaN or infinity.
         """
-        query = self._query(user_ctx, history, ratings, timestamps)
-        ids, texts = self._resolve(candidates)
+        query, known = self._query(user_ctx, history, ratings, timestamps)
+        ids, texts = self._resolve(candidates, known)
         unique = list(dict.fromkeys(texts))  # equal texts get equal scores, whatever stands beside them in a batch
         scores = self._score([query] * len(unique), unique)
         if not np.isfinite(scores).all():
@@ -143,7 +147,8 @@ class Reranker:
         history: Sequence[int] | None,
         ratings: Sequence[float] | None,
         timestamps: Sequence[int] | None,
-    ) -> str:
+    ) -> tuple[str, np.ndarray | None]:
+        """The context, and the codes of the history's books where there is a history."""
         if (user_ctx is None) == (history is None):
             given = "neither" if history is None else "both"
             raise RequestError(f"user_ctx, history: give exactly one, got {given}.")
@@ -151,13 +156,13 @@ class Reranker:
             for field, values in {"ratings": ratings, "timestamps": timestamps}.items():
                 if values is not None:
                     raise RequestError(f"{field}: these belong to history, which is missing.")
-            return _text(user_ctx, "user_ctx")
+            return _text(user_ctx, "user_ctx"), None
         codes = self._history_codes(history)
         rating, time = _ratings(ratings, len(codes)), _timestamps(timestamps, len(codes))
         best = np.lexsort((-rating, -time, codes))
         rows = best[np.unique(codes[best], return_index=True)[1]]
         user = np.zeros(len(rows), dtype=np.int32)
-        return self._contexts.render(user, codes[rows], rating[rows], time[rows])[0]
+        return self._contexts.render(user, codes[rows], rating[rows], time[rows])[0], codes[rows]
 
     def _history_codes(self, history: Sequence[int]) -> np.ndarray:
         seen: dict[int, int] = {}
@@ -174,7 +179,9 @@ class Reranker:
             raise RequestError(f"{field}={book_id} is not in the model's catalogue of {len(self._ids)} book ids.")
         return int(self._codes[at])
 
-    def _resolve(self, candidates: Sequence[str | int | Mapping[str, Any]]) -> tuple[list[int | str | None], list[str]]:
+    def _resolve(
+        self, candidates: Sequence[str | int | Mapping[str, Any]], known: np.ndarray | None
+    ) -> tuple[list[int | str | None], list[str]]:
         items = _items(candidates, "candidates", "texts, book ids or dicts")
         if len(items) > MAX_CANDIDATES:
             raise RequestError(f"candidates: {len(items)} are more than {MAX_CANDIDATES}; send several requests.")
@@ -183,9 +190,25 @@ class Reranker:
         for i, (book_id, _) in enumerate(rows):
             if book_id is not None and (first := seen.setdefault(book_id, i)) != i:
                 raise RequestError(f"candidates[{i}].book_id={book_id!r} repeats candidates[{first}]; give it once.")
-        return [book_id for book_id, _ in rows], [text for _, text in rows]
+        codes = np.array([text for _, text in rows if isinstance(text, int)], dtype=np.int64)
+        catalogue = iter(self._catalogue_texts(codes, known))
+        texts = [text if isinstance(text, str) else next(catalogue) for _, text in rows]
+        return [book_id for book_id, _ in rows], texts
 
-    def _candidate(self, item: object, field: str) -> tuple[int | str | None, str]:
+    def _catalogue_texts(self, codes: np.ndarray, known: np.ndarray | None) -> list[str]:
+        if self._match is None or not len(codes):
+            return [str(text) for text in self._texts.iloc[codes]]
+        if known is None:
+            raise RequestError(
+                "history is missing: this model reads what each candidate shares with it (data.shows_match). Give the "
+                "reader's history instead of user_ctx, or candidates as texts that begin as in training."
+            )
+        context = pd.DataFrame({"user": 0, "book": known})
+        texts: list[str] = self._match.before(self._texts, np.zeros_like(codes), codes, context).to_pylist()
+        return texts
+
+    def _candidate(self, item: object, field: str) -> tuple[int | str | None, str | int]:
+        """The candidate's id, and its text or, where it has none of its own, its code in the catalogue."""
         if isinstance(item, str):
             return None, _text(item, field)
         if _is_int(item):
@@ -203,7 +226,7 @@ class Reranker:
             return book_id, _text(text, f"{field}.text")
         if not isinstance(book_id, int):
             raise RequestError(f"{field}.text is missing; book_id={book_id!r} is no integer of the catalogue.")
-        return book_id, self._texts[self._code(book_id, f"{field}.book_id")]
+        return book_id, self._code(book_id, f"{field}.book_id")
 
 
 def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataConfig, model_cfg: ModelConfig) -> Path:
@@ -226,9 +249,11 @@ def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataC
         "contexts": {
             "n_titles": data_cfg.context_titles,
             "n_genres": data_cfg.context_genres,
+            "n_authors": data_cfg.context_authors,
             "positive_rating": tables.positive_rating,
             "template": data_cfg.context_template,
         },
+        "shows_match": data_cfg.shows_match,
         "tables": tables.digest,
         "files": {name: digest_file(folder / name) for name in _files(folder)},
     }
@@ -258,9 +283,9 @@ def _verify(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
     except ValueError as error:
         raise ModelError(f"{path}: not JSON ({error}). Download or register the model again.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") not in (1, FORMAT):
+    if not isinstance(manifest, dict) or manifest.get("format") not in range(1, FORMAT + 1):
         raise ModelError(
-            f"{path}: not a bundle of format 1 or {FORMAT}; use the version of this package that wrote it."
+            f"{path}: not a bundle of a format up to {FORMAT}; use the version of this package that wrote it."
         )
     if strange := sorted(set(_files(folder)) ^ set(manifest["files"])):
         state = "is missing" if strange[0] in manifest["files"] else "does not belong here"
