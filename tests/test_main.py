@@ -82,7 +82,8 @@ def finished(place: Path) -> Path:
 def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     account = result(finished)
     assert (account["status"], account["error"]) == ("FINISHED", None)
-    assert set(account["hashes"]) == {"config", "tables", "lists/dev", "lists/test", "pairs"}
+    lists = {"lists/dev", "lists/test", "lists/test/uniform"}
+    assert set(account["hashes"]) == {"config", "tables", "pairs"} | lists
     assert all(len(h) == 64 for h in account["hashes"].values())
     stages = [
         "weights",
@@ -113,7 +114,8 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     assert {"torch", "mlflow", "python"} <= set(account["versions"])
     others = [v for k, v in metrics.items() if k.startswith("baseline/") and k.endswith("/ndcg_10")]
     assert metrics["lift/ndcg_10"] == pytest.approx(metrics["test/ndcg_10"] - max(others), abs=1e-9)
-    for other in ("random", "popularity", "item_knn", "bm25", "before", "fused"):
+    assert metrics["lift/fused/ndcg_10"] == pytest.approx(metrics["fused/ndcg_10"] - max(others), abs=1e-9)
+    for other in ("random", "popularity", "item_knn", "bm25", "before"):
         lift = metrics["test/ndcg_10"] - metrics[f"baseline/{other}/ndcg_10"]
         assert metrics[f"lift/over_{other}/ndcg_10"] == pytest.approx(lift, abs=1e-9)
         assert (
