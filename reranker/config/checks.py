@@ -1,0 +1,237 @@
+"""Choices, ranges and combinations: what cannot work is refused before any work, with the key and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from reranker import templates
+from reranker.config.schema import (
+    BASELINES,
+    CHOICES,
+    LIST_KINDS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SamplingConfig,
+    StorageConfig,
+    TrainerConfig,
+    WorldConfig,
+)
+from reranker.errors import ConfigError
+
+
+def validate(config: Config) -> None:
+    """Check choices, ranges and combinations.
+
+    Raises:
+        ConfigError: The first impossible key, with what it may be.
+    """
+    for key, choices in CHOICES.items():
+        value = _value(config, key)
+        if value not in choices:
+            raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
+    _check_members("eval.kinds", config.eval.kinds, LIST_KINDS)
+    _check_members("eval.baselines", config.eval.baselines, BASELINES)
+    for key, allowed, ok in _ranges(config):
+        if not ok:
+            raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
+    _check_genres(config.data.genres)
+    templates.parse_book(config.data.book_template)
+    templates.parse_context(config.data.context_template)
+    _check_combinations(config)
+
+
+def check_storage(root: str | None, storage: StorageConfig) -> None:
+    """Refuse a root or an endpoint that is malformed or holds credentials; what it holds is not repeated.
+
+    Raises:
+        ConfigError: Another scheme than `s3://`, no bucket, an endpoint that is not http(s)://HOST[:PORT], or userinfo.
+    """
+    if root is not None and "://" in root and not re.fullmatch(r"s3://[A-Za-z0-9][\w.-]+(/[^?#\0]*)?", root):
+        raise ConfigError(
+            f"data.root={root.split(':')[0]}://… is neither a folder nor s3://BUCKET/PREFIX (a bucket's name has "
+            "letters, digits, '.', '-' and '_'; credentials come from the environment or the AWS chain alone)."
+        )
+    if storage.endpoint_url is None:
+        return
+    try:
+        url = urlsplit(storage.endpoint_url)
+        ok = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        ok = False
+    if not ok or "@" in storage.endpoint_url or url.query or url.fragment:
+        raise ConfigError(
+            "data.storage.endpoint_url is not of the form https://HOST[:PORT] without credentials; these come from "
+            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the AWS chain alone."
+        )
+
+
+def _check_genres(genres: dict[str, list[str]]) -> None:
+    if not genres:
+        raise ConfigError("data.genres is empty; choose a vocabulary, data/genres=goodreads, or give genre: [shelves].")
+    seen: dict[str, str] = {}
+    for genre, shelves in genres.items():
+        if genre != " ".join(genre.split()) or "," in genre or not genre:
+            raise ConfigError(f"data.genres: {genre!r} is no genre; give words, single spaces, no comma.")
+        for shelf in shelves:
+            if (other := seen.setdefault(shelf, genre)) != genre:
+                raise ConfigError(f"data.genres: shelf {shelf!r} means {other!r} and {genre!r}; give each shelf once.")
+
+
+def _value(config: Config, key: str) -> object:
+    node: Any = config
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
+
+
+def _check_members(key: str, values: list[str], choices: tuple[str, ...]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{key}={values}: give at least one, each once; choose from {', '.join(choices)}.")
+    for value in values:
+        if value not in choices:
+            raise ConfigError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
+
+
+def _ranges(c: Config) -> list[tuple[str, str, bool]]:
+    d, w, s, t, e = c.data, c.data.world, c.sampling, c.trainer, c.eval
+    return [
+        ("data.min_ratings", "at least 2, so that a history has two sides", d.min_ratings >= 2),
+        ("data.target_fraction", "between 0 and 1, exclusive", 0 < d.target_fraction < 1),
+        ("data.dev_fraction", "between 0 and 1, exclusive", 0 < d.dev_fraction < 1),
+        ("data.test_fraction", "between 0 and 1, exclusive", 0 < d.test_fraction < 1),
+        ("data.context_titles", "at least 1", d.context_titles >= 1),
+        ("data.context_authors", "at least 0", d.context_authors >= 0),
+        ("data.context_genres", "at least 0", d.context_genres >= 0),
+        ("data.max_genres", "at least 1", d.max_genres >= 1),
+        ("data.batch_rows", "at least 1000", d.batch_rows >= 1000),
+        ("data.storage.n_transfers", "at least 1", d.storage.n_transfers >= 1),
+        ("data.storage.max_attempts", "at least 1", d.storage.max_attempts >= 1),
+        ("data.max_users", "at least 3, or null", d.max_users is None or d.max_users >= 3),
+        ("data.world.n_books", "at least 50", w.n_books >= 50),
+        ("data.world.n_users", "at least 10", w.n_users >= 10),
+        ("data.world.mean_ratings", "at least 4", w.mean_ratings >= 4),
+        ("data.world.taste", "at least 0", w.taste >= 0),
+        ("data.world.popularity_bias", "at least 0", w.popularity_bias >= 0),
+        ("data.world.rating_noise", "at least 0", w.rating_noise >= 0),
+        ("data.world.edition_fraction", "from 0 to 1", 0 <= w.edition_fraction <= 1),
+        ("sampling.neg_ratio", "at least 1", s.neg_ratio >= 1),
+        ("sampling.min_positives", "at least 1", s.min_positives >= 1),
+        (
+            "sampling.max_positives",
+            "at least sampling.min_positives, or null",
+            s.max_positives is None or s.max_positives >= s.min_positives,
+        ),
+        ("sampling.part_pairs", "at least 1", s.part_pairs >= 1),
+        ("sampling.popularity_exponent", "at least 0", s.popularity_exponent >= 0),
+        ("sampling.retriever_depth", "at least 1", s.retriever_depth >= 1),
+        ("sampling.retriever_margin", "above 0", s.retriever_margin > 0),
+        ("sampling.max_users", "at least 1, or null", s.max_users is None or s.max_users >= 1),
+        ("model.max_length", "at least 16", c.model.max_length >= 16),
+        ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
+        ("trainer.epochs", "above 0", t.epochs > 0),
+        ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
+        ("trainer.pos_weight", "above 0", t.pos_weight > 0),
+        ("trainer.batch_size", "at least 1", t.batch_size >= 1),
+        ("trainer.group_size", "at least 2", t.group_size >= 2),
+        ("trainer.batch_tokens", "at least 1", t.batch_tokens >= 1),
+        ("trainer.learning_rate", "above 0", t.learning_rate > 0),
+        ("trainer.head_learning_rate", "above 0, or null", t.head_learning_rate is None or t.head_learning_rate > 0),
+        ("trainer.freeze_body_fraction", "from 0 to 1", 0 <= t.freeze_body_fraction <= 1),
+        ("trainer.weight_decay", "at least 0", t.weight_decay >= 0),
+        ("trainer.max_grad_norm", "above 0, or null", t.max_grad_norm is None or t.max_grad_norm > 0),
+        ("trainer.warmup_fraction", "from 0 to below 1", 0 <= t.warmup_fraction < 1),
+        ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
+        ("trainer.patience", "at least 1, or null", t.patience is None or t.patience >= 1),
+        ("trainer.log_steps", "at least 1", t.log_steps >= 1),
+        ("eval.n_candidates", "at least 2", e.n_candidates >= 2),
+        ("eval.max_positives", "at least 1 and below eval.n_candidates", 1 <= e.max_positives < e.n_candidates),
+        ("eval.max_users", "at least 2, or null", e.max_users is None or e.max_users >= 2),
+        ("eval.max_dev_users", "at least 1, or null", e.max_dev_users is None or e.max_dev_users >= 1),
+        (
+            "eval.cutoffs",
+            "distinct ranks of at least 1",
+            min(e.cutoffs, default=0) >= 1 and len(set(e.cutoffs)) == len(e.cutoffs),
+        ),
+        ("eval.ease_books", "at least 2", e.ease_books >= 2),
+        ("eval.max_check_users", "at least 2", e.max_check_users >= 2),
+        ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
+        ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
+    ]
+
+
+def _check_combinations(c: Config) -> None:
+    check_storage(c.data.root, c.data.storage)
+    if c.data.dev_fraction + c.data.test_fraction >= 1:
+        raise ConfigError(
+            f"data.dev_fraction={c.data.dev_fraction} and data.test_fraction={c.data.test_fraction} leave no train "
+            "users; their sum must be below 1."
+        )
+    if c.data.name != "demo" and c.data.root is None:
+        raise ConfigError(
+            f"data={c.data.name} reads its files from data.root, which is null; set data.root=FOLDER or s3://BUCKET/PREFIX."
+        )
+    if c.data.name != "demo" and c.data.world != WorldConfig():
+        raise ConfigError(
+            f"data.world.* belongs to data=demo; data={c.data.name} reads real ratings. Leave it as it is."
+        )
+    if c.data.name == "demo" and c.data.root is not None:
+        raise ConfigError(f"data.root={c.data.root!r} belongs to real data; data=demo makes its own tables.")
+    if (c.engine.scheduler == "cluster") != (c.engine.address is not None):
+        raise ConfigError(
+            f"engine.scheduler={c.engine.scheduler} with engine.address={c.engine.address!r}: a cluster has the "
+            "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
+        )
+    _check_authors(c.data)
+    if c.data.shows_match and c.sampling.context == "leave_one_out":
+        raise ConfigError(
+            "data.shows_match=true with sampling.context=leave_one_out: a candidate would be matched with itself, and "
+            "give its answer away. Set sampling.context=split, or data.shows_match=false."
+        )
+    _check_mix(c.sampling)
+    if 10 not in c.eval.cutoffs:
+        raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
+    if "retriever" in c.eval.kinds and c.eval.retriever not in c.eval.baselines:
+        raise ConfigError(
+            f"eval.kinds has retriever lists, whose own order is the baseline {c.eval.retriever}, but eval.baselines="
+            f"{c.eval.baselines} lacks it; add it."
+        )
+    _check_model(c.model)
+    _check_trainer(c.trainer)
+
+
+def _check_trainer(t: TrainerConfig) -> None:
+    if t.pos_weight != 1 and t.loss != "bce":
+        raise ConfigError(f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}.")
+    if t.stop_below_start and t.n_evaluations < 2:
+        raise ConfigError(
+            f"trainer.stop_below_start=true looks from the second evaluation on, but trainer.n_evaluations="
+            f"{t.n_evaluations}; give at least 2."
+        )
+
+
+def _check_model(m: ModelConfig) -> None:
+    needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "path": ("path",), "random": ()}[m.source]
+    for name in needs:
+        if getattr(m, name) is None:
+            raise ConfigError(f"model.source={m.source} needs model.{name}, which is null.")
+
+
+def _check_authors(d: DataConfig) -> None:
+    shown = "authors" in [part.field for part in templates.parse_context(d.context_template)]
+    if shown != (d.context_authors > 0):
+        raise ConfigError(
+            f"data.context_authors={d.context_authors} with data.context_template={d.context_template!r}: contexts "
+            "show authors where the template has {authors} and data.context_authors is above 0. Set both, or neither."
+        )
+
+
+def _check_mix(s: SamplingConfig) -> None:
+    shares = dataclasses.asdict(s.mix)
+    if s.strategy != "mix" and any(shares.values()):
+        raise ConfigError(f"sampling.mix={shares} belongs to sampling.strategy=mix, but it is {s.strategy}.")
+    if s.strategy == "mix" and (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9):
+        raise ConfigError(f"sampling.mix={shares}: shares must be at least 0 and add up to 1.")
