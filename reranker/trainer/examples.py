@@ -62,7 +62,10 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     target = _numbers(table["score"], "score", pairs) if cfg.loss in ON_SCORES else label
     user = _encoded(table["user_id"])[0] if "user_id" in table.column_names else np.zeros_like(query)
     group = np.unique(user * (query.max() + 1) + query, return_inverse=True)[1]
-    unit = units(group, label, group_size=cfg.group_size, pointwise=cfg.loss in POINTWISE)
+    if cfg.loss in POINTWISE and encoder.attention == "full":
+        unit = np.arange(len(group))  # nothing is shared, and steps of many users learn faster
+    else:
+        unit = units(group, label, group_size=cfg.group_size, pointwise=cfg.loss in POINTWISE)
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     length = encoder.lengths(left, right, query, candidate).astype(np.int64)

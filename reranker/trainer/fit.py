@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from reranker.cache import digest_file
 from reranker.config import TrainerConfig
 from reranker.errors import TrainingError
@@ -86,7 +88,9 @@ class _Training:
     ) -> None:
         cut = cfg.loss in POINTWISE
         n_pairs = cfg.batch_size * ranks.n
-        self.plan = batches.Plan(examples.unit, examples.length, n_pairs=n_pairs, seed=cfg.seed, cut=cut)
+        # Where nothing is padded, steps of texts of one length gain nothing.
+        length = np.ones_like(examples.length) if encoder.packed else examples.length
+        self.plan = batches.Plan(examples.unit, length, n_pairs=n_pairs, seed=cfg.seed, cut=cut)
         self.n_steps = self.plan.n_steps(cfg.epochs, cfg.max_steps)
         self.optimiser = Optimiser(encoder, cfg, self.n_steps)
         self.stepper = Stepper(encoder, examples, self.optimiser, cfg, ranks, bf16)
