@@ -28,7 +28,7 @@ NAMES = {
     "genres": "genre overlap",
     "authors": "author overlap",
     "bi_encoder": "bi-encoder cosine",
-    "bi_encoder_top3": "bi-encoder, nearest 3",
+    "bi_encoder_top3": "bi-encoder top 3",
     "before": "before fine-tuning",
     "fine_tuned": "fine-tuned",
     "fused": "fused",
