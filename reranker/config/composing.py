@@ -90,7 +90,8 @@ def from_yaml(text: str) -> Config:
         ConfigError: It has keys or values that this version does not know.
     """
     try:
-        return from_hydra(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))  # type: ignore[arg-type]
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
+        return from_hydra(merged)  # type: ignore[arg-type]  # a mapping merged with a mapping is one
     except OmegaConfBaseException as error:
         raise ConfigError(
             f"config.yaml of the run: {' '.join(str(error).split())}. Use the version of this package that wrote it."

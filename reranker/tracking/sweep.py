@@ -204,7 +204,7 @@ def _best(client: MlflowClient, children: list[Run]) -> str | None:
 
 
 def _tracking(config: DictConfig) -> TrackingConfig:
-    return TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+    return TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]  # keys are str
 
 
 def _params(config: DictConfig) -> dict[str, str]:

@@ -45,7 +45,8 @@ class Record:
     """
 
     def __init__(self, history: History, on_log: OnLog, bar: Progress, *, tells: bool, padded: bool) -> None:
-        self.history, self.window, self.done = history, [], [0.0, 0.0, 0.0]  # type: ignore[var-annotated]
+        self.history, self.done = history, [0.0, 0.0, 0.0]
+        self.window: list[list[float]] = []
         self._on_log, self._bar, self._tells, self._padded = on_log, bar, tells, padded
 
     def begin(self, step: int, n_steps: int) -> None:
