@@ -50,7 +50,7 @@ class ContextBuilder:
         self.template = template
         self._parts = templates.parse_context(template)
         self._names = texts.arrow(context_names(books))
-        first = pc.fill_null(texts.arrow(books["authors"].str.partition(", ")[0]), "").dictionary_encode()
+        first = texts.arrow([authors.partition(", ")[0] for authors in books["authors"]]).dictionary_encode()
         self._author_names, self._author_codes = first.dictionary, first.indices.to_numpy()
         genres = texts.arrow(books["genres"])
         lists = pc.split_pattern(pc.if_else(pc.equal(genres, ""), None, genres), ", ")
