@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,8 @@ def _check_packed(encoder: Encoder) -> None:
             f"model.attention=shared_context needs a BERT, RoBERTa or XLM-RoBERTa classifier, but "
             f"{encoder.weights.folder} is a {architecture}. Set model.attention=full."
         )
-    logging.getLogger(__name__).warning("%s has no packed forward here; its batches are padded.", architecture)
+    # Not by a logger: MLflow's migrations disable those that exist before them.
+    print(f"{architecture} has no packed forward here; its batches are padded.", file=sys.stderr)
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
