@@ -58,7 +58,8 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("data_report"):
             log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
         with log.stage("before"):
-            scores["before"] = eval.score_lists(score, tables, contexts, test)
+            untrained = {"files": weights.digest(), "cfg": cfg.model}
+            scores["before"] = eval.score_lists_once(score, tables, contexts, test, untrained, cache)
         with log.stage("train"):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
             history = trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.training_callback_metrics)

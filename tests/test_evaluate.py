@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from sklearn.metrics import ndcg_score
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
-from reranker.eval import Lists, build_lists, dev_scorer, evaluate, mean_ndcg_10, score_lists
+from reranker.data.draws import FloatArray
+from reranker.eval import Lists, build_lists, dev_scorer, evaluate, mean_ndcg_10, score_lists, score_lists_once
 
 CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=200)
 
@@ -166,3 +168,17 @@ def test_lists_without_any_positive_have_no_value_and_no_slice(tables: Tables, l
     assert (s.loc["popularity"]["n_without_positives"] == s.loc["popularity"]["n_users"]).all()
     assert set(e.slices["kind"]) == {"uniform"}
     assert e.lift.set_index("kind").loc["popularity", ["lift", "low", "high"]].isna().all()
+
+
+def test_an_untrained_model_scores_lists_once(tables: Tables, contexts: Contexts, lists: Lists, cache: Cache) -> None:
+    asked = []
+
+    def scorer(queries: Sequence[str], candidates: Sequence[str]) -> FloatArray:
+        asked.append(len(queries))
+        return np.array([len(text) for text in candidates], dtype=np.float32)
+
+    exact = score_lists(scorer, tables, contexts, lists)
+    for model in ("a", "a", "b"):
+        scores = score_lists_once(scorer, tables, contexts, lists, {"model": model}, cache)
+        np.testing.assert_array_equal(scores, exact)
+    assert len(asked) == 3  # without the cache, for "a", for "b"

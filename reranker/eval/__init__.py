@@ -3,7 +3,7 @@
 from reranker.eval.agreement import agree
 from reranker.eval.baselines import Questions, once_per_text, score_baselines
 from reranker.eval.checks import check_contexts
-from reranker.eval.evaluate import Evaluation, dev_scorer, evaluate, mean_ndcg_10, score_lists
+from reranker.eval.evaluate import Evaluation, dev_scorer, evaluate, mean_ndcg_10, score_lists, score_lists_once
 from reranker.eval.fusion import choose_fusions, fuse_lists
 from reranker.eval.lists import Lists, build_lists, hash_kind, name_lists
 from reranker.eval.slices import truncated_rows
@@ -25,5 +25,6 @@ __all__ = [
     "once_per_text",
     "score_baselines",
     "score_lists",
+    "score_lists_once",
     "truncated_rows",
 ]

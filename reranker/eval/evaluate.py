@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import BoolArray, FloatArray, IntArray
@@ -18,6 +20,7 @@ from reranker.eval import metrics, slices, statistics
 from reranker.eval.first_stage import depth_curve, summarise_first_stage
 from reranker.eval.lists import Lists
 
+VERSION = 1  # raise it when `score_lists` changes
 Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
 MODEL = "fine_tuned"
 MODELS = (MODEL, "fused")  # what fine-tuning made, alone and mixed with a baseline: never a baseline of either
@@ -85,6 +88,24 @@ def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists
     """(n_rows,) scores of every candidate for its user's context, aligned to `lists.frame`."""
     user, book = lists.frame["user"].to_numpy(), lists.frame["book"].to_numpy()
     return scorer([contexts.text[u] for u in user], contexts.candidates(tables.books, user, book).to_pylist())
+
+
+def score_lists_once(
+    scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists, model: object, cache: Cache
+) -> FloatArray:
+    """`score_lists`, from the cache where a run has asked it of this model: of one that no training has changed.
+
+    Args:
+        model: All that decides what it scores, as plain values or dataclasses.
+    """
+
+    def build(folder: Path) -> dict[str, object]:
+        np.save(folder / "scores.npy", score_lists(scorer, tables, contexts, lists), allow_pickle=False)
+        return {}
+
+    key = {"version": VERSION, "model": model, "tables": tables.digest, "lists": lists.hash}
+    scores: FloatArray = np.load(cache.fetch("untrained", key, build).path / "scores.npy", allow_pickle=False)
+    return scores
 
 
 def dev_scorer(

@@ -34,6 +34,10 @@ class Weights:
     description: str
     sha256: str | None
 
+    def digest(self) -> dict[str, str]:
+        """The SHA-256 of every file of the folder, tokenizer and configuration too."""
+        return {path.name: digest_file(path) for path in sorted(self.folder.iterdir()) if path.is_file()}
+
 
 def resolve(cfg: ModelConfig) -> Weights:
     """The weights that the configuration names, and never others in their place.
