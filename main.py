@@ -49,7 +49,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.counts("audit", checked)
         with log.stage("baselines"):
             embed = eval.once_per_text(partial(model.embed, progress="embedding"))
-            asked = [eval.Questions.of(tables, contexts, lists, cfg.eval) for lists in (dev, test)]
+            asked = [eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes) for lists in (dev, test)]
             dev_scores, scores = (eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked)
         with log.stage("model"):
             encoder = model.load(cfg.model, weights, device=device)
@@ -80,7 +80,9 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
-            registered = log.register(encoder, tables, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0]))
+            registered = log.register(
+                encoder, tables, contexts, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0])
+            )
         with log.stage("report"):
             log.run_report(evaluation, test.frame, scores, tables, contexts, history)
     tracking.report(evaluation, registered, cfg)

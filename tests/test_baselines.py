@@ -13,8 +13,8 @@ import pytest
 
 from reranker import config
 from reranker.cache import Cache
-from reranker.config import EvalConfig
-from reranker.data import Contexts, Tables
+from reranker.config import DataConfig, EvalConfig
+from reranker.data import Contexts, Tables, build_contexts
 from reranker.eval import Questions, baselines, build_lists, metrics, once_per_text, score_baselines
 
 
@@ -77,6 +77,34 @@ def test_hidden_targets_change_no_statistic(questions: Questions) -> None:
     other = dataclasses.replace(questions, tables=dataclasses.replace(t, histories=h[~hidden]))
     for name in ("popularity", "item_knn", "ease", "genres", "authors"):
         assert np.array_equal(baselines.BASELINES[name](questions), baselines.BASELINES[name](other))
+
+
+def test_the_numbers_alone_are_a_regression_on_what_the_model_is_shown(questions: Questions, cache: Cache) -> None:
+    t = questions.tables
+    cfg = DataConfig(name="bookdb", shows_match=True)
+    contexts = build_contexts(t, cfg)
+    pairs = t.histories.assign(label=(t.histories["rating"] >= 4).astype(int))
+    q = dataclasses.replace(questions, contexts=contexts, pairs=pairs)
+    [scores] = score_baselines(["numbers"], q, lambda texts: np.empty(0), cache).values()
+    readers = np.log1p(np.bincount(contexts.rows["book"], minlength=len(t.books)))
+    x, y = (
+        np.column_stack([np.rint(3 * readers)[f["book"]], *contexts.levels(f["user"].to_numpy(), f["book"]).values()])
+        for f in (pairs, q.rows)
+    )
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    design = np.column_stack([np.ones(len(y)), (y - mean) / std])
+    weights = np.linalg.lstsq(design, scores, rcond=None)[0]
+    assert design @ weights == pytest.approx(scores, abs=1e-9)  # linear in the levels
+    # ... and where the gradient of w.w / 2 + sum of log losses is 0, to the solver's tolerance of 1e-4 a pair
+    z = (x - mean) / std
+    residual = 1 / (1 + np.exp(-(z @ weights[1:] + weights[0]))) - pairs["label"]
+    assert np.append(residual @ z + weights[1:], residual.sum()) / len(x) == pytest.approx(0, abs=1e-4)
+
+
+def test_where_nothing_is_shown_there_is_no_baseline_of_numbers(questions: Questions, cache: Cache) -> None:
+    pairs = questions.tables.histories.assign(label=1)
+    q = dataclasses.replace(questions, pairs=pairs)
+    assert list(score_baselines(["random", "numbers"], q, lambda texts: np.empty(0), cache)) == ["random"]
 
 
 def test_bm25_ranks_the_catalogue_by_shared_rare_words(questions: Questions) -> None:
@@ -188,7 +216,7 @@ def test_scores_come_from_the_cache_the_second_time(questions: Questions, cache:
     def never(texts: Sequence[str]) -> np.ndarray:
         raise AssertionError("embedded again")
 
-    names = list(config.BASELINES)
+    names = [name for name in config.BASELINES if name != "numbers"]  # no numbers are shown here
     first = score_baselines(names, questions, one_hot, cache)
     second = score_baselines(names, questions, never, cache)
     assert list(first) == names

@@ -13,7 +13,8 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import DataConfig, EngineConfig, EvalConfig, SamplingConfig
 from reranker.data import Contexts, Tables, build_contexts
-from reranker.data.match import Match
+from reranker.data.ease import Ease
+from reranker.data.match import DECIMALS, Match
 from reranker.eval import build_lists, score_lists
 from reranker.sampling import audit, build_pairs
 
@@ -53,6 +54,34 @@ def test_levels_are_those_of_the_readers_context_books() -> None:
         "Authors: 0 | Genres: 0 | c",
         f"Authors: {round(5 * math.log(2))} | Genres: 0 | e",
     ]
+
+
+def test_a_rank_level_is_of_the_candidates_place_by_the_ratings_of_others(tables: Tables, data_cfg: DataConfig) -> None:
+    contexts = build_contexts(tables, dataclasses.replace(data_cfg, shows_ratings=True))
+    known, n_books = tables.known(), len(tables.books)
+    context = contexts.rows.groupby("user")["book"].apply(list)
+    for fold in ("train", "test"):
+        user = int(np.flatnonzero(tables.users["fold"] == fold)[0])
+        book = np.arange(n_books)
+        others = known[known["user"] != user]
+        ease = Ease.fit(others, n_users=len(tables.users), n_books=n_books, n_kept=n_books)
+        score = ease.scores(np.array([user]), contexts.rows).toarray()[0].round(DECIMALS)
+        rest = [b for b in range(n_books) if b not in context[user]]
+        levels = contexts.levels(np.full(n_books, user), book)["Ratings"]
+        for b in rest:
+            above, tied = (score[rest] > score[b]).sum(), (score[rest] == score[b]).sum()
+            assert levels[b] == np.rint(4 * np.log2(n_books / (above + (1 + tied) / 2)))
+        assert len(set(levels[rest])) > 5
+
+
+def test_what_a_reader_rated_tells_nothing_of_that_readers_own_levels(tables: Tables, data_cfg: DataConfig) -> None:
+    cfg = dataclasses.replace(data_cfg, shows_ratings=True)
+    h = tables.histories
+    user = int(np.flatnonzero(tables.users["fold"] == "train")[0])
+    fewer = dataclasses.replace(tables, histories=h[~((h["user"] == user) & h["is_target"])])
+    book = np.arange(len(tables.books))
+    with_targets, without = (build_contexts(t, cfg).levels(np.full(len(book), user), book) for t in (tables, fewer))
+    np.testing.assert_array_equal(with_targets["Ratings"], without["Ratings"])
 
 
 def test_no_pairs_are_no_texts() -> None:

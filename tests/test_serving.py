@@ -23,6 +23,7 @@ import pytest
 from reranker import cli
 from reranker.config import DataConfig, ModelConfig, TrackingConfig
 from reranker.data import ContextBuilder, Tables
+from reranker.data.ease import Ease
 from reranker.data.match import Match
 from reranker.errors import ModelError, RequestError
 from reranker.tracking import registry
@@ -305,6 +306,23 @@ def test_a_bundle_that_shows_matches_puts_the_catalogues_texts_by_the_history(co
 
 
 @pytest.mark.slow
+def test_a_bundle_that_shows_ratings_ranks_the_catalogue_as_training_did(encoder: Any, tmp_path: Path) -> None:
+    rated = pd.DataFrame([(u, b) for u in range(9) for b in range(len(BOOKS)) if (u + b) % 3], columns=["user", "book"])
+    ease = Ease.fit(rated, n_users=9, n_books=len(BOOKS), n_kept=len(BOOKS)).rounded()
+    match = Match(BOOKS, names=False, ease=ease, known=rated)
+    tables = Tables(BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, tmp_path)
+    model_cfg = ModelConfig(name="tiny", source="random", max_length=64)
+    data_cfg = DataConfig(name="demo", shows_ratings=True)
+    loaded = Reranker.from_folder(write_bundle(tmp_path / "b", encoder, tables, data_cfg, model_cfg, match=match))
+    code = np.array([loaded._code(b, "") for b in (20, 30)])
+    never_seen = np.full(2, 9)
+    history = pd.DataFrame({"user": 9, "book": [loaded._code(b, "") for b in (11, 40)]})
+    texts = match.before(BOOKS["book_text"], never_seen, code, history).to_pylist()
+    assert {r.text for r in loaded.rerank(None, [20, 30], history=[11, 40])} == set(texts)
+    assert all(text.startswith("Ratings: ") for text in texts)
+
+
+@pytest.mark.slow
 def test_a_bundle_of_format_1_renders_contexts_as_they_were_then(copied: Path) -> None:
     _edit(copied, format=1, contexts=CONTEXT)
     loaded = Reranker.from_folder(copied)
@@ -342,7 +360,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         (lambda f: (f / "weights" / "model.bin").touch(), r"model\.bin: a bundle holds only \.json"),
         (lambda f: (f / "bundle.json").unlink(), r"no bundle\.json here"),
         (lambda f: (f / "bundle.json").write_text("{"), r"bundle\.json: not JSON"),
-        (lambda f: _edit(f, format=4), r"bundle\.json: not a bundle of a format up to 3"),
+        (lambda f: _edit(f, format=5), r"bundle\.json: not a bundle of a format up to 4"),
     ],
     ids=["weights", "books", "missing", "extra", "pickle", "manifest missing", "manifest cut", "format"],
 )

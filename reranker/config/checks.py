@@ -186,11 +186,12 @@ def _check_combinations(c: Config) -> None:
             "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
         )
     _check_authors(c.data)
-    if c.data.shows_match and c.sampling.context == "leave_one_out":
-        raise ConfigError(
-            "data.shows_match=true with sampling.context=leave_one_out: a candidate would be matched with itself, and "
-            "give its answer away. Set sampling.context=split, or data.shows_match=false."
-        )
+    for key, shown in (("shows_match", c.data.shows_match), ("shows_ratings", c.data.shows_ratings)):
+        if shown and c.sampling.context == "leave_one_out":
+            raise ConfigError(
+                f"data.{key}=true with sampling.context=leave_one_out: a candidate would be matched with itself, and "
+                f"give its answer away. Set sampling.context=split, or data.{key}=false."
+            )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")

@@ -38,6 +38,7 @@ BASELINES = (
     "bm25",
     "genres",
     "authors",
+    "numbers",
     "bi_encoder",
     "bi_encoder_top3",
 )
@@ -88,6 +89,7 @@ class DataConfig:
     genres: dict[str, list[str]] = field(default_factory=dict)  # genre -> shelves that mean it; conf/data/genres/
     text: str = "given"  # of books: given, by the source, else by book_template | template, by that alone
     shows_match: bool = False  # candidate texts begin with levels of the authors and genres they share with the context
+    shows_ratings: bool = False  # candidate texts begin with a level of their rank by EASE, from all other readers
     shows_readers: bool = False  # book texts begin with a level of how many context sides hold the book
     book_template: str = (  # of books without a given text
         "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres} | Description: {description}"

@@ -15,6 +15,7 @@ from reranker import templates
 from reranker.config import DataConfig
 from reranker.data import texts
 from reranker.data.draws import BoolArray, FloatArray, IntArray
+from reranker.data.ease import EASE_BOOKS, Ease
 from reranker.data.features import short_title
 from reranker.data.match import Match
 from reranker.data.tables import Tables
@@ -235,6 +236,10 @@ class Contexts:
             return texts.arrow(books["book_text"]).take(pa.array(book))
         return self.match.before(books["book_text"], user, book, self.rows)
 
+    def levels(self, user: IntArray, book: IntArray) -> dict[str, IntArray]:
+        """Name -> (n_pairs,) the numbers before the candidates' texts; none where these are the books' own."""
+        return {} if self.match is None else self.match.levels(user, book, self.rows)
+
     def candidates_of_nobody(self, books: pd.DataFrame, book: IntArray) -> pa.Array:
         """(n,) candidate texts beside an empty context."""
         if self.match is None:
@@ -255,8 +260,15 @@ def build(tables: Tables, cfg: DataConfig) -> Contexts:
     )
     columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
     text = builder.render(*columns)
-    match = Match(tables.books) if cfg.shows_match else None
-    return Contexts([text[u] for u in range(len(tables.users))], rows, builder, match)
+    return Contexts([text[u] for u in range(len(tables.users))], rows, builder, _match(tables, cfg))
+
+
+def _match(tables: Tables, cfg: DataConfig) -> Match | None:
+    if not cfg.shows_ratings:
+        return Match(tables.books) if cfg.shows_match else None
+    known = tables.known()
+    ease = Ease.fit(known, n_users=len(tables.users), n_books=len(tables.books), n_kept=EASE_BOOKS).rounded()
+    return Match(tables.books, names=cfg.shows_match, ease=ease, known=known)
 
 
 def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:

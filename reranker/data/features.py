@@ -84,13 +84,16 @@ def _given_texts(raw: RawTables) -> pa.Array:
 def with_readers(book_text: pd.Series, n_readers: IntArray) -> pd.Series:
     """The texts behind a level of popularity: `Readers: 7 | Title: …`.
 
-    A level is three times the natural logarithm of 1 + readers, rounded: few pairs meet each count, many each level.
-
     Args:
-        n_readers: (n_books,) who is known to have rated each book.
+        n_readers: (n_books,) how many context sides hold each book.
     """
-    level = np.rint(3 * np.log1p(n_readers)).astype(np.int64).astype(str)
+    level = readers_level(n_readers).astype(str)
     return ("Readers: " + pd.Series(level, index=book_text.index) + " | " + book_text).astype(book_text.dtype)
+
+
+def readers_level(n_readers: IntArray) -> IntArray:
+    """Three times the natural logarithm of 1 + readers, rounded: few pairs meet each count, many each level."""
+    return np.rint(3 * np.log1p(n_readers)).astype(np.int64)
 
 
 def given_ids(raw: RawTables) -> IntArray:

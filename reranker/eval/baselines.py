@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, bits, uniform
+from reranker.data.features import readers_level
 from reranker.data.match import shared, unit_sets
 from reranker.data.retrieval import Bm25, fit_first_stage
 from reranker.eval.lists import Lists
@@ -32,6 +37,7 @@ class Questions:
     Attributes:
         seed: Of `random`.
         ease_books: Books that `ease` keeps.
+        pairs: user, book, label: the training pairs, which `numbers` learns from.
     """
 
     tables: Tables
@@ -39,11 +45,14 @@ class Questions:
     lists: Lists
     seed: int
     ease_books: int = EvalConfig.ease_books
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
-    def of(cls, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig) -> Questions:
+    def of(
+        cls, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig, pairs: pd.DataFrame | None = None
+    ) -> Questions:
         """The questions that a run's config asks of lists."""
-        return cls(tables, contexts, lists, cfg.seed, cfg.ease_books)
+        return cls(tables, contexts, lists, cfg.seed, cfg.ease_books, pd.DataFrame() if pairs is None else pairs)
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -62,12 +71,13 @@ def score_baselines(names: Sequence[str], questions: Questions, embed: Embed, ca
 
     A baseline depends on tables, lists and seed alone, so its scores come from the cache when these are the same. The
     order of a `retriever` list is the one of the baseline that eval.retriever names, `item_knn` or `ease`: it has no
-    other name here.
+    other name here. `numbers` is there only where the model is shown some, and depends on the training pairs too.
 
     Args:
         embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder` and `bi_encoder_top3`; see `once_per_text`.
     """
-    return {name: _cached(name, questions, embed, cache) for name in names}
+    shows = questions.contexts.match is not None and len(questions.pairs) > 0
+    return {name: _cached(name, questions, embed, cache) for name in names if shows or name != "numbers"}
 
 
 def once_per_text(embed: Embed) -> Embed:
@@ -91,6 +101,7 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
         "lists": questions.lists.hash,
         "seed": questions.seed,
         **({"ease_books": questions.ease_books} if name == "ease" else {}),
+        **({"pairs": _digest(questions.pairs)} if name == "numbers" else {}),
     }
 
     def build(folder: Path) -> dict[str, object]:
@@ -162,6 +173,29 @@ def _context_mean(q: Questions, users: np.ndarray) -> sp.csr_array:
     return sp.csr_array((share, (row, mine["book"])), shape=(len(users), len(q.tables.books)))
 
 
+def numbers(q: Questions) -> FloatArray:
+    """A logistic regression, learnt from the training pairs, on the numbers that the model reads and on nothing else.
+
+    What they are: the level of how many context sides hold the candidate, and those of `data.shows_match` and
+    `data.shows_ratings`. A model that does no better has learnt nothing from its texts.
+    """
+    regression = make_pipeline(StandardScaler(), LogisticRegression())
+    regression.fit(_levels(q, q.pairs), q.pairs["label"])
+    scores: FloatArray = regression.decision_function(_levels(q, q.rows))
+    return scores
+
+
+def _levels(q: Questions, rows: pd.DataFrame) -> FloatArray:
+    """(n_rows, n_levels)."""
+    user, book = (rows[name].to_numpy() for name in ("user", "book"))
+    n_readers = np.bincount(q.contexts.rows["book"], minlength=len(q.tables.books))
+    return np.column_stack([readers_level(n_readers)[book], *q.contexts.levels(user, book).values()]).astype(float)
+
+
+def _digest(pairs: pd.DataFrame) -> str:
+    return hashlib.sha256(pairs[["user", "book", "label"]].to_numpy(np.int64).tobytes()).hexdigest()
+
+
 def bm25(q: Questions) -> FloatArray:
     """BM25 of the candidate's text for the user context as the query, over the whole catalogue."""
     index = Bm25(q.tables.books["book_text"].tolist())
@@ -207,6 +241,7 @@ BASELINES: dict[str, Callable[[Questions], FloatArray]] = {
     "bm25": bm25,
     "genres": genres,
     "authors": authors,
+    "numbers": numbers,
 }
 EMBEDDED: dict[str, Callable[[Questions, Embed], FloatArray]] = {
     "bi_encoder": bi_encoder,

@@ -12,7 +12,8 @@ from reranker.cache import COMPRESSION, Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
 from reranker.data.draws import FloatArray, IntArray, KeyArray, bits, uniform
-from reranker.data.retrieval import Ease, ItemKNN, fit_first_stage
+from reranker.data.ease import Ease
+from reranker.data.retrieval import ItemKNN, fit_first_stage
 from reranker.errors import DataError
 
 VERSION = 2

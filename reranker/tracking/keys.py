@@ -23,6 +23,7 @@ _DATA_PARAMS = (
     "context_genres",
     "text",
     "shows_match",
+    "shows_ratings",
     "shows_readers",
 )
 _WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")

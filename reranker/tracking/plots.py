@@ -42,6 +42,7 @@ NAMES = {
     "bm25": "BM25",
     "genres": "genre overlap",
     "authors": "author overlap",
+    "numbers": "the numbers alone",
     "item_knn": "item-kNN",
     "ease": "EASE",
     "retriever": "first stage",

@@ -27,6 +27,7 @@ NAMES = {
     "bm25": "BM25",
     "genres": "genre overlap",
     "authors": "author overlap",
+    "numbers": "the numbers alone",
     "bi_encoder": "bi-encoder cosine",
     "bi_encoder_top3": "bi-encoder top 3",
     "before": "before fine-tuning",

@@ -274,13 +274,17 @@ class RunLog:
         frame = rows.drop(columns=["user", "book"]).assign(user_id=user_id, book_id=book_id, **scores)
         self.table(frame, "scores")
 
-    def register(self, encoder: Encoder, tables: Tables, history: History, dev_lists: str) -> Registered:
+    def register(
+        self, encoder: Encoder, tables: Tables, contexts: Contexts, history: History, dev_lists: str
+    ) -> Registered:
         """Log the encoder with its context builder as a model, register it, and keep where it is."""
         from reranker.tracking.registry import register
         from reranker.tracking.serving import write_bundle
 
         with tempfile.TemporaryDirectory(prefix="reranker-bundle-") as folder:
-            bundle = write_bundle(Path(folder) / "bundle", encoder, tables, self.cfg.data, self.cfg.model)
+            bundle = write_bundle(
+                Path(folder) / "bundle", encoder, tables, self.cfg.data, self.cfg.model, match=contexts.match
+            )
             made = register(bundle, self.cfg.tracking, dev_ndcg_10=history.best_dev, dev_lists=dev_lists)
         self.result["model"] = {"uri": made.uri, "alias_moved": made.alias_moved, "reason": made.reason}
         return made

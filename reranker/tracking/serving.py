@@ -17,6 +17,7 @@ from reranker.cache import digest_file
 from reranker.config import VARIANTS, DataConfig, ModelConfig
 from reranker.data.bookdb import RATING_RANGE
 from reranker.data.contexts import ContextBuilder
+from reranker.data.ease import Ease
 from reranker.data.match import Match
 from reranker.data.tables import Tables
 from reranker.errors import ModelError, RequestError
@@ -26,9 +27,10 @@ from reranker.tracking.registry import download
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-FORMAT = 3  # of the bundle folder; raise it when older readers would misread it
+FORMAT = 4  # of the bundle folder; raise it when older readers would misread it
 TEMPLATE_1 = "Likes: {titles}. Genres: {genres}"  # of every context, when a bundle of format 1 did not name it
 MANIFEST = "bundle.json"
+EASE = "ease.safetensors"
 # Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
 SUFFIXES = {".json", ".model", ".parquet", ".safetensors", ".txt"}
 BOOK_COLUMNS = ["book_id", "title", "series", "authors", "genres", "book_text"]
@@ -99,8 +101,9 @@ class Reranker:
         books = pd.read_parquet(folder / "books.parquet")
         contexts = ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]})
         score = _scorer(folder / "weights", manifest["model"], device, variant)
-        match = Match(books) if manifest.get("shows_match") else None
-        return cls(score, contexts, books, pd.read_parquet(folder / "editions.parquet"), match)
+        return cls(
+            score, contexts, books, pd.read_parquet(folder / "editions.parquet"), _match(folder, manifest, books)
+        )
 
     def rerank(
         self,
@@ -120,7 +123,8 @@ class Reranker:
             user_ctx: A user context, in the form that training rendered it.
             candidates: Texts, book ids of the catalogue, or dicts of `book_id` and `text`; a text wins over the
                 catalogue's, and any book id (int or str) will do beside a text. Texts stand as they are given, also
-                where the model was trained with data.shows_match, which begins the catalogue's by the history.
+                where the model was trained with data.shows_match or data.shows_ratings, which begin the catalogue's by
+                the history.
             history: Book ids of the catalogue. Two editions of a work count once, as in training: the latest,
                 then the higher rating.
             ratings: One per history book; without them all were liked.
@@ -200,8 +204,9 @@ class Reranker:
             return [str(text) for text in self._texts.iloc[codes]]
         if known is None:
             raise RequestError(
-                "history is missing: this model reads what each candidate shares with it (data.shows_match). Give the "
-                "reader's history instead of user_ctx, or candidates as texts that begin as in training."
+                "history is missing: this model reads how each candidate goes with it (data.shows_match, "
+                "data.shows_ratings). Give the reader's history instead of user_ctx, or candidates as texts that begin "
+                "as in training."
             )
         context = pd.DataFrame({"user": 0, "book": known})
         texts: list[str] = self._match.before(self._texts, np.zeros_like(codes), codes, context).to_pylist()
@@ -229,11 +234,23 @@ class Reranker:
         return book_id, self._code(book_id, f"{field}.book_id")
 
 
-def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataConfig, model_cfg: ModelConfig) -> Path:
+def write_bundle(
+    folder: Path,
+    encoder: Encoder,
+    tables: Tables,
+    data_cfg: DataConfig,
+    model_cfg: ModelConfig,
+    *,
+    match: Match | None = None,
+) -> Path:
     """The folder, new, with all that serving needs: `weights/`, `books.parquet`, `editions.parquet`, `bundle.json`.
 
-    bundle.json is written last: it holds the context settings and pins every other file by its SHA-256. Book
-    descriptions stay out but for what the book texts show; ratings and users stay out altogether.
+    Where texts show ratings, also `ease.safetensors`. bundle.json is written last: it holds the context settings and
+    pins every other file by its SHA-256. Book descriptions stay out but for what the book texts show; ratings and users
+    stay out altogether.
+
+    Args:
+        match: What put numbers before the texts that the encoder was trained on.
 
     Raises:
         FileExistsError: The folder is there already.
@@ -243,6 +260,8 @@ def write_bundle(folder: Path, encoder: Encoder, tables: Tables, data_cfg: DataC
     encoder.save(folder / "weights")
     tables.books[BOOK_COLUMNS].to_parquet(folder / "books.parquet", index=False)
     tables.editions.to_parquet(folder / "editions.parquet", index=False)
+    if match is not None and match.ease is not None:
+        match.ease.save(folder / EASE)
     manifest = {
         "format": FORMAT,
         "model": {name: getattr(model_cfg, name) for name in ("name", "max_length", "activation", "attention")},
@@ -306,6 +325,12 @@ def model_config(folder: Path) -> ModelConfig:
         ModelError: The folder is not a whole bundle.
     """
     return ModelConfig(source="path", path=str(folder / "weights"), **_verify(folder)["model"])
+
+
+def _match(folder: Path, manifest: Mapping[str, Any], books: pd.DataFrame) -> Match | None:
+    ease = Ease.read(folder / EASE, n_books=len(books)) if EASE in manifest["files"] else None
+    names = bool(manifest.get("shows_match"))
+    return Match(books, names=names, ease=ease) if names or ease is not None else None
 
 
 def _scorer(weights: Path, settings: Mapping[str, Any], device: str, variant: str | None) -> Score:
