@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,8 +20,12 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # the h
 
 from reranker import config
 from reranker.cache import Cache
-from reranker.config import DataConfig
+from reranker.config import Config, DataConfig, TrackingConfig
 from reranker.data import Contexts, Tables, build_contexts, load
+from reranker.model import Encoder
+from reranker.model import load as load_encoder
+
+from . import hub
 
 config.register()
 
@@ -107,3 +113,52 @@ def tables(data_cfg: DataConfig, cache: Cache) -> Tables:
 @pytest.fixture
 def contexts(tables: Tables, data_cfg: DataConfig) -> Contexts:
     return build_contexts(tables, data_cfg)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database with its schema; setting it up takes seconds."""
+    from reranker.tracking.store import open_store
+
+    file = tmp_path_factory.mktemp("a störe") / "mlruns" / "mlflow.db"
+    open_store(TrackingConfig(uri=f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture
+def run_cfg(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A config with an experiment of its own in the shared database."""
+    from reranker.tracking.lifecycle import PARENT
+
+    from .tracked import config as tracked
+
+    for name in (PARENT, "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return tracked(f"sqlite:///{database}", re.sub(r"\W+", "_", request.node.name))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Encoder:
+    """Two layers of random weights; scoring changes nothing in them."""
+    from .weights import TINY
+
+    return load_encoder(TINY)
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repository, Path]:
+    """Tiny checkpoints that have the form of the two pinned models."""
+    return hub.write_both(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from reranker.tracking.serving import write_bundle
+
+    from .bundles import BOOKS, EDITIONS
+    from .weights import TINY
+
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    tables = Tables(BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder)
+    data_cfg = DataConfig(name="demo", context_titles=2, context_genres=2)
+    return write_bundle(folder, tiny, tables, data_cfg, TINY)
