@@ -26,7 +26,7 @@ from reranker.data import Contexts, Tables, build_contexts, load
 from reranker.model import Encoder
 from reranker.model import load as load_encoder
 
-from . import flaky, hub, swift
+from . import chromium, flaky, hub, swift
 from .flaky import Flaky
 from .objects import BUCKET, NAMES, plain_client, written
 
@@ -215,3 +215,10 @@ def through(storage_cfg: StorageConfig, between: Flaky) -> StorageConfig:
 @pytest.fixture
 def named_files(tmp_path: Path) -> Path:
     return written(tmp_path / "source", NAMES)
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The Chromium to use; where there is none, what needs it is skipped with the reason."""
+    path, reason = chromium.find()
+    return path or pytest.skip(reason)

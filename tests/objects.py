@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from reranker.data.pull import STAGING
 from reranker.errors import StorageError
@@ -39,6 +37,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def plain_client(port: int) -> Any:
     """A client of the tests' own, for objects that `push` would not write."""
+    import boto3
+    from botocore.config import Config
+
     return boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
