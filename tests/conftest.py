@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,9 +20,15 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)  # a developer's own store is not fo
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # the hub and the pages of the tests
 
 from reranker import config
-from reranker.cache import Cache
-from reranker.config import DataConfig
+from reranker.cache import Cache, digest
+from reranker.config import Config, DataConfig, StorageConfig, TrackingConfig
 from reranker.data import Contexts, Tables, build_contexts, load
+from reranker.model import Encoder
+from reranker.model import load as load_encoder
+
+from . import chromium, flaky, hub, swift
+from .flaky import Flaky
+from .objects import BUCKET, NAMES, plain_client, written
 
 config.register()
 
@@ -107,3 +116,109 @@ def tables(data_cfg: DataConfig, cache: Cache) -> Tables:
 @pytest.fixture
 def contexts(tables: Tables, data_cfg: DataConfig) -> Contexts:
     return build_contexts(tables, data_cfg)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database with its schema; setting it up takes seconds."""
+    from reranker.tracking.store import open_store
+
+    file = tmp_path_factory.mktemp("a störe") / "mlruns" / "mlflow.db"
+    open_store(TrackingConfig(uri=f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture
+def run_cfg(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A config with an experiment of its own in the shared database."""
+    from reranker.tracking.lifecycle import PARENT
+
+    from .tracked import config as tracked
+
+    for name in (PARENT, "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return tracked(f"sqlite:///{database}", re.sub(r"\W+", "_", request.node.name))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Encoder:
+    """Two layers of random weights; scoring changes nothing in them."""
+    from .weights import TINY
+
+    return load_encoder(TINY)
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repository, Path]:
+    """Tiny checkpoints that have the form of the two pinned models."""
+    return hub.write_both(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from reranker.tracking.serving import write_bundle
+
+    from .bundles import BOOKS, EDITIONS
+    from .weights import TINY
+
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    tables = Tables(BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder)
+    data_cfg = DataConfig(name="demo", context_titles=2, context_genres=2)
+    return write_bundle(folder, tiny, tables, data_cfg, TINY)
+
+
+@pytest.fixture(scope="session")
+def swift_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Swift that lives as long as the session, with one bucket."""
+    home = tmp_path_factory.mktemp("swift")
+    if why := swift.refusal(home):
+        pytest.skip(why)
+    with swift.serve(home) as server:
+        plain_client(server.port).create_bucket(Bucket=BUCKET)
+        yield server.port
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", swift.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", swift.SECRET_KEY)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def s3_root(request: pytest.FixtureRequest) -> str:
+    return f"s3://{BUCKET}/{digest(request.node.nodeid)[:12]}"
+
+
+@pytest.fixture
+def storage_cfg(swift_port: int) -> StorageConfig:
+    return StorageConfig(endpoint_url=f"http://127.0.0.1:{swift_port}", region="auto", n_transfers=4, max_attempts=3)
+
+
+@pytest.fixture
+def between(swift_port: int) -> Iterator[Flaky]:
+    with flaky.proxy(swift_port) as between:
+        yield between
+
+
+@pytest.fixture
+def through(storage_cfg: StorageConfig, between: Flaky) -> StorageConfig:
+    """The settings for requests that go through the proxy."""
+    return replace(storage_cfg, endpoint_url=between.endpoint_url)
+
+
+@pytest.fixture
+def named_files(tmp_path: Path) -> Path:
+    return written(tmp_path / "source", NAMES)
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The Chromium to use; where there is none, what needs it is skipped with the reason."""
+    path, reason = chromium.find()
+    return path or pytest.skip(reason)

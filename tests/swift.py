@@ -19,7 +19,7 @@ from filelock import FileLock
 
 REQUIREMENTS = Path(__file__).with_name("swift-requirements.txt")
 KINDS = ("account", "container", "object")
-ACCESS_KEY, SECRET_KEY = "test:tester", "canary-9f3a1c77"  # the secret: found in no output, see test_storage.py
+ACCESS_KEY, SECRET_KEY = "test:tester", "canary-9f3a1c77"  # the secret: found in no output, see test_s3.py
 START_TIMEOUT_S = 60  # 1.2 s on an idle machine, 20 s the first time on a busy one (bytecode)
 
 _STORAGE = """[DEFAULT]

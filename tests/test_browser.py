@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,37 +18,12 @@ import pytest
 from reranker.config import ROOT, Config, DataConfig, ModelConfig, TrackingConfig
 from reranker.tracking import open_store, start
 
+from . import chromium
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-def chromium() -> tuple[str | None, str]:
-    """The first Chromium on PATH that runs, and why there is none: a distribution's stub is found and does not."""
-    reason = f"no {', '.join(NAMES)} on PATH"
-    for path in filter(None, map(shutil.which, NAMES)):
-        try:
-            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reason = f"{path} --version: {error}"
-            continue
-        if done.returncode == 0:
-            return path, ""
-        reason = f"{path} --version: exit code {done.returncode}: {done.stderr.strip()[:200]}"
-    return None, reason
-
-
 WAIT_MS = 60_000  # a cold page takes 5 s here; a busy machine several times that
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-)
 # MLflow draws a run's line more than once; the runs here have different slopes, so each has a path of its own.
 DRAWN = """([place, n_runs]) => {
     const lines = chart => [...chart.querySelectorAll("path.js-line")].map(line => line.getAttribute("d"));
@@ -66,26 +40,19 @@ pytestmark = [
 
 def test_a_chromium_that_does_not_run_is_none_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert chromium() == (None, "no chromium, chromium-browser, google-chrome on PATH")
+    assert chromium.find() == (None, "no chromium, chromium-browser, google-chrome on PATH")
     stub = tmp_path / "chromium-browser"
     stub.write_text("#!/bin/sh\necho 'install the snap' >&2\nexit 1\n")
     stub.chmod(0o755)
-    assert chromium() == (None, f"{stub} --version: exit code 1: install the snap")
+    assert chromium.find() == (None, f"{stub} --version: exit code 1: install the snap")
     real = tmp_path / "google-chrome"
     real.write_text("#!/bin/sh\necho 1.0\n")
     real.chmod(0o755)
-    assert chromium() == (str(real), "")
+    assert chromium.find() == (str(real), "")
 
 
 @pytest.fixture(scope="module")
-def browser() -> str:
-    """The Chromium to use; where there is none, what needs it is skipped with the reason."""
-    path, reason = chromium()
-    return path or pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def config(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A store with two runs, `quick demo` and `patient demo`, each with a curve of five steps."""
     folder = tmp_path_factory.mktemp("ui")
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlruns/mlflow.db", experiment="pages")
@@ -129,15 +96,11 @@ def _answering(address: str, server: subprocess.Popen[bytes]) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(address: str, browser: str) -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=browser, args=list(QUIET))
-        opened = launched.new_page(viewport={"width": 1400, "height": 900})
+def page(address: str, chromium_path: str) -> Iterator[Page]:
+    with chromium.launched(chromium_path) as browser:
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
         opened.set_default_timeout(WAIT_MS)
         yield opened
-        launched.close()
 
 
 def show(page: Page, address: str, path: str) -> set[str]:

@@ -13,7 +13,7 @@ from reranker.errors import ComparisonError
 from reranker.tracking.compare import Comparison, LoggedRun, compare
 from reranker.tracking.compare_page import page, write
 
-from .test_browser import QUIET, chromium
+from .chromium import looking
 
 EVIL = '<script>document.title = "owned"</script>'
 USERS = np.random.default_rng(0).uniform(0.1, 0.6, 60)
@@ -74,24 +74,15 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(shown: Comparison, 
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_a_phone_shows_the_page_without_sideways_scrolling(html: str, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    executable, reason = chromium()
-    if executable is None:
-        pytest.skip(reason)
+def test_a_phone_shows_the_page_without_sideways_scrolling(html: str, chromium_path: str, tmp_path: Path) -> None:
     (tmp_path / "compare.html").write_text(html, encoding="utf-8")
-    asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
-        opened = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.goto((tmp_path / "compare.html").as_uri())
-        assert opened.evaluate("document.documentElement.scrollWidth") == 390
-        assert opened.title() == "Comparison"  # the names' scripts did not run
-        widths = opened.evaluate(
-            "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().width)"
-        )
-        assert len(widths) == 5 and all(300 < width <= 358 for width in widths)
-        browser.close()
-    assert asked == [(tmp_path / "compare.html").as_uri()]
+    measure = """() => ({
+        width: document.documentElement.scrollWidth,
+        title: document.title,
+        figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().width),
+    })"""
+    with looking(chromium_path, tmp_path / "compare.html", measure) as look:
+        found = look(390, "dark")
+    assert (found["width"], found["title"]) == (390, "Comparison")  # the names' scripts did not run
+    assert len(found["figures"]) == 5 and all(300 < width <= 358 for width in found["figures"])
+    assert found["asked"] == [found["address"]]

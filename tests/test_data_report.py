@@ -1,12 +1,11 @@
-"""The data report's numbers are those of the tables and of the pairs file; its page stands alone and runs nothing."""
+"""The data report's numbers are those of the tables and of the pairs file."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
-from html import unescape
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +13,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from reranker.cache import Cache
-from reranker.config import DataConfig, EngineConfig, SamplingConfig
+from reranker.config import DataConfig
 from reranker.data import Contexts, Tables, build_contexts, load
 from reranker.data.draws import IntArray
 from reranker.eval import metrics as eval_metrics
-from reranker.sampling import Pairs, build_pairs
+from reranker.sampling import Pairs
 from reranker.tracking import data_report
-from reranker.tracking.data_page import page
 from reranker.tracking.data_report import DataSummary, Step, funnel, metrics, summarise
-from reranker.tracking.pair_numbers import N_BINS, Truncation, auc, kept_tokens, spread, truncation
-from reranker.tracking.pair_texts import read_texts
 
-from .conftest import GENRES, some_ratings, write_raw
-from .test_browser import QUIET, chromium
-
-AUDIT = {"pairs_checked": 12}
-ROOM = 30  # words of a context and a book: half of the pairs here have more
-EVIL = '<script>document.title = "owned"</script>'
-
-
-def words(texts: list[str]) -> IntArray:
-    return np.array([len(text.split()) for text in texts])
-
-
-def drawn(tables: Tables, contexts: Contexts, cache: Cache, **sampling: object) -> Pairs:
-    cfg = dataclasses.replace(SamplingConfig(), **sampling)
-    return build_pairs(tables, contexts, cfg, EngineConfig("synchronous", 1), cache)
+from .conftest import GENRES
+from .paired import AUDIT, ROOM, drawn, words
 
 
 @pytest.fixture
@@ -55,65 +35,6 @@ def pairs(tables: Tables, contexts: Contexts, cache: Cache) -> Pairs:
 @pytest.fixture
 def summary(tables: Tables, pairs: Pairs) -> DataSummary:
     return summarise(tables, pairs, AUDIT, words, max_tokens=ROOM)
-
-
-def write_pairs(path: Path, rows: list[tuple[str | None, str | None]], *, row_group_size: int) -> Path:
-    """A pairs file of (user_ctx, book_text), with texts dictionary-encoded."""
-    context, book = (pa.array(column, pa.string()).dictionary_encode() for column in zip(*rows, strict=True))
-    n = len(rows)
-    columns = {
-        "user_id": pa.array(["u"] * n),
-        "user_ctx": context,
-        "book_id": pa.array([None, *range(1, n)], pa.int64()),
-        "book_text": book,
-        "label": pa.array([1] * n, pa.int8()),
-    }
-    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
-    return path
-
-
-# Arithmetic
-
-
-def test_a_spread_has_the_mean_the_percentiles_and_every_value_up_to_the_99th() -> None:
-    values = spread(np.r_[np.arange(101), 1_000_000])
-    assert values.mean == pytest.approx((5050 + 1_000_000) / 102)
-    assert values.stats()["min"] == 0
-    assert values.stats()["p50"] == 50.5
-    assert values.stats()["max"] == 1_000_000
-    assert values.edges[0] == 0 and len(values.counts) <= N_BINS
-    assert values.counts.sum() == 101 and values.edges[-1] > 100
-
-
-def test_a_spread_of_one_value_is_one_bar() -> None:
-    values = spread(np.array([3, 3, 3]))
-    assert (values.edges.tolist(), values.counts.tolist(), values.mean) == ([3, 4], [3], 3.0)
-
-
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 30))
-def test_kept_tokens_are_those_that_a_fast_tokenizer_keeps(n_context: int, n_book: int, max_tokens: int) -> None:
-    """Oracle: the tokenizer itself, on texts of so many words."""
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.enable_truncation(max_tokens, strategy="longest_first")
-    ids = tokenizer.encode(" ".join("a" * n_context), " ".join("b" * n_book)).ids
-    context, book = kept_tokens(np.array([n_context]), np.array([n_book]), max_tokens)
-    assert (int(context[0]), int(book[0])) == (ids.count(0), ids.count(1))
-
-
-def test_truncation_counts_the_pairs_that_lose_something_and_what_they_lose() -> None:
-    context, book = np.array([3, 2, 9, 6]), np.array([7, 9, 1, 6])
-    found = truncation(context, book, 9, user=np.array([5, 5, 6, 6]))
-    # 3 + 7: the book gives one. 2 + 9: the book gives two. 9 + 1: the context gives one. 6 + 6: 4 and 5 are left.
-    assert found == Truncation(9, 4, 2, pair_fraction=1.0, book_fraction=0.75, context_fraction=0.5)
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(0, 9), min_size=1))
-def test_the_auc_by_counting_is_the_auc_of_evaluation(positive: list[int], negative: list[int]) -> None:
-    label = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
-    expected = eval_metrics.auc(label, np.array(positive + negative))
-    assert auc(np.array(positive), np.array(negative)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_funnel_names_every_row_that_went_and_why() -> None:
@@ -130,41 +51,6 @@ def test_the_funnel_names_every_row_that_went_and_why() -> None:
         Step("train users", "users", 7, 4, {"dev": 1, "test": 2}),
         Step("pairs", "users", 4, 3, {"over max users": 1}),
     ]
-
-
-# The pass over the file
-
-
-@pytest.mark.parametrize("row_group_size", [1, 2, 7])
-def test_contexts_lengths_and_gaps_do_not_depend_on_row_groups(tmp_path: Path, row_group_size: int) -> None:
-    rows = [("ab c", "x"), ("ab c", None), ("é", "  "), ("é", "x y"), ("é", "x"), (None, "x")]
-    path = write_pairs(tmp_path / "pairs.parquet", rows, row_group_size=row_group_size)
-    user = np.array([0, 0, 0, 0, 1, 1])
-    measured = np.array([1, 0, 1, 1, 0, 1], bool)
-    texts = read_texts(path, user, words, measured=measured, shown=np.array([3, 5]))
-    assert texts.context.tolist() == [0, 0, 1, 1, 2, 3]
-    assert texts.chars["user_ctx"].tolist() == [4, 4, 1, 1, 1, 0]
-    assert texts.chars["book_text"].tolist() == [1, 0, 2, 3, 1, 1]
-    assert texts.tokens["user_ctx"].tolist() == [2, 1, 1, 0]
-    assert texts.tokens["book_text"].tolist() == [1, 0, 2, 1]
-    assert texts.n_null == {"user_id": 0, "user_ctx": 1, "book_id": 1, "book_text": 1, "label": 0}
-    assert texts.n_blank == {"user_id": 0, "user_ctx": 0, "book_text": 1}
-    assert texts.shown == {3: ("é", "x y"), 5: ("", "x")}
-
-
-def test_a_text_is_counted_once_however_many_pairs_have_it(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path / "pairs.parquet", [("c", f"b{i % 3}") for i in range(300)], row_group_size=300)
-    asked: list[str] = []
-
-    def count(texts: list[str]) -> IntArray:
-        asked.extend(texts)
-        return words(texts)
-
-    read_texts(path, np.zeros(300, int), count, measured=np.ones(300, bool), shown=np.array([], int))
-    assert sorted(asked) == ["b0", "b1", "b2", "c"]
-
-
-# The summary
 
 
 def test_the_summary_is_that_of_the_pairs_file(summary: DataSummary, tables: Tables, pairs: Pairs) -> None:
@@ -283,120 +169,3 @@ def test_every_number_is_a_finite_metric_with_a_name_that_the_store_takes(summar
     assert found["data/audit/pairs_checked"] == 12
     assert found["data/truncation/pair_fraction"] == summary.truncation.pair_fraction
     assert found["data/tokens/pair/p95"] == summary.tokens["pair"].stats()["p95"]
-
-
-# The page
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> DataSummary:
-    """A summary whose titles, texts and user ids are markup."""
-    folder = tmp_path_factory.mktemp("page")
-    ratings = [(f"<b>{user}", book, rating) for user, book, rating in some_ratings()]
-    names = {i: f"{EVIL} Book {i}" for i in range(1, 41)}
-    cfg = DataConfig(name="bookdb", root=str(write_raw(folder / "raw", ratings, titles=names)), genres=GENRES)
-    cache = Cache(folder / "cache")
-    tables = load(cfg, cache)
-    return summarise(tables, drawn(tables, build_contexts(tables, cfg), cache), AUDIT, words, max_tokens=ROOM)
-
-
-@pytest.fixture(scope="module")
-def html(shown: DataSummary) -> str:
-    return page(shown)
-
-
-def test_a_text_of_the_data_is_text_on_the_page(html: str) -> None:
-    assert html.count("&lt;script&gt;document.title") >= 5 * 4
-    assert "<script" not in html and "<b>user" not in html and "&lt;b&gt;user" in html
-
-
-def test_the_page_needs_no_other_file(html: str) -> None:
-    targets = re.findall(r"(?:src|href|action|data|poster)\s*=\s*[\"']([^\"']*)", html)
-    assert targets and all(target.startswith("#") for target in targets)
-    assert re.findall(r"@import|url\((?!#)", html) == []
-    ids = re.findall(r"\bid=\"([^\"]+)\"", html)
-    assert {target[1:] for target in targets} <= set(ids)
-
-
-def test_the_page_has_every_number_in_words(html: str, shown: DataSummary) -> None:
-    text = " ".join(re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL).split())
-    for title in ("Funnel", "Label balance", "Per user", "Lengths", "Popularity", "Texts", "Examples"):
-        assert f" {title} " in text
-    assert f"{shown.truncation.pair_fraction:.1%}".replace("%", " %") + " of the pairs are cut" in text
-    assert f"{shown.n['pairs']:,} pairs" in text
-    assert f"{shown.sources[1].popularity_auc:.3f} AUC of popularity, uniform negatives" in text
-
-
-def test_the_same_numbers_give_the_same_page(html: str, shown: DataSummary) -> None:
-    assert page(shown) == html
-
-
-def test_no_two_elements_share_an_id(html: str) -> None:
-    """Figures in one page share its ids: with one used twice, a figure would be clipped by another's frame."""
-    clips = re.findall(r"<clipPath id=\"([^\"]+)\"", html)
-    assert clips and len(set(clips)) == len(clips)
-
-
-def test_every_figure_has_a_title_and_names_its_axes(html: str) -> None:
-    labels = {
-        "Users by number of positives": ("positives of a user", "users"),
-        "Pairs by tokens, and the model's limit": ("tokens of context and book", "pairs", f"limit {ROOM}"),
-        "Pairs by tokens of each text": ("tokens of the text", "share of pairs per token", "context", "book"),
-        "Popularity of the books in pairs, by source": (
-            "known ratings of the book by others",
-            "share of pairs at or below",
-            "positive",
-            "uniform",
-        ),
-    }
-    figures = re.findall(r"<figcaption>([^<]+)</figcaption>(.*?)</figure>", html, re.DOTALL)
-    assert [unescape(title) for title, _ in figures] == list(labels)
-    for (_, figure), expected in zip(figures, labels.values(), strict=True):
-        assert set(expected) <= set(re.findall(r"<text[^>]*>([^<]+)</text>", figure))
-
-
-@pytest.fixture(scope="module")
-def browsed(html: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, str], dict[str, object]]]:
-    """`browsed(width, scheme)` opens the page and says what it measures there."""
-    from playwright.sync_api import sync_playwright
-
-    path = tmp_path_factory.mktemp("browser") / "data_report.html"
-    path.write_text(html, encoding="utf-8")
-    measure = """() => ({
-        width: document.documentElement.scrollWidth,
-        title: document.title,
-        images: [...document.images].every(i => i.complete && i.naturalWidth > 0),
-        figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().width),
-        ink: [...document.querySelectorAll("figure text")].map(t => getComputedStyle(t).fill),
-        paper: getComputedStyle(document.body).backgroundColor,
-    })"""
-    executable, reason = chromium()
-    if executable is None:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
-
-        def look(width: int, scheme: str) -> dict[str, object]:
-            opened = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-            opened.goto(path.as_uri())
-            found: dict[str, object] = opened.evaluate(measure)
-            return found
-
-        yield look
-        browser.close()
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_the_page_without_sideways_scrolling(
-    browsed: Callable[[int, str], dict[str, object]], scheme: str
-) -> None:
-    found = browsed(390, scheme)
-    assert found["width"] == 390
-    assert found["title"] == "Data report"  # the titles' scripts did not run
-    assert found["images"]
-    widths = found["figures"]
-    assert isinstance(widths, list) and len(widths) == 4 and all(300 < width <= 358 for width in widths)
-    inks = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 232, 237)"}
-    assert set(found["ink"]) == {inks[scheme]}  # type: ignore[call-overload]

@@ -26,7 +26,7 @@ from reranker.model.export import Agreement, Scorer, _check, export
 from reranker.model.exported import STEP, TOKENS_AT_ONCE, batches, folder_name
 from reranker.tracking.serving import Reranker, write_bundle
 
-from .test_serving import BOOKS, EDITIONS
+from .bundles import BOOKS, EDITIONS
 
 QUERIES = ["Liked: Dune. Genres: science fiction.", "Liked: Emma.", "Liked: Ubik, Solaris.", "?"] * 20
 CANDIDATES = [f"Book {i}: " + "a story of the sea. " * (i % 9) for i in range(80)]

@@ -49,18 +49,16 @@ def test_a_missing_column_names_what_was_found(tmp_path: Path, data: bytes) -> N
 
 def test_memory_of_a_csv_follows_batch_rows_and_not_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "MIN_BLOCK", 1 << 12)
-    peaks = []
-    for n in (30_000, 120_000):  # 300 kB and 1.2 MB; pyarrow reads 32 blocks of 4 kB ahead
-        path = write(tmp_path / f"{n}.csv", "user_id,book_id,rating\n" + "10,20,5\n" * n, gz=False)
-        before, peak, n_rows = pa.total_allocated_bytes(), 0, 0
-        for batch in published.csv_batches(path, ["user_id", "book_id", "rating"], Lines(path), batch_rows=1000):
-            assert batch.num_rows <= 1000
-            n_rows += batch.num_rows
-            peak = max(peak, pa.total_allocated_bytes() - before)
-        assert n_rows == n
-        peaks.append(peak)
-    assert peaks[1] < 2 * peaks[0]  # four times the file; how far pyarrow has read ahead depends on its threads
-    assert peaks[1] < 500_000
+    n = 400_000
+    path = write(tmp_path / "x.csv", "user_id,book_id,rating\n" + "10,20,5\n" * n, gz=False)
+    before, peak, n_rows = pa.total_allocated_bytes(), 0, 0
+    for batch in published.csv_batches(path, ["user_id", "book_id", "rating"], Lines(path), batch_rows=1000):
+        assert batch.num_rows <= 1000
+        n_rows += batch.num_rows
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert n_rows == n
+    # pyarrow reads up to 32 blocks ahead, .13 MB of 4 kB; how far depends on its threads, so one bound for any timing
+    assert peak < 500_000 < path.stat().st_size / 6
 
 
 def test_numbers_do_not_depend_on_what_stands_beside_them() -> None:

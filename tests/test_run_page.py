@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
@@ -23,8 +23,8 @@ from reranker.tracking.run_kinds import Kind, check, describe, verdict
 from reranker.tracking.run_page import RunSummary, examples, page, redacted
 from reranker.trainer import History
 
+from .chromium import Look, looking
 from .conftest import GENRES, some_ratings, write_raw
-from .test_browser import QUIET, chromium
 
 EVIL = '<script>document.title = "owned"</script>'
 MINUS = "\N{MINUS SIGN}"
@@ -339,10 +339,7 @@ def test_every_figure_says_in_words_what_it_shows(html: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def browsed(html: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, str], dict[str, Any]]]:
-    """`browsed(width, scheme)` opens the page and says what it measures there."""
-    from playwright.sync_api import sync_playwright
-
+def browsed(html: str, chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Look]:
     path = tmp_path_factory.mktemp("browser") / "run_report.html"
     path.write_text(html, encoding="utf-8")
     measure = """() => ({
@@ -357,29 +354,14 @@ def browsed(html: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         wide: document.documentElement.scrollWidth,
         ink: [...document.querySelectorAll("figure text")].map(t => getComputedStyle(t).fill),
     })"""
-    executable, reason = chromium()
-    if executable is None:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
-
-        def look(width: int, scheme: str) -> dict[str, Any]:
-            opened = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-            asked: list[str] = []
-            opened.on("request", lambda request: asked.append(request.url))
-            opened.goto(path.as_uri())
-            return {**opened.evaluate(measure), "asked": asked, "address": path.as_uri()}
-
+    with looking(chromium_path, path, measure) as look:
         yield look
-        browser.close()
 
 
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_the_report_without_sideways_scrolling(
-    browsed: Callable[[int, str], dict[str, Any]], scheme: str
-) -> None:
+def test_a_phone_shows_the_report_without_sideways_scrolling(browsed: Look, scheme: str) -> None:
     found = browsed(390, scheme)
     assert (found["width"], found["wide"], found["outside"]) == (390, 390, 0)
     assert found["scrolled"] > 0  # wide tables scroll in their own box
@@ -393,7 +375,7 @@ def test_a_phone_shows_the_report_without_sideways_scrolling(
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_wide_window_sets_both_rankings_side_by_side_and_fits(
-    browsed: Callable[[int, str], dict[str, Any]],
+    browsed: Look,
 ) -> None:
     found = browsed(1300, "light")
     assert (found["width"], found["wide"]) == (1300, 1300)

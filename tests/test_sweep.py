@@ -1,18 +1,34 @@
-"""A sweep with an impossible job does not start, and its one line names the job."""
+"""A sweep with an impossible job does not start, and its one line names the job; its run knows its children."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from reranker.config import ROOT
+from reranker.config import ROOT, Config
 from reranker.errors import ConfigError
+from reranker.tracking import store, sweep
+from reranker.tracking.lifecycle import PARENT
 from reranker.tracking.sweep import CheckedJobs, check_jobs
+
+from .tracked import (
+    SECRET_URI,
+    child,
+    found,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def check(*overrides: str) -> None:
@@ -75,3 +91,83 @@ def test_the_callback_ends_the_command_for_hydra_would_go_on(monkeypatch: pytest
         SystemExit, match=r"^ConfigError: the sweep does not start: job 1 \(a=b\): no postgresql://\*\*\*@"
     ):
         CheckedJobs().on_multirun_start({})
+
+
+@pytest.fixture
+def multirun(run_cfg: Config) -> Iterator[Any]:
+    """What Hydra gives the callback for `-m sampling.neg_ratio=3,5 trainer.seed=1` over a saved sweep of models."""
+    hydra = {
+        "overrides": {"task": ["sampling.neg_ratio=3,5", "+trainer.seed=1", f"tracking.uri={SECRET_URI}"]},
+        "sweeper": {"params": {"model": "minilm,bge", "sampling.neg_ratio": "1,2"}},
+        "runtime": {"choices": {"experiments": "grid"}},
+    }
+    yield OmegaConf.create({"tracking": OmegaConf.structured(run_cfg.tracking), "hydra": hydra})
+    sweep.close_sweep("KILLED")  # a test that failed half-way leaves none open
+
+
+def parent(cfg: Config, children: list[str]) -> Run:
+    [made] = [r for r in found(cfg)[1] if r.info.run_id not in children]
+    return made
+
+
+@pytest.mark.slow
+def test_a_sweep_knows_its_params_children_and_the_best_of_them(run_cfg: Config, multirun: Any, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    callback = sweep.MlflowSweep()
+    callback.on_multirun_start(multirun)
+    children = [child(run_cfg, tmp_path, values) for values in ([0.2, 0.6, 0.1], [0.5, 0.5, 0.5], [])]
+    callback.on_multirun_end(multirun)
+    sweep.close_sweep("FAILED")  # main's `finally`, after the fact: nothing happens
+    made = parent(run_cfg, children)
+    assert (made.info.status, made.info.run_name) == ("FINISHED", "sweep grid")
+    assert made.data.params == {
+        "model": "minilm,bge",
+        "sampling.neg_ratio": "3,5",
+        "trainer.seed": "1",
+        "tracking.uri": "postgresql://***@db.example/runs",
+    }
+    assert (made.data.tags["n_children"], made.data.tags["best_child"]) == ("3", children[0])
+    tags = [r.data.tags.get("mlflow.parentRunId") for r in found(run_cfg)[1] if r.info.run_id in children]
+    assert tags == [made.info.run_id] * 3
+    assert PARENT not in os.environ
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("errors", "given", "status"),
+    [
+        ([None, ValueError("no pairs"), KeyboardInterrupt()], "FINISHED", "FAILED"),
+        ([None, KeyboardInterrupt()], "FAILED", "KILLED"),
+        ([None], "FAILED", "FAILED"),
+    ],
+    ids=["a child failed", "a child was killed", "the sweep itself failed"],
+)
+def test_a_sweep_ends_as_its_worst_child(
+    run_cfg: Config, multirun: Any, tmp_path: Path, errors: list[BaseException | None], given: str, status: str
+) -> None:
+    sweep.MlflowSweep().on_multirun_start(multirun)
+    children = [child(run_cfg, tmp_path, [0.1 * i], error) for i, error in enumerate(errors, 1)]
+    sweep.close_sweep(given)
+    made = parent(run_cfg, children)
+    assert made.info.status == status
+    assert made.data.tags["best_child"] == children[0]  # others did better, and did not finish
+
+
+@pytest.mark.slow
+def test_a_child_that_died_without_a_word_is_killed_when_the_sweep_closes(run_cfg: Config, multirun: Any) -> None:
+    sweep.MlflowSweep().on_multirun_start(multirun)
+    client, experiment_id = store.open_store(run_cfg.tracking)
+    dead = client.create_run(experiment_id, tags={"mlflow.parentRunId": os.environ[PARENT]}).info.run_id
+    sweep.close_sweep("FINISHED")
+    assert client.get_run(dead).info.status == "KILLED"
+    assert parent(run_cfg, [dead]).info.status == "KILLED"
+    assert "best_child" not in parent(run_cfg, [dead]).data.tags
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_store_cannot_be_opened_stops_before_its_jobs(multirun: Any) -> None:
+    multirun.tracking.uri = "mlruns"
+    with pytest.raises(SystemExit, match=r"the sweep's run could not be started: tracking\.uri='mlruns'"):
+        sweep.MlflowSweep().on_multirun_start(multirun)
+    assert PARENT not in os.environ

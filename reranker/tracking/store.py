@@ -84,6 +84,18 @@ def init_lock(uri: str) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def _quiet_schema() -> Iterator[None]:
+    """Inside, MLflow does not say that it makes or migrates its tables; its warnings come through."""
+    logger = logging.getLogger("mlflow.store.db.utils")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def point_mlflow_at(uri: str) -> None:
     """Make a store MLflow's in this process alone.
 
@@ -136,7 +148,7 @@ def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
     import mlflow
 
     point_mlflow_at(cfg.uri)
-    with init_lock(cfg.uri):
+    with init_lock(cfg.uri), _quiet_schema():
         client = mlflow.MlflowClient()  # inside the lock, for its constructor opens the database
         client.search_experiments(max_results=1)  # creates or migrates the schema
         found = client.get_experiment_by_name(cfg.experiment)
