@@ -88,5 +88,5 @@ def test_two_processes_give_the_trace_of_one_with_the_doubled_batch(
 
 def test_a_process_alone_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu") as ranks:
+    with joined() as ranks:
         assert ranks == Processes(rank=0, n=1)

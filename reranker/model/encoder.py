@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,15 +192,23 @@ def _cuts(lengths: IntArray, budget: int) -> list[int]:
 
 
 def device(name: str) -> str:
-    """The torch device for `auto` (the GPU when there is one), `cpu` or `cuda`.
+    """The torch device for `auto` (the GPU when there is one), `cpu` or `cuda`; under torchrun this process's own GPU.
 
     Raises:
-        ModelError: `cuda` is asked for and there is none.
+        ModelError: `cuda` is asked for and there is none, or fewer than the processes of this machine.
     """
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ModelError("trainer.device=cuda, but torch sees no CUDA GPU here; choose auto or cpu.")
-    return name
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "cpu" or local == 0:
+        return name
+    if local >= torch.cuda.device_count():
+        raise ModelError(
+            f"process {local} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()}. Start "
+            f"torchrun with --nproc_per_node={torch.cuda.device_count()}, or set trainer.device=cpu."
+        )
+    return f"cuda:{local}"

@@ -214,11 +214,16 @@ class RunLog:
             self.result["paths"][name] = str(path)
             self.dataset(path, name, context="training" if name == "pairs" else "source", digest=content)
 
-    def list_kinds(self, lists: Lists, tables: Tables) -> None:
-        """Keep the hash of each list kind: figures of that kind are comparable between runs where it agrees."""
-        from reranker.eval import hash_kind
+    def lists(self, lists: Lists, tables: Tables) -> None:
+        """Keep frozen lists: input and table, and of test lists each kind's hash.
 
-        for kind in lists.frame["kind"].unique():
+        Figures of a kind are comparable between runs where its hash agrees.
+        """
+        from reranker.eval import hash_kind, name_lists
+
+        self.input(f"lists/{lists.fold}", lists)
+        self.table(name_lists(lists, tables), f"lists_{lists.fold}")
+        for kind in lists.frame["kind"].unique() if lists.fold == "test" else ():
             self.hash(f"lists/{lists.fold}/{kind}", hash_kind(lists, tables, kind))
 
     def data_report(

@@ -57,7 +57,7 @@ def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: Trai
     from reranker.model.precision import bf16_is_faster, keep_freed_memory
 
     device = encoder.model.device.type
-    with quiet(), processes.joined(device) as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
+    with quiet(), processes.joined() as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
         examples = read(pairs, encoder, cfg)
         if device == "cpu":
             keep_freed_memory()
