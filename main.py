@@ -53,7 +53,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("model"):
             encoder = model.load(cfg.model, weights, device=device)
             log.weights(weights, new_head=encoder.new_head)
-            score = partial(encoder.score, progress="scoring")
+            score = tracking.Metered(encoder, log)
         with log.stage("data_report"):
             log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
         with log.stage("before"):
@@ -106,12 +106,12 @@ def main() -> None:
     from reranker import trainer
 
     try:
-        trainer.follow() if trainer.follows() else lead()
+        trainer.follow() if trainer.follows() else start()
     except RerankerError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-def lead() -> None:
+def start() -> None:
     """Run the job or the sweep that the command line asks for."""
     from reranker.tracking.sweep import close_sweep
 

@@ -75,3 +75,9 @@ def test_the_callback_ends_the_command_for_hydra_would_go_on(monkeypatch: pytest
         SystemExit, match=r"^ConfigError: the sweep does not start: job 1 \(a=b\): no postgresql://\*\*\*@"
     ):
         CheckedJobs().on_multirun_start({})
+
+
+def test_torchrun_starts_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=r"ConfigError: the sweep does not start: torchrun trains one run .* main\.py"):
+        CheckedJobs().on_multirun_start({})

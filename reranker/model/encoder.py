@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from reranker.errors import ModelError
 from reranker.model import tokens
 from reranker.model.source import Weights, quiet
+from reranker.model.throughput import Work
 from reranker.model.tokens import Batch, IntArray, Tokens
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class Encoder:
         attention: `full` or `shared_context`; `save` writes it beside the weights.
         packed: Whether its forwards have no padding; otherwise the module's own forward is used.
         scores_in_bf16: Whether `score` computes its linear layers in bf16 rather than fp32.
+        scored: What the last `score` took, tokenising included.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Encoder:
         self.new_head = new_head
         self.attention = attention
         self.scores_in_bf16 = scores_in_bf16
+        self.scored = Work()
         self._template = tokens.template(model.tokenizer)
         self._forward, self.packed = forward_of(model)
 
@@ -88,7 +93,9 @@ class Encoder:
         make = tokens.assemble_shared if self.attention == "shared_context" else tokens.assemble
         return make(self._template, queries, candidates, query, candidate)
 
-    def logits(self, batch: Batch, *, bf16: bool = False) -> torch.Tensor:
+    def logits(
+        self, batch: Batch, *, bf16: bool = False, recompute: bool = False, compiled: bool = False
+    ) -> torch.Tensor:
         """One logit per pair, (n_pairs,) float32, in the order of the pairs.
 
         Autograd follows it wherever it is enabled, and dropout acts while `model` is in training mode. Autocast does
@@ -97,13 +104,30 @@ class Encoder:
         Args:
             bf16: Compute linear layers (attention between them) on bf16 copies of the fp32 weights, which stay the
                 ones to train: their gradients arrive in fp32. Embeddings, norms, pooler and head stay in fp32.
+            recompute: Compute each layer again in the backward pass, with the same dropout, to save memory.
+            compiled: Use what torch.compile makes of the forward. Dropout then draws other numbers.
         """
         import torch
 
         if batch.n_pairs == 0:
             return torch.empty(0, device=self.model.device)
         with torch.autocast(self.model.device.type, enabled=False):
-            return self._forward(batch, bf16=bf16)
+            forward = self._compiled if compiled else self._forward
+            return forward(batch, bf16=bf16, recompute=recompute)
+
+    @cached_property
+    def _compiled(self) -> Callable[..., torch.Tensor]:
+        return self._forward.compiled()
+
+    def cost(self, batch: Batch) -> tuple[int, float]:
+        """The tokens that `logits` computes, padding among them, and its FLOPs over real tokens (see `Cost.flops`)."""
+        return self._forward.cost(batch)
+
+    def gemm_flops_per_s(self, *, bf16: bool) -> float:
+        """What a matrix product of the model's hidden size reaches on its device, measured once per process."""
+        from reranker.model.precision import gemm_flops_per_s
+
+        return gemm_flops_per_s(self._forward.sizes.hidden, str(self.model.device), bf16)
 
     def score(
         self, queries: Sequence[str], candidates: Sequence[str], *, progress: str | None = None
@@ -129,6 +153,7 @@ class Encoder:
 
         if len(queries) != len(candidates):
             raise ValueError(f"{len(queries)} queries beside {len(candidates)} candidates; a pair has one of each.")
+        begin, work = time.perf_counter(), Work(n_pairs=len(queries))
         logits = np.empty(len(queries), dtype=np.float32)
         sides = *self._distinct(queries), *self._distinct(candidates)
         self.model.eval()
@@ -136,6 +161,10 @@ class Encoder:
             for rows in self._forwards(*sides, progress):
                 batch = self.assemble(sides[0], sides[2], sides[1][rows], sides[3][rows])
                 logits[rows] = self.logits(batch, bf16=self.scores_in_bf16).cpu().numpy()
+                n_rows, flops = self.cost(batch)
+                n_tokens = self.lengths(sides[0], sides[2], sides[1][rows], sides[3][rows]).sum()
+                work += Work(n_tokens=float(n_tokens), n_rows=n_rows, flops=flops)
+        self.scored = work + Work(seconds=time.perf_counter() - begin)
         bad = np.flatnonzero(~np.isfinite(logits))
         if len(bad):
             raise ModelError(

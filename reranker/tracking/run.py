@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from reranker.trainer import History
 
 RESULT = "result.json"
+SPEEDS = ("pairs_per_s", "tokens_per_s", "padding_fraction", "gemm_peak_fraction")
 MAX_BATCH = 1000  # MLflow refuses more metrics in one call
 
 
@@ -46,6 +47,7 @@ class RunLog:
         client: The store's client.
         run_id: The run's id in MLflow.
         run_dir: The folder of `result.json` and of the tables.
+        running: The stage that runs, or ran last.
         result: What `result.json` will hold.
     """
 
@@ -53,6 +55,7 @@ class RunLog:
         self.client = client
         self.run_id = run_id
         self.run_dir = run_dir
+        self.running = ""
         self.cfg = cfg
         self.console = Console(soft_wrap=True, highlight=False, markup=False)
         self.result: dict[str, Any] = {
@@ -86,6 +89,7 @@ class RunLog:
 
         A terminal shows the stage's name from its start, where bars and then that line write over it.
         """
+        self.running = name
         if self.console.is_interactive:
             self.console.print(f"{name} …", end="\r")
         begin = time.perf_counter()
@@ -201,7 +205,8 @@ class RunLog:
 
         self.figure(plots.training(history.logs), "training")
         facts = {"dev/best_ndcg_10": history.best_dev, "dev/best_step": float(history.best_step)}
-        self.metrics(facts | {"train/n_steps": float(history.n_steps), "train/pairs_per_s": history.pairs_per_s})
+        speeds = {f"train/{name}": getattr(history, name) for name in SPEEDS}
+        self.metrics(facts | {"train/n_steps": float(history.n_steps)} | speeds)
 
     def input(self, name: str, made: Tables | Lists | Pairs) -> None:
         """Keep what a data stage made: its hash, its counts, and whether the cache had it."""

@@ -66,7 +66,7 @@ def n_started() -> int:
 
 def follows() -> bool:
     """Whether torchrun started this process (RANK in the environment), and not as the first."""
-    return n_started() > 1 and int(os.environ["RANK"]) > 0
+    return n_started() > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def joined() -> Iterator[Processes]:
 
     opens = n_started() > 1 and not dist.is_initialized()
     if opens:
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
     try:
         together = dist.is_available() and dist.is_initialized()
