@@ -2,6 +2,7 @@
 
 python main.py                                              the demo world, on any machine
 python main.py data=bookdb data.root=FOLDER                 real tables
+torchrun --nproc_per_node=2 main.py                         the same, trained by two processes
 python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep: one parent run, one child per job (model hub)
 """
 
@@ -37,10 +38,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.input("tables", tables)
         with log.stage("lists"):
             dev, test = (eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test"))
-            for lists in (dev, test):
-                log.input(f"lists/{lists.fold}", lists)
-                log.table(eval.name_lists(lists, tables), f"lists_{lists.fold}")
-            log.list_kinds(test, tables)
+            log.lists(dev, tables)
+            log.lists(test, tables)
         with log.stage("pairs"):
             pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
             log.input("pairs", pairs)
@@ -54,13 +53,13 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("model"):
             encoder = model.load(cfg.model, weights, device=device)
             log.weights(weights, new_head=encoder.new_head)
-            score = partial(encoder.score, progress="scoring")
+            score = tracking.Metered(encoder, log)
         with log.stage("data_report"):
             log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
         with log.stage("before"):
             untrained = {"files": weights.digest(), "cfg": cfg.model}
             scores["before"] = eval.score_lists_once(score, tables, contexts, test, untrained, cache)
-        with log.stage("train"):
+        with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, pairs.path):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
             history = trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.training_callback_metrics)
             log.history(history)
@@ -103,15 +102,26 @@ def job(cfg: DictConfig) -> float:
 
 
 def main() -> None:
-    """Check the command line, run the job or the sweep, and print an error that a user can mend as one line."""
+    """Check the command line, run the job or the sweep, and print an error that a user can mend as one line.
+
+    Of the processes that torchrun started the first runs the job, and the others its training alone.
+    """
+    from reranker import trainer
+
+    try:
+        trainer.follow() if trainer.follows() else start()
+    except RerankerError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def start() -> None:
+    """Run the job or the sweep that the command line asks for."""
     from reranker.tracking.sweep import close_sweep
 
     config.register()
     try:
         config.check_overrides(sys.argv[1:])
         job()
-    except RerankerError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     finally:
         close_sweep("FAILED")  # Hydra does not call on_multirun_end when a job fails; a closed sweep stays as it is
 

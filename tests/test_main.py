@@ -19,7 +19,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import main
-from reranker import config
+from reranker import config, tracking
 from reranker.config import ROOT, Config
 from reranker.data import contexts as contexts_module
 from reranker.errors import DataError, LeakError, ModelError
@@ -48,7 +48,7 @@ SMALL = [
     "eval.baselines=[random,popularity,item_knn,bm25]",
 ]
 TIMEOUT_S = 1800  # of a typed command: the sweep of four takes minutes, on a busy machine many
-TIMED = ("time/", "train/runtime_s", "train/pairs_per_s", "train/tokens_per_s")
+TIMED = ("time/", "score/", "train/runtime_s", *(f"train/{name}" for name in tracking.run.SPEEDS))
 
 
 @pytest.fixture(scope="module")

@@ -203,6 +203,59 @@ def test_dropout_is_unbiased_at_the_modules_rates_and_its_gradient_is_that_of_it
     assert torch.allclose(encoder.logits(packed(encoder)), still, atol=0.01)
 
 
+def drawn_gradients(encoder: Encoder, **ways: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Logits and gradients with dropout, always from the same random numbers."""
+    import torch
+
+    frozen_rates(encoder, hidden=0.2, probabilities=0.2)
+    torch.manual_seed(0)
+    logits = encoder.logits(packed(encoder), **ways)
+    return logits.detach().numpy(), gradients(encoder, logits)
+
+
+@pytest.mark.parametrize(("attention", "bf16"), [("full", False), ("shared_context", False), ("full", True)])
+def test_layers_computed_again_give_the_same_loss_and_gradients_dropout_included(attention, bf16, folders) -> None:
+    encoder = encoder_of(folders["minilm"], attention=attention)
+    layers, calls = encoder._forward._base.encoder.layer, []
+    layers[0].intermediate.intermediate_act_fn.register_forward_hook(lambda *args: calls.append(1))
+    kept = drawn_gradients(encoder, bf16=bf16)
+    n_kept = len(calls)
+    again = drawn_gradients(encoder, bf16=bf16, recompute=True)
+    assert (n_kept, len(calls)) == (1, 3)  # once; once forward and once backward
+    np.testing.assert_allclose(again[0], kept[0], atol=1e-6)
+    assert_same_gradients(again[1], kept[1], atol=1e-6)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor:UserWarning"
+)  # PyTorch's own look, hidden otherwise
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_compiled_forward_gives_the_plain_ones_logits_and_gradients(frozen: bool, folders, monkeypatch) -> None:
+    """Traced whole, for any number of tokens; run by PyTorch, for a C++ compiler would take half a minute."""
+    import torch
+
+    from reranker.model import packed as module
+
+    compiled: list[Any] = []
+
+    def traced(function: Any, *, dynamic: bool) -> Any:
+        compiled.append(function)
+        return real(function, dynamic=dynamic, fullgraph=True, backend="aot_eager")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    module._compiled_add_norm.cache_clear()
+    encoder = encoder_of(folders["minilm"])
+    for parameter in encoder._forward._base.parameters() if frozen else ():
+        parameter.requires_grad_(False)
+    for bf16 in (False, True):
+        ours, plain = (encoder.logits(packed(encoder), compiled=c, bf16=bf16) for c in (True, False))
+        np.testing.assert_allclose(ours.detach(), plain.detach(), atol=1e-5)
+        assert_same_gradients(gradients(encoder, ours), gradients(encoder, plain), atol=1e-5)
+    assert compiled == [module._add_norm]
+    module._compiled_add_norm.cache_clear()
+
+
 @pytest.fixture
 def distilbert(tmp_path: Path) -> Path:
     """A family that has no packed forward."""
@@ -232,6 +285,36 @@ def test_another_architecture_is_padded_which_one_message_says(
     np.testing.assert_allclose(ours.detach(), stock.detach(), atol=1e-6)
     rounded = encoder.logits(packed(encoder), bf16=True)
     assert 0 < (rounded - ours).abs().max() < 0.05
+    assert encoder.cost(packed(encoder))[0] == len(QUERY) * MAX_LENGTH  # tokens, padding among them
+
+
+def test_another_architecture_computes_its_own_layers_again(distilbert: Path) -> None:
+    encoder, calls = encoder_of(distilbert), []
+    encoder.model[0].model.distilbert.transformer.layer[0].ffn.register_forward_hook(lambda *args: calls.append(1))
+    kept, again, after = (drawn_gradients(encoder, recompute=recompute) for recompute in (False, True, False))
+    assert len(calls) == 1 + 2 + 1
+    for other in (again, after):
+        np.testing.assert_allclose(other[0], kept[0], atol=1e-6)
+        assert_same_gradients(other[1], kept[1], atol=1e-6)
+
+
+def test_an_architecture_that_cannot_compute_its_layers_again_says_so(distilbert: Path, monkeypatch) -> None:
+    encoder = encoder_of(distilbert)
+    monkeypatch.setattr(type(encoder.model[0].model), "supports_gradient_checkpointing", False)
+    with pytest.raises(ModelError, match=r"cannot compute its layers again. Set trainer.gradient_checkpointing=false"):
+        encoder.logits(packed(encoder), recompute=True)
+
+
+def test_another_architecture_is_compiled_whole(distilbert: Path, monkeypatch) -> None:
+    import torch
+
+    compiled: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda module, *, dynamic: compiled.append(module) or module)
+    encoder = encoder_of(distilbert)
+    wanted = encoder.logits(packed(encoder)).detach()
+    for _ in range(2):
+        np.testing.assert_allclose(encoder.logits(packed(encoder), compiled=True).detach(), wanted, atol=1e-6)
+    assert compiled == [encoder.model[0].model]
 
 
 def test_another_architecture_shares_no_contexts(distilbert: Path) -> None:

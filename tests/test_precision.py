@@ -32,6 +32,18 @@ def test_products_are_counted_over_the_time_that_they_took(monkeypatch) -> None:
     assert precision._products_per_s(torch.float32) == pytest.approx(4 / 1.25)  # products at 0, .25, .5, .75; end 1.25
 
 
+def test_the_peak_is_the_fastest_product_after_the_first(monkeypatch) -> None:
+    """The clock moves a tenth of a second with each look: one look to begin, one before each further product."""
+    from reranker.model import precision
+
+    looks, took = iter(range(10**6)), iter([1.0, 8.0, 2.0, 4.0])
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(looks) / 10)
+    monkeypatch.setattr(precision, "_product_s", lambda x, weight: next(took))
+    monkeypatch.setattr(precision, "PEAK_S", 0.25)
+    assert precision.gemm_flops_per_s.__wrapped__(4, "cpu", False) == 2 * 2048 * 4 * 16 / 2.0
+    assert list(took) == []
+
+
 def test_malloc_is_told_to_map_nothing_to_trim_nothing_and_to_have_one_arena(monkeypatch) -> None:
     from reranker.model import precision
 

@@ -171,3 +171,9 @@ def test_a_sweep_whose_store_cannot_be_opened_stops_before_its_jobs(multirun: An
     with pytest.raises(SystemExit, match=r"the sweep's run could not be started: tracking\.uri='mlruns'"):
         sweep.MlflowSweep().on_multirun_start(multirun)
     assert PARENT not in os.environ
+
+
+def test_torchrun_starts_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=r"ConfigError: the sweep does not start: torchrun trains one run .* main\.py"):
+        CheckedJobs().on_multirun_start({})

@@ -20,7 +20,7 @@ from rich.console import Console
 from reranker.config import ModelConfig, TrainerConfig
 from reranker.errors import TrainingError
 from reranker.model import Encoder, load
-from reranker.trainer import fit
+from reranker.trainer import Event, fit
 from reranker.trainer.fit import evaluation_steps
 
 pytestmark = pytest.mark.slow
@@ -164,7 +164,8 @@ def test_max_steps_takes_the_place_of_epochs(pairs: Path) -> None:
 
 def trace(logs: list[dict[str, float]]) -> list[dict[str, float]]:
     """Logs without what a clock says."""
-    return [{k: v for k, v in row.items() if k not in ("pairs_per_s", "tokens_per_s", "runtime_s")} for row in logs]
+    timed = ("pairs_per_s", "tokens_per_s", "gemm_peak_fraction", "runtime_s")
+    return [{k: v for k, v in row.items() if k not in timed} for row in logs]
 
 
 class Died(Exception):
@@ -216,6 +217,38 @@ def test_training_ends_when_patience_does(pairs: Path) -> None:
     cfg = TrainerConfig(max_steps=10, n_evaluations=5, patience=2)
     history = fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
     assert (history.n_steps, history.best_step, history.best_dev) == (8, 4, 0.5)  # an equal value is not a new best
+
+
+def test_a_callback_sees_every_step_and_evaluation_and_ends_the_training(pairs: Path) -> None:
+    seen: list[tuple[int, float | None]] = []
+
+    def watch(event: Event) -> bool:
+        assert event.n_steps == 10
+        assert (event.stepped is None) == (event.dev_ndcg_10 is not None)
+        seen.append((event.step, event.dev_ndcg_10))
+        return event.step == 3
+
+    values = iter([0.3, 0.5])
+    cfg = TrainerConfig(max_steps=10, n_evaluations=5)
+    history = fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None, callbacks=[watch])
+    assert seen == [(1, None), (2, None), (2, 0.3), (3, None), (3, 0.5)]  # scored once more, so that step 3 can be kept
+    assert (history.n_steps, history.best_step, history.best_dev) == (3, 3, 0.5)
+
+
+def test_a_callback_can_end_the_training_by_an_evaluation(pairs: Path) -> None:
+    cfg = TrainerConfig(max_steps=10, n_evaluations=5)
+    good_enough = [lambda event: None, lambda event: (event.dev_ndcg_10 or 0) > 0.4]
+    history = fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None, callbacks=good_enough)
+    assert (history.n_steps, history.best_step) == (2, 2)
+
+
+def test_recomputing_layers_gives_the_same_training(pairs: Path) -> None:
+    traces = []
+    for recompute in (False, True):
+        cfg = TrainerConfig(max_steps=4, log_steps=1, gradient_checkpointing=recompute)  # with the dropout of tiny, 0.1
+        history = fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
+        traces.append([[row["loss"], row["grad_norm"]] for row in history.logs if "loss" in row])
+    np.testing.assert_allclose(traces[1], traces[0], rtol=1e-5)
 
 
 def test_training_below_the_untrained_model_stops_and_says_so(pairs: Path) -> None:

@@ -169,6 +169,8 @@ class TrainerConfig:
     max_grad_norm: float | None = 1.0  # longer gradients are shortened to it; null: never
     warmup_fraction: float = 0.1  # share of the steps with a rising learning rate
     schedule: str = "linear"  # linear | cosine: how the learning rate falls after it
+    gradient_checkpointing: bool = False  # compute each layer again in the backward pass: less memory, more time
+    compile: bool = False  # torch.compile of the training's forward: for long trainings on a GPU; needs a C++ compiler
     precision: str = "auto"  # auto: bf16 where it is faster (a GPU that has it, a CPU where a short trial says so)
     device: str = "auto"  # auto: the GPU when there is one
     n_evaluations: int = 4  # evaluations on the dev lists during training; the best checkpoint is kept

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ import numpy.typing as npt
 from reranker.errors import ModelError
 from reranker.model import tokens
 from reranker.model.source import Weights, quiet
+from reranker.model.throughput import Work
 from reranker.model.tokens import Batch, IntArray, Tokens
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ class Encoder:
         attention: `full` or `shared_context`; `save` writes it beside the weights.
         packed: Whether its forwards have no padding; otherwise the module's own forward is used.
         scores_in_bf16: Whether `score` computes its linear layers in bf16 rather than fp32.
+        scored: What the last `score` took, tokenising included.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Encoder:
         self.new_head = new_head
         self.attention = attention
         self.scores_in_bf16 = scores_in_bf16
+        self.scored = Work()
         self._template = tokens.template(model.tokenizer)
         self._forward, self.packed = forward_of(model)
 
@@ -87,7 +93,9 @@ class Encoder:
         make = tokens.assemble_shared if self.attention == "shared_context" else tokens.assemble
         return make(self._template, queries, candidates, query, candidate)
 
-    def logits(self, batch: Batch, *, bf16: bool = False) -> torch.Tensor:
+    def logits(
+        self, batch: Batch, *, bf16: bool = False, recompute: bool = False, compiled: bool = False
+    ) -> torch.Tensor:
         """One logit per pair, (n_pairs,) float32, in the order of the pairs.
 
         Autograd follows it wherever it is enabled, and dropout acts while `model` is in training mode. Autocast does
@@ -96,13 +104,30 @@ class Encoder:
         Args:
             bf16: Compute linear layers (attention between them) on bf16 copies of the fp32 weights, which stay the
                 ones to train: their gradients arrive in fp32. Embeddings, norms, pooler and head stay in fp32.
+            recompute: Compute each layer again in the backward pass, with the same dropout, to save memory.
+            compiled: Use what torch.compile makes of the forward. Dropout then draws other numbers.
         """
         import torch
 
         if batch.n_pairs == 0:
             return torch.empty(0, device=self.model.device)
         with torch.autocast(self.model.device.type, enabled=False):
-            return self._forward(batch, bf16=bf16)
+            forward = self._compiled if compiled else self._forward
+            return forward(batch, bf16=bf16, recompute=recompute)
+
+    @cached_property
+    def _compiled(self) -> Callable[..., torch.Tensor]:
+        return self._forward.compiled()
+
+    def cost(self, batch: Batch) -> tuple[int, float]:
+        """The tokens that `logits` computes, padding among them, and its FLOPs over real tokens (see `Cost.flops`)."""
+        return self._forward.cost(batch)
+
+    def gemm_flops_per_s(self, *, bf16: bool) -> float:
+        """What a matrix product of the model's hidden size reaches on its device, measured once per process."""
+        from reranker.model.precision import gemm_flops_per_s
+
+        return gemm_flops_per_s(self._forward.sizes.hidden, str(self.model.device), bf16)
 
     def score(
         self, queries: Sequence[str], candidates: Sequence[str], *, progress: str | None = None
@@ -128,6 +153,7 @@ class Encoder:
 
         if len(queries) != len(candidates):
             raise ValueError(f"{len(queries)} queries beside {len(candidates)} candidates; a pair has one of each.")
+        begin, work = time.perf_counter(), Work(n_pairs=len(queries))
         logits = np.empty(len(queries), dtype=np.float32)
         sides = *self._distinct(queries), *self._distinct(candidates)
         self.model.eval()
@@ -135,6 +161,10 @@ class Encoder:
             for rows in self._forwards(*sides, progress):
                 batch = self.assemble(sides[0], sides[2], sides[1][rows], sides[3][rows])
                 logits[rows] = self.logits(batch, bf16=self.scores_in_bf16).cpu().numpy()
+                n_rows, flops = self.cost(batch)
+                n_tokens = self.lengths(sides[0], sides[2], sides[1][rows], sides[3][rows]).sum()
+                work += Work(n_tokens=float(n_tokens), n_rows=n_rows, flops=flops)
+        self.scored = work + Work(seconds=time.perf_counter() - begin)
         bad = np.flatnonzero(~np.isfinite(logits))
         if len(bad):
             raise ModelError(
@@ -191,15 +221,23 @@ def _cuts(lengths: IntArray, budget: int) -> list[int]:
 
 
 def device(name: str) -> str:
-    """The torch device for `auto` (the GPU when there is one), `cpu` or `cuda`.
+    """The torch device for `auto` (the GPU when there is one), `cpu` or `cuda`; under torchrun this process's own GPU.
 
     Raises:
-        ModelError: `cuda` is asked for and there is none.
+        ModelError: `cuda` is asked for and there is none, or fewer than the processes of this machine.
     """
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ModelError("trainer.device=cuda, but torch sees no CUDA GPU here; choose auto or cpu.")
-    return name
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "cpu" or local == 0:
+        return name
+    if local >= torch.cuda.device_count():
+        raise ModelError(
+            f"process {local} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()}. Start "
+            f"torchrun with --nproc_per_node={torch.cuda.device_count()}, or set trainer.device=cpu."
+        )
+    return f"cuda:{local}"

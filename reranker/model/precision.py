@@ -14,6 +14,8 @@ from torch.nn import Linear
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 TRIAL_S = 2.0  # of the self-benchmark; the first calls, which build kernels, are not counted
+PEAK_S = 0.2  # of the measurement of a product's speed, the first call not counted
+PEAK_ROWS, PEAK_ROWS_CUDA = 2048, 65536  # about the tokens of a forward
 TRIAL_SHAPE = (2048, 384, 1536)  # rows of a batch, and the two sides of MiniLM's feed-forward
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
@@ -112,6 +114,31 @@ def _products_per_s(dtype: torch.dtype) -> float:
         torch.nn.functional.linear(x, weight)
         n_done += 1
     return n_done / (time.perf_counter() - start)
+
+
+@cache
+def gemm_flops_per_s(hidden: int, device: str, bf16: bool) -> float:
+    """FLOPs per second of the product of a batch's rows with a feed-forward's (4 hidden, hidden) weights.
+
+    The fastest of those that fit into a fifth of a second counts, for a busy machine slows the others; measured once
+    per process.
+    """
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    n = PEAK_ROWS if device == "cpu" else PEAK_ROWS_CUDA
+    x, weight = (torch.ones(rows, hidden, dtype=dtype, device=device) for rows in (n, 4 * hidden))
+    _product_s(x, weight)
+    start, fastest = time.perf_counter(), _product_s(x, weight)
+    while time.perf_counter() - start < PEAK_S:
+        fastest = min(fastest, _product_s(x, weight))
+    return 2 * n * 4 * hidden**2 / fastest
+
+
+def _product_s(x: torch.Tensor, weight: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.nn.functional.linear(x, weight)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - start
 
 
 @cache

@@ -154,6 +154,7 @@ def _random(seed: int) -> Weights:
 def _write_random(folder: Path, seed: int) -> None:
     """A BERT of 2 layers, its weights a function of the seed alone, with a WordPiece vocabulary of characters."""
     import torch
+    from safetensors.torch import save_file
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -170,9 +171,14 @@ def _write_random(folder: Path, seed: int) -> None:
         initializer_range=0.2,  # with BERT's 0.02 the scores of two layers differ by 1e-4, hardly more than rounding
     )
     config.num_labels = 1
+    config.architectures = [BertForSequenceClassification.__name__]
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        BertForSequenceClassification(config).save_pretrained(folder)
+        state = BertForSequenceClassification(config).state_dict()
+    config.save_pretrained(
+        folder
+    )  # not the model's save_pretrained, which writes in the first of several processes alone
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     BertTokenizer(vocab=vocabulary, model_max_length=RANDOM_POSITIONS).save_pretrained(folder)
 
 

@@ -7,8 +7,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every few small files
 
 from reranker.tracking.lifecycle import start
+from reranker.tracking.metered import Metered
 from reranker.tracking.report import report
 from reranker.tracking.run import RunLog
 from reranker.tracking.store import default_uri, open_store
 
-__all__ = ["RunLog", "default_uri", "open_store", "report", "start"]
+__all__ = ["Metered", "RunLog", "default_uri", "open_store", "report", "start"]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from reranker.trainer import History
 
 RESULT = "result.json"
+SPEEDS = ("pairs_per_s", "tokens_per_s", "padding_fraction", "gemm_peak_fraction")
 MAX_BATCH = 1000  # MLflow refuses more metrics in one call
 
 
@@ -46,6 +47,7 @@ class RunLog:
         client: The store's client.
         run_id: The run's id in MLflow.
         run_dir: The folder of `result.json` and of the tables.
+        running: The stage that runs, or ran last.
         result: What `result.json` will hold.
     """
 
@@ -53,6 +55,7 @@ class RunLog:
         self.client = client
         self.run_id = run_id
         self.run_dir = run_dir
+        self.running = ""
         self.cfg = cfg
         self.console = Console(soft_wrap=True, highlight=False, markup=False)
         self.result: dict[str, Any] = {
@@ -86,6 +89,7 @@ class RunLog:
 
         A terminal shows the stage's name from its start, where bars and then that line write over it.
         """
+        self.running = name
         if self.console.is_interactive:
             self.console.print(f"{name} …", end="\r")
         begin = time.perf_counter()
@@ -201,7 +205,8 @@ class RunLog:
 
         self.figure(plots.training(history.logs), "training")
         facts = {"dev/best_ndcg_10": history.best_dev, "dev/best_step": float(history.best_step)}
-        self.metrics(facts | {"train/n_steps": float(history.n_steps), "train/pairs_per_s": history.pairs_per_s})
+        speeds = {f"train/{name}": getattr(history, name) for name in SPEEDS}
+        self.metrics(facts | {"train/n_steps": float(history.n_steps)} | speeds)
 
     def input(self, name: str, made: Tables | Lists | Pairs) -> None:
         """Keep what a data stage made: its hash, its counts, and whether the cache had it."""
@@ -214,11 +219,16 @@ class RunLog:
             self.result["paths"][name] = str(path)
             self.dataset(path, name, context="training" if name == "pairs" else "source", digest=content)
 
-    def list_kinds(self, lists: Lists, tables: Tables) -> None:
-        """Keep the hash of each list kind: figures of that kind are comparable between runs where it agrees."""
-        from reranker.eval import hash_kind
+    def lists(self, lists: Lists, tables: Tables) -> None:
+        """Keep frozen lists: input and table, and of test lists each kind's hash.
 
-        for kind in lists.frame["kind"].unique():
+        Figures of a kind are comparable between runs where its hash agrees.
+        """
+        from reranker.eval import hash_kind, name_lists
+
+        self.input(f"lists/{lists.fold}", lists)
+        self.table(name_lists(lists, tables), f"lists_{lists.fold}")
+        for kind in lists.frame["kind"].unique() if lists.fold == "test" else ():
             self.hash(f"lists/{lists.fold}/{kind}", hash_kind(lists, tables, kind))
 
     def data_report(

@@ -23,6 +23,7 @@ from reranker.errors import ComparisonError, ConfigError, RerankerError
 from reranker.tracking.keys import MAX_PARAM
 from reranker.tracking.lifecycle import PARENT, interruptible
 from reranker.tracking.store import open_store, redact
+from reranker.trainer.processes import n_started
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +51,8 @@ class CheckedJobs(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and validate the config of every job."""
         with _stopping("the sweep does not start"):
+            if n_started() > 1:
+                raise ConfigError("torchrun trains one run with several processes; start a sweep with python main.py.")
             check_jobs(config)
 
 

@@ -1,6 +1,9 @@
 """Fine-tuning: an encoder and pairs in, the encoder at its best dev checkpoint out."""
 
+from reranker.trainer.callbacks import Event
 from reranker.trainer.fit import fit
+from reranker.trainer.follow import follow, lead
+from reranker.trainer.processes import follows
 from reranker.trainer.record import History
 
-__all__ = ["History", "fit"]
+__all__ = ["Event", "History", "fit", "follow", "follows", "lead"]

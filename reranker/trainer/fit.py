@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from reranker.errors import TrainingError
 from reranker.model import Encoder
 from reranker.model.source import quiet
 from reranker.trainer import batches, processes, record
+from reranker.trainer.callbacks import Callback, Callbacks, Event
 from reranker.trainer.checkpoints import Checkpoints
 from reranker.trainer.examples import Examples, read
 from reranker.trainer.losses import POINTWISE
@@ -31,23 +32,34 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-OTHER_KEYS = ("checkpoint_dir", "log_steps", "precision", "device")  # a resumed training may change them
+# A resumed training may change them.
+OTHER_KEYS = ("checkpoint_dir", "compile", "device", "gradient_checkpointing", "log_steps", "precision")
 
 
-def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: TrainerConfig, on_log: OnLog) -> History:
+def fit(
+    encoder: Encoder,
+    pairs: Path,
+    score_dev: Callable[[], float],
+    cfg: TrainerConfig,
+    on_log: OnLog,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> History:
     """Fine-tune the encoder in place with the objective `trainer.loss`.
 
     The dev lists are scored `n_evaluations` times at even distances, for the last time after the last step (after
     every step where there are fewer), and the weights that did best are kept. Pairs of a step, and dropout, are
     functions of the seed and the step: a training that goes on from `checkpoint_dir` takes the steps that it would
     have taken. Started by torchrun, each process computes a share of every step, of batch_size pairs per process;
-    then score_dev and on_log are called in process 0 alone.
+    then score_dev, on_log and callbacks are called in process 0 alone.
 
     Args:
         pairs: Parquet with user_ctx, book_text, label; user_id where two users may share a context; score, a
             teacher's, for the objectives mse and margin_mse.
         score_dev: Mean NDCG@10 of the encoder, as it stands, on the dev lists.
         on_log: Receives logs and the step, for tracking; the logs before a resumption are told again.
+        callbacks: Called after every step and every evaluation. One that returns True ends the training: after a step
+            the dev lists are scored once more, and the weights that did best are kept.
 
     Raises:
         DataError: The pairs cannot be learnt from with this objective.
@@ -57,12 +69,12 @@ def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: Trai
     from reranker.model.precision import bf16_is_faster, keep_freed_memory
 
     device = encoder.model.device.type
-    with quiet(), processes.joined(device) as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
+    with quiet(), processes.joined() as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
         examples = read(pairs, encoder, cfg)
         if device == "cpu":
             keep_freed_memory()
         bf16 = ranks.share(cfg.precision == "bf16" or (cfg.precision == "auto" and bf16_is_faster(device)))
-        training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16)
+        training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16, callbacks)
         if cfg.checkpoint_dir is not None:
             training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16))
         try:
@@ -85,6 +97,7 @@ class _Training:
         ranks: Processes,
         bar: Progress,
         bf16: bool,
+        callbacks: Sequence[Callback],
     ) -> None:
         cut = cfg.loss in POINTWISE
         n_pairs = cfg.batch_size * ranks.n
@@ -95,7 +108,9 @@ class _Training:
         self.optimiser = Optimiser(encoder, cfg, self.n_steps)
         self.stepper = Stepper(encoder, examples, self.optimiser, cfg, ranks, bf16)
         self.sentinels = Sentinels(cfg)
-        self.record = Record(History(), on_log, bar, tells=ranks.rank == 0, padded=not encoder.packed)
+        self.callbacks = Callbacks(callbacks, ranks)
+        peak = ranks.n * encoder.gemm_flops_per_s(bf16=bf16)
+        self.record = Record(History(), on_log, bar, tells=ranks.rank == 0, peak=peak)
         self.checkpoints: Checkpoints | None = None
         self.encoder, self.score_dev, self.cfg, self.ranks = encoder, score_dev, cfg, ranks
         self.step = self.n_evaluations = self.n_worse = 0
@@ -122,7 +137,7 @@ class _Training:
             if self._ends_early():
                 break
             self._take(rows)
-            if self.step in evaluate_after:
+            if self.step in evaluate_after or self.callbacks.stopped:
                 self._evaluate()
         self.record.finish(self.step)
         self.encoder.model.load_state_dict(self.weights)
@@ -142,6 +157,7 @@ class _Training:
         if self.step % self.cfg.log_steps == 0 or self.step == self.n_steps:
             self.record.log(self.step, stepped)
             self.sentinels.check_spread(self.step, stepped.spread)
+        self.callbacks.tell(Event(self.step, self.n_steps, self.encoder, stepped=stepped))
 
     def _evaluate(self) -> None:
         value = self._score()
@@ -154,6 +170,7 @@ class _Training:
         self.sentinels.check_dev(self.step, self.n_evaluations, self.best, self.start)
         if self.checkpoints is not None and self.ranks.rank == 0:
             self.checkpoints.save(self.step, self._state())
+        self.callbacks.tell(Event(self.step, self.n_steps, self.encoder, dev_ndcg_10=value))
 
     def _score(self) -> float:
         """The dev lists' metric, computed in process 0, known in all, told."""
@@ -163,7 +180,7 @@ class _Training:
         return value
 
     def _ends_early(self) -> bool:
-        return self.cfg.patience is not None and self.n_worse >= self.cfg.patience
+        return self.callbacks.stopped or (self.cfg.patience is not None and self.n_worse >= self.cfg.patience)
 
     def _state(self) -> dict[str, Any]:
         history = self.record.history

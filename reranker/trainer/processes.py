@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
+
+PATIENCE = timedelta(days=1)  # the first may score lists for hours meanwhile; torchrun ends the others when one dies
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,29 @@ class Processes:
         return values[0]
 
 
-@contextmanager
-def joined(device: str) -> Iterator[Processes]:
-    """This process among those that torchrun started (WORLD_SIZE in the environment), or alone.
+def n_started() -> int:
+    """How many processes torchrun started (WORLD_SIZE in the environment); 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
-    They talk by NCCL on GPUs and by gloo elsewhere. A group that the caller has opened is used, and left open.
+
+def follows() -> bool:
+    """Whether torchrun started this process (RANK in the environment), and not as the first."""
+    return n_started() > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """This process among those that torchrun started, or alone.
+
+    Tensors on GPUs travel by NCCL, all else by gloo. A group that the caller has opened is used, and left open.
     """
+    import torch.cuda
     import torch.distributed as dist
 
-    opens = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    opens = n_started() > 1 and not dist.is_initialized()
     if opens:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
     try:
         together = dist.is_available() and dist.is_initialized()
         yield Processes(dist.get_rank(), dist.get_world_size()) if together else Processes()

@@ -10,6 +10,7 @@ import numpy as np
 
 from reranker.config import TrainerConfig
 from reranker.model import Encoder
+from reranker.model.throughput import Work
 from reranker.trainer import batches, losses
 from reranker.trainer.examples import Examples, IntArray
 from reranker.trainer.optimiser import Optimiser
@@ -17,6 +18,9 @@ from reranker.trainer.processes import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+FORWARDS = 3  # a backward pass takes twice its forward: a product for each side of every product
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,14 @@ class Stepped:
         learning_rate: Of the body.
         spread: Standard deviation of logits within groups, as far as these stand in one forward pass; NaN where no two
             pairs do.
-        n_pairs, n_tokens: Pairs, and their tokens after truncation.
-        n_rows: Tokens that were computed, padding among them; fewer than n_tokens where contexts are shared.
+        work: What it took; without its seconds, which pass while the step is taken.
     """
 
     loss: float
     grad_norm: float
     learning_rate: float
     spread: float
-    n_pairs: int
-    n_tokens: int
-    n_rows: int
+    work: Work
 
 
 class Stepper:
@@ -74,33 +75,38 @@ class Stepper:
         rate = self.optimiser.begin(step)
         numbers = self.gradients(rows)
         self.ranks.add_up(self.optimiser.parameters, numbers)
-        total, n_terms, n_rows, squares, freedom = numbers.tolist()
+        total, n_terms, squares, freedom, n_rows, flops = numbers.tolist()
+        n_tokens = float(self.examples.length[rows].sum())
         return Stepped(
             loss=total / n_terms if n_terms else 0.0,
             grad_norm=self.optimiser.finish(n_terms),
             learning_rate=rate,
             spread=math.sqrt(squares / freedom) if freedom else math.nan,
-            n_pairs=len(rows),
-            n_tokens=int(self.examples.length[rows].sum()),
-            n_rows=int(n_rows),
+            work=Work(len(rows), n_tokens, n_rows, FORWARDS * flops),
         )
 
     def gradients(self, rows: IntArray) -> Tensor:
-        """Add up this process's share of gradients; (5,) sum and number of terms, rows, squares, degrees of freedom."""
+        """Add up this process's share of gradients.
+
+        Returns:
+            (6,) sum and number of terms, squares, degrees of freedom, rows and FLOPs of the forwards.
+        """
         import torch
 
         e, ranks = self.examples, self.ranks
         mine = batches.share(rows, e.unit, e.length, rank=ranks.rank, n_processes=ranks.n)
         n_tokens, packed = self.cfg.batch_tokens, self.encoder.packed
-        numbers = torch.zeros(5, dtype=torch.float64, device=self._target.device)
+        ways = {"recompute": self.cfg.gradient_checkpointing, "compiled": self.cfg.compile}
+        numbers = torch.zeros(6, dtype=torch.float64, device=self._target.device)
         for part in batches.passes(mine, e.unit, e.length, n_tokens=n_tokens, packed=packed):
             batch = self.encoder.assemble(e.contexts, e.books, e.query[part], e.candidate[part])
-            logits = self.encoder.logits(batch, bf16=self._bf16)
+            logits = self.encoder.logits(batch, bf16=self._bf16, **ways)
             at = torch.from_numpy(part).to(logits.device)
             total, n_terms = self._objective(logits, self._target[at], self._unit[at])
             total.backward()
             squares, freedom = _deviations(logits.detach(), self._group[at])
-            numbers += torch.stack([total.detach(), n_terms, numbers.new_tensor(batch.n_tokens), squares, freedom])
+            cost = numbers.new_tensor(self.encoder.cost(batch))
+            numbers += torch.cat([torch.stack([total.detach(), n_terms, squares, freedom]), cost])
         return numbers
 
 
