@@ -31,6 +31,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("weights"):
             weights = model.resolve(cfg.model)
             device = model.device(cfg.trainer.device)
+            teacher = tracking.find_teacher(cfg.trainer.teacher, max_length=cfg.model.max_length)
         with log.stage("tables"):
             tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
@@ -47,6 +48,12 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("audit"):
             checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
             log.counts("audit", checked)
+        lessons = pairs.path
+        if teacher is not None:
+            with log.stage("teacher"):
+                taught = trainer.score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
+                log.input("teacher", taught)
+                lessons = taught.path
         with log.stage("baselines"):
             embed = eval.once_per_text(partial(model.embed, progress="embedding"))
             asked = [eval.Questions.of(tables, contexts, lists, cfg.eval) for lists in (dev, test)]
@@ -61,7 +68,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             scores["before"] = eval.score_lists(score, tables, contexts, test)
         with log.stage("train"):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
-            history = trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.training_callback_metrics)
+            history = trainer.fit(encoder, lessons, score_dev, cfg.trainer, log.training_callback_metrics)
             log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)

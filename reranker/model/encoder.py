@@ -148,6 +148,11 @@ class Encoder:
         """The tokens that a query and a candidate may have together: the maximal length less the special tokens."""
         return self._template.max_tokens
 
+    @property
+    def n_layers(self) -> int:
+        """The transformer's layers: the checkpoint's, or the `model.layers` that were kept of them."""
+        return int(self.model[0].model.config.num_hidden_layers)
+
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """The tokens of every text, (n_texts,), untruncated and without special tokens."""
         return self.tokenise(texts).lengths.astype(np.int32)

@@ -10,5 +10,6 @@ from reranker.tracking.lifecycle import start
 from reranker.tracking.report import report
 from reranker.tracking.run import RunLog
 from reranker.tracking.store import default_uri, open_store
+from reranker.tracking.teacher import find_teacher
 
-__all__ = ["RunLog", "default_uri", "open_store", "report", "start"]
+__all__ = ["RunLog", "default_uri", "find_teacher", "open_store", "report", "start"]

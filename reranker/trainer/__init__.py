@@ -2,5 +2,6 @@
 
 from reranker.trainer.fit import fit
 from reranker.trainer.record import History
+from reranker.trainer.teacher import score_pairs
 
-__all__ = ["History", "fit"]
+__all__ = ["History", "fit", "score_pairs"]

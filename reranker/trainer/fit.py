@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-OTHER_KEYS = ("checkpoint_dir", "log_steps", "precision", "device")  # a resumed training may change them
+# A resumed training may change them. What a teacher has said stands in the pairs, whose digest counts.
+OTHER_KEYS = ("checkpoint_dir", "log_steps", "precision", "device", "teacher")
 
 
 def fit(encoder: Encoder, pairs: Path, score_dev: Callable[[], float], cfg: TrainerConfig, on_log: OnLog) -> History:
@@ -203,6 +204,7 @@ def _identity(encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processe
     keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
     weights = encoder.weights.sha256 or encoder.weights.description
     decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
+    decided["n_layers"] = encoder.n_layers
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
     return keys | decided | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
 
