@@ -52,13 +52,13 @@ def found(bundle: Path) -> ModelConfig:
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Two part files, of two row groups and one: texts of random letters, a positive and its negatives per user."""
+    """Two part files, of two row groups and one: texts of one letter, a positive and its negatives per user."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "pairs"
     folder.mkdir()
-    texts = ["".join(rng.choice(list("abcxyz"), 6)) for _ in range(N_USERS * GROUP)]
+    texts = [str(letter) for letter in rng.choice(list("abcxyz"), N_USERS * GROUP)]
     user = np.repeat(np.arange(N_USERS), GROUP)
-    frame = pd.DataFrame({"user_id": [f"u{u}" for u in user], "user_ctx": [f"r{u % 9}" for u in user]})
+    frame = pd.DataFrame({"user_id": [f"u{u}" for u in user], "user_ctx": "reader"})
     frame["book_text"], frame["label"] = texts, np.tile([1] + [0] * (GROUP - 1), N_USERS).astype(np.int8)
     table = pa.Table.from_pandas(frame.astype({"user_ctx": "category", "book_text": "category"}), preserve_index=False)
     half = len(table) // 2
@@ -128,9 +128,10 @@ def test_a_student_of_fewer_layers_comes_to_score_as_its_teacher(
         return float(np.corrcoef(scores, told)[0, 1])
 
     before = agreement()
-    cfg = TrainerConfig(loss=loss, teacher="bundle", epochs=6, learning_rate=3e-3, n_evaluations=2)
+    cfg = TrainerConfig(loss=loss, teacher="bundle", epochs=8, learning_rate=3e-3, n_evaluations=2)
     fit(student, score_pairs(pairs, "digest", found, cache).path, agreement, cfg, lambda logs, step: None)
-    assert before < 0.5 < 0.8 < agreement()
+    after = agreement()
+    assert before < 0.5 < 0.9 < after, (before, after)
 
 
 def test_a_bundle_and_the_weights_in_it_are_one_teacher_whose_scores_are_logits(
