@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,8 @@ class Encoder:
     @property
     def n_layers(self) -> int:
         """The transformer's layers: the checkpoint's, or the `model.layers` that were kept of them."""
-        return int(self.model[0].model.config.num_hidden_layers)
+        module: Any = self.model[0].model
+        return int(module.config.num_hidden_layers)
 
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """The tokens of every text, (n_texts,), untruncated and without special tokens."""

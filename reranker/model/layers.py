@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reranker.errors import ModelError
 
@@ -42,8 +42,9 @@ def cut(model: PreTrainedModel, n: int, folder: Path) -> None:
             f"model.layers={n} cuts a BERT, RoBERTa or XLM-RoBERTa classifier, but {folder} is a "
             f"{type(model).__name__}. Set model.layers=null, or choose other weights."
         )
-    layers = model.base_model.encoder.layer
+    encoder: Any = model.base_model.encoder
+    layers = encoder.layer
     if n > len(layers):
         raise ModelError(f"model.layers={n} is above the {len(layers)} layers of {folder}; give at most that, or null.")
-    model.base_model.encoder.layer = ModuleList(layers[i] for i in kept(len(layers), n))
+    encoder.layer = ModuleList(layers[i] for i in kept(len(layers), n))
     model.config.num_hidden_layers = n

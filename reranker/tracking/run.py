@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from reranker.sampling import Pairs
     from reranker.tracking.pair_texts import CountTokens
     from reranker.tracking.registry import Registered
-    from reranker.trainer import History
+    from reranker.trainer import History, Taught
 
 RESULT = "result.json"
 MAX_BATCH = 1000  # MLflow refuses more metrics in one call
@@ -203,7 +203,7 @@ class RunLog:
         facts = {"dev/best_ndcg_10": history.best_dev, "dev/best_step": float(history.best_step)}
         self.metrics(facts | {"train/n_steps": float(history.n_steps), "train/pairs_per_s": history.pairs_per_s})
 
-    def input(self, name: str, made: Tables | Lists | Pairs) -> None:
+    def input(self, name: str, made: Tables | Lists | Pairs | Taught) -> None:
         """Keep what a data stage made: its hash, its counts, and whether the cache had it."""
         content = made.hash if hasattr(made, "hash") else made.digest
         self.hash(name, content)

@@ -2,6 +2,6 @@
 
 from reranker.trainer.fit import fit
 from reranker.trainer.record import History
-from reranker.trainer.teacher import score_pairs
+from reranker.trainer.teacher import Taught, score_pairs
 
-__all__ = ["History", "fit", "score_pairs"]
+__all__ = ["History", "Taught", "fit", "score_pairs"]
