@@ -22,19 +22,12 @@ from reranker.tracking.serving import write_bundle
 from reranker.trainer import fit, score_pairs, teacher
 
 pytestmark = pytest.mark.slow
-TINY = ModelConfig(name="tiny", source="random", max_length=32)
 N_USERS, GROUP = 30, 8
 
 
 @pytest.fixture(scope="module")
 def wise() -> Encoder:
-    """Its scores of letters differ by logits, not by tenths."""
-    import torch
-
-    encoder = load(ModelConfig(name="tiny", source="random", max_length=32, seed=1))
-    with torch.no_grad():
-        encoder.model[0].model.classifier.weight.mul_(10)
-    return encoder
+    return load(ModelConfig(name="tiny", source="random", max_length=32, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +44,9 @@ def bundle(wise: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(bundle: Path) -> ModelConfig:
-    teacher = find_teacher(str(bundle), max_length=16)
-    assert teacher is not None
-    return teacher
+    cfg = find_teacher(str(bundle), max_length=16)
+    assert cfg is not None
+    return cfg
 
 
 @pytest.fixture
@@ -134,10 +127,10 @@ def test_a_student_of_fewer_layers_comes_to_score_as_its_teacher(
         return float(np.corrcoef(scores, told)[0, 1])
 
     before = agreement()
-    cfg = TrainerConfig(loss=loss, teacher="bundle", epochs=8, learning_rate=3e-3, n_evaluations=2)
+    cfg = TrainerConfig(loss=loss, teacher="bundle", epochs=8, learning_rate=3e-3, precision="fp32")
     fit(student, score_pairs(pairs, "digest", found, cache).path, agreement, cfg, lambda logs, step: None)
     after = agreement()
-    assert before < 0.5 < 0.9 < after, (before, after)
+    assert before < 0.5 < 0.99 < after, (before, after)
 
 
 def test_a_bundle_and_the_weights_in_it_are_one_teacher_whose_scores_are_logits(
