@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,8 +20,12 @@ from omegaconf import DictConfig
 
 from reranker import config
 from reranker.cache import Cache
-from reranker.config import Config
+from reranker.config import Config, ModelConfig
 from reranker.errors import RerankerError
+
+if TYPE_CHECKING:
+    from reranker.sampling import Pairs
+    from reranker.tracking import RunLog
 
 
 def run(cfg: Config, run_dir: Path) -> float:
@@ -32,6 +37,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("weights"):
             weights = model.resolve(cfg.model)
             device = model.device(cfg.trainer.device)
+            teacher = tracking.find_teacher(cfg.trainer.teacher, max_length=cfg.model.max_length)
         with log.stage("tables"):
             tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
@@ -46,6 +52,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("audit"):
             checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
             log.counts("audit", checked)
+        lessons = pairs.path if teacher is None else teach(pairs, teacher, cache, device, log)
         with log.stage("baselines"):
             embed = eval.once_per_text(partial(model.embed, progress="embedding"))
             asked = [eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes) for lists in (dev, test)]
@@ -59,9 +66,9 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("before"):
             untrained = {"files": weights.digest(), "cfg": cfg.model}
             scores["before"] = eval.score_lists_once(score, tables, contexts, test, untrained, cache)
-        with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, pairs.path):
+        with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, lessons):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
-            history = trainer.fit(encoder, pairs.path, score_dev, cfg.trainer, log.training_callback_metrics)
+            history = trainer.fit(encoder, lessons, score_dev, cfg.trainer, log.training_callback_metrics)
             log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
@@ -79,13 +86,22 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
-            registered = log.register(
-                encoder, tables, contexts, history, eval.hash_kind(dev, tables, cfg.eval.kinds[0])
-            )
+            dev_lists = eval.hash_kind(dev, tables, cfg.eval.kinds[0])
+            registered = log.register(encoder, tables, contexts, history, dev_lists)
         with log.stage("report"):
             log.run_report(evaluation, test.frame, scores, tables, contexts, history)
     tracking.report(evaluation, registered, cfg)
     return history.best_dev
+
+
+def teach(pairs: Pairs, teacher: ModelConfig, cache: Cache, device: str, log: RunLog) -> Path:
+    """The pairs with a teacher's scores, as a stage of the run."""
+    from reranker.trainer import score_pairs
+
+    with log.stage("teacher"):
+        taught = score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
+        log.input("teacher", taught)
+    return taught.path
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -36,17 +36,17 @@ def write_both(root: Path) -> dict[Repository, Path]:
     return {pinned("minilm"): root / "minilm", pinned("bge"): root / "bge"}
 
 
-def write_minilm(folder: Path, *, n_labels: int = 1) -> None:
+def write_minilm(folder: Path, *, n_labels: int = 1, n_layers: int = 2) -> None:
     """A BERT cross-encoder with random weights and a WordPiece vocabulary of characters."""
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS, *(f"##{c}" for c in CHARACTERS)]
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}, model_max_length=512)
-    config = BertConfig(vocab_size=len(tokens), **_sizes(), num_hidden_layers=2, max_position_embeddings=512)
+    config = BertConfig(vocab_size=len(tokens), **_sizes(), num_hidden_layers=n_layers, max_position_embeddings=512)
     _save(folder, BertForSequenceClassification, config, tokenizer, n_labels)
 
 
-def write_bge(folder: Path) -> None:
+def write_bge(folder: Path, *, n_layers: int = 1) -> None:
     """An XLM-RoBERTa cross-encoder with random weights and a Unigram vocabulary of characters."""
     from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification, XLMRobertaTokenizer
 
@@ -57,7 +57,7 @@ def write_bge(folder: Path) -> None:
         vocab_size=len(tokens),
         **_sizes(),
         **special,
-        num_hidden_layers=1,
+        num_hidden_layers=n_layers,
         max_position_embeddings=514,
         type_vocab_size=1,
     )

@@ -42,8 +42,9 @@ def test_every_option_of_every_group_composes(option: str) -> None:
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml")))
 def test_every_committed_experiment_composes(experiment: str) -> None:
-    data = ["data=bookdb", "data.root=somewhere"] if "goodreads" in experiment else []
-    assert composed(*data, f"experiments={experiment}")
+    needs = ["data=bookdb", "data.root=somewhere"] if "goodreads" in experiment else []
+    needs += ["trainer.teacher=models:/book-reranker@champion"] if experiment == "distil" else []
+    assert composed(*needs, f"experiments={experiment}")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_hydras_own_flags_and_keys_pass() -> None:
     ("override", "choices"),
     [
         ("model=huge", r"Available options in 'model':\s+bge\s+minilm"),
-        ("experiments=goodreads_cp", r"\s+goodreads_cpu\s+negatives\s+none"),
+        ("experiments=goodreads_cp", r"\s+distil\s+goodreads_cpu\s+negatives\s+none"),
     ],
 )
 def test_an_unknown_choice_of_a_group_names_the_choices(override: str, choices: str) -> None:
@@ -148,6 +149,12 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
         (["trainer.loss=lamda"], "trainer.loss='lamda' is unknown; choose one of bce, softmax, ranknet, lambdaloss"),
         (["trainer.loss=mse", "trainer.pos_weight=3"], "trainer.pos_weight=3.0 belongs to trainer.loss=bce"),
+        (
+            ["trainer.loss=mse"],
+            "trainer.loss=mse with trainer.teacher=None: margin_mse and mse learn from the scores of",
+        ),
+        (["trainer.teacher=somewhere"], "trainer.loss=bce with trainer.teacher=somewhere: margin_mse and mse learn"),
+        (["model.layers=0"], "model.layers=0 is impossible; it must be at least 1, or null"),
         (["trainer.stop_below_start=true", "trainer.n_evaluations=1"], "looks from the second evaluation on"),
         (["trainer.max_grad_norm=0"], "trainer.max_grad_norm=0.0 is impossible; it must be above 0, or null"),
         (["model=path"], "model.source=path needs model.path, which is null"),

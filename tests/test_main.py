@@ -187,6 +187,29 @@ def test_a_run_is_exported_with_its_own_data_and_served_by_name(
     assert exact == pytest.approx(int8, abs=0.5)
 
 
+def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: Path) -> None:
+    from reranker import Reranker
+
+    student = ["experiments=distil", "model.layers=1", "trainer.teacher=models:/book-reranker@champion"]
+    main.run(composed(place, *student), place / "student")
+    account = result(place / "student")
+    assert list(account["seconds"])[4:7] == ["audit", "teacher", "baselines"]
+    taught = pd.read_parquet(account["paths"]["teacher"])
+    teacher = Reranker.load(result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db")
+    query = taught["user_ctx"].iloc[0]
+    mine = taught[taught["user_ctx"] == query]
+    told = {r.text: r.score for r in teacher.rerank(query, mine["book_text"].astype(str).tolist())}
+    assert dict(zip(mine["book_text"], mine["score"], strict=True)) == pytest.approx(told, abs=1e-5)
+    pairs = pd.read_parquet(account["paths"]["pairs"])
+    assert (len(taught), account["counts"]["teacher/pairs"]) == (len(pairs), len(pairs))
+
+
+def test_a_teacher_that_is_not_there_stops_the_run_before_its_tables(place: Path) -> None:
+    nobody = ["trainer.loss=mse", "trainer.teacher=models:/nobody@champion"]
+    fails(place, "nobody", ModelError, *nobody, words="models:/nobody@champion: not in the MLflow store")
+    assert list(result(place / "nobody")["seconds"]) == ["weights"]
+
+
 def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finished: Path, place: Path) -> None:
     main.run(composed(place), place / "again")
     first, second = result(finished), result(place / "again")

@@ -322,6 +322,11 @@ def test_another_architecture_shares_no_contexts(distilbert: Path) -> None:
         encoder_of(distilbert, attention="shared_context")
 
 
+def test_another_architecture_is_not_cut(distilbert: Path) -> None:
+    with pytest.raises(ModelError, match=r"model.layers=1 cuts a BERT, .* is a DistilBertForSequenceClassification"):
+        encoder_of(distilbert, layers=1)
+
+
 @pytest.mark.parametrize(("trained", "run"), [("full", "shared_context"), ("shared_context", "full")])
 def test_weights_are_not_run_with_another_attention_than_they_were_trained_with(
     trained: str, run: str, folders, tmp_path: Path

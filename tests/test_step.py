@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reranker.config import CHOICES, ModelConfig, TrainerConfig
+from reranker.config import CHOICES, ON_SCORES, ModelConfig, TrainerConfig
 from reranker.model import Encoder, load
 from reranker.trainer import losses
 from reranker.trainer.examples import Examples, read
@@ -59,7 +59,7 @@ def fixed_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[floa
     texts = [list(frame["user_ctx"]), list(frame["book_text"])]
     features = encoder.model.tokenizer(*texts, padding=True, truncation="longest_first", return_tensors="pt")
     scores = encoder.model(dict(features))["scores"].squeeze(-1)
-    column = "score" if cfg.loss in losses.ON_SCORES else "label"
+    column = "score" if cfg.loss in ON_SCORES else "label"
     target = torch.tensor(frame[column].to_numpy(np.float32))
     group = torch.tensor(frame["user_ctx"].str.len().to_numpy())
     total, n = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)(scores, target, group)

@@ -212,6 +212,13 @@ def test_a_checkpoint_of_other_pairs_is_refused(pairs: Path, tmp_path: Path) -> 
         fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
 
 
+def test_a_checkpoint_of_other_layers_is_refused(pairs: Path, tmp_path: Path) -> None:
+    cfg = TrainerConfig(max_steps=1, checkpoint_dir=str(tmp_path / "c"))
+    fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
+    with pytest.raises(TrainingError, match="holds another training: n_layers was 2 and is 1"):
+        fit(load(dataclasses.replace(TINY, layers=1)), pairs, lambda: 0.5, cfg, lambda logs, step: None)
+
+
 def test_training_ends_when_patience_does(pairs: Path) -> None:
     values = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     cfg = TrainerConfig(max_steps=10, n_evaluations=5, patience=2)

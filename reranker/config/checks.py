@@ -12,6 +12,7 @@ from reranker.config.schema import (
     BASELINES,
     CHOICES,
     LIST_KINDS,
+    ON_SCORES,
     Config,
     DataConfig,
     ModelConfig,
@@ -131,6 +132,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("sampling.retriever_margin", "above 0", s.retriever_margin > 0),
         ("sampling.max_users", "at least 1, or null", s.max_users is None or s.max_users >= 1),
         ("model.max_length", "at least 16", c.model.max_length >= 16),
+        ("model.layers", "at least 1, or null", c.model.layers is None or c.model.layers >= 1),
         ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
         ("trainer.epochs", "above 0", t.epochs > 0),
         ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
@@ -207,6 +209,12 @@ def _check_combinations(c: Config) -> None:
 def _check_trainer(t: TrainerConfig) -> None:
     if t.pos_weight != 1 and t.loss != "bce":
         raise ConfigError(f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}.")
+    if (t.teacher is not None) != (t.loss in ON_SCORES):
+        raise ConfigError(
+            f"trainer.loss={t.loss} with trainer.teacher={t.teacher}: margin_mse and mse learn from the scores of a "
+            "teacher, and nothing else does. Set trainer.teacher=models:/NAME@ALIAS or a folder of weights, or leave "
+            "it null and choose another trainer.loss."
+        )
     if t.stop_below_start and t.n_evaluations < 2:
         raise ConfigError(
             f"trainer.stop_below_start=true looks from the second evaluation on, but trainer.n_evaluations="

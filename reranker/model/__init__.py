@@ -3,7 +3,7 @@
 from reranker.model.bi_encoder import embed
 from reranker.model.encoder import Encoder, device
 from reranker.model.exported import Exported, load_exported
-from reranker.model.loading import load
+from reranker.model.loading import load, trained_attention
 from reranker.model.source import Weights, resolve
 from reranker.model.tokens import Batch, Tokens
 
@@ -18,4 +18,5 @@ __all__ = [
     "load",
     "load_exported",
     "resolve",
+    "trained_attention",
 ]

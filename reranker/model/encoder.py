@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -177,6 +177,12 @@ class Encoder:
     def max_tokens(self) -> int:
         """The tokens that a query and a candidate may have together: the maximal length less the special tokens."""
         return self._template.max_tokens
+
+    @property
+    def n_layers(self) -> int:
+        """The transformer's layers: the checkpoint's, or the `model.layers` that were kept of them."""
+        module: Any = self.model[0].model
+        return int(module.config.num_hidden_layers)
 
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """The tokens of every text, (n_texts,), untruncated and without special tokens."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
+from reranker.model.layers import cut
 from reranker.model.source import WEIGHTS, Weights, quiet, resolve
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     """The encoder that the configuration names, in fp32, with one label.
 
     Weights that the checkpoint lacks (a head) are drawn from `cfg.seed`; torch's own random state is left as it was.
+    With `cfg.layers` it has that many of the checkpoint's layers, and is saved with these alone.
 
     Args:
         weights: What `resolve(cfg)` gave, where a caller has had them checked already.
@@ -32,8 +34,8 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
 
     Raises:
         ModelError: The weights cannot be had (see `resolve`), do not load, have a head of several labels, lack more
-            than a head, do not fit their tokenizer, have fewer positions than `model.max_length`, or were trained
-            with another `model.attention`.
+            than a head, do not fit their tokenizer, have fewer positions than `model.max_length` or fewer layers than
+            `model.layers`, or were trained with another `model.attention`.
     """
     weights = weights or resolve(cfg)
     _check_attention(cfg, weights.folder)
@@ -50,6 +52,8 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     setattr(transformer.model.config, ATTENTION, cfg.attention)  # which save writes into config.json
     new = _new_names(transformer.model, set(shapes), weights.folder)
     _check_fit(transformer, cfg, weights.folder)
+    if cfg.layers is not None:
+        cut(transformer.model, cfg.layers, weights.folder)
     activation = {"identity": torch.nn.Identity, "sigmoid": torch.nn.Sigmoid}[cfg.activation]()
     model = CrossEncoder(modules=[transformer], device=device, activation_fn=activation, local_files_only=True)
     encoder = Encoder(
@@ -64,9 +68,15 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     return encoder
 
 
+def trained_attention(folder: Path) -> str | None:
+    """Which `model.attention` the weights of a folder were trained with; None where the folder does not say."""
+    trained: str | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(ATTENTION)
+    return trained
+
+
 def _check_attention(cfg: ModelConfig, folder: Path) -> None:
-    trained = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(ATTENTION, cfg.attention)
-    if trained != cfg.attention:
+    trained = trained_attention(folder)
+    if trained not in (None, cfg.attention):
         raise ModelError(
             f"{folder} was trained with model.attention={trained}, and model.attention={cfg.attention} would compute "
             f"other scores. Set model.attention={trained}, or choose weights that were trained with neither."

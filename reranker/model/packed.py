@@ -204,12 +204,13 @@ def _compiled_add_norm() -> AddNorm:
 def forward_of(model: Any) -> tuple[Packed | Padded, bool]:
     """The forward of a cross-encoder's module, and whether it is packed."""
     module, tokenizer = model[0].model, model.tokenizer
-    if _is_packable(module):
+    if is_packable(module):
         return Packed(module), True
     return Padded(module, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names), False
 
 
-def _is_packable(model: Any) -> bool:
+def is_packable(model: Any) -> bool:
+    """Whether the packed forward is this module's own function: a BERT, RoBERTa or XLM-RoBERTa classifier."""
     from transformers import (
         BertForSequenceClassification,
         RobertaForSequenceClassification,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from reranker.sampling import Pairs
     from reranker.tracking.pair_texts import CountTokens
     from reranker.tracking.registry import Registered
-    from reranker.trainer import History
+    from reranker.trainer import History, Taught
 
 RESULT = "result.json"
 SPEEDS = ("pairs_per_s", "tokens_per_s", "padding_fraction", "gemm_peak_fraction")
@@ -208,7 +208,7 @@ class RunLog:
         speeds = {f"train/{name}": getattr(history, name) for name in SPEEDS}
         self.metrics(facts | {"train/n_steps": float(history.n_steps)} | speeds)
 
-    def input(self, name: str, made: Tables | Lists | Pairs) -> None:
+    def input(self, name: str, made: Tables | Lists | Pairs | Taught) -> None:
         """Keep what a data stage made: its hash, its counts, and whether the cache had it."""
         content = made.hash if hasattr(made, "hash") else made.digest
         self.hash(name, content)

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reranker.config import TrainerConfig
+from reranker.config import ON_SCORES, TrainerConfig
 from reranker.errors import DataError
 from reranker.model import Encoder
 from reranker.model.tokens import Tokens
-from reranker.trainer.losses import ON_SCORES, POINTWISE
+from reranker.trainer.losses import POINTWISE
 
 IntArray = npt.NDArray[np.int64]
 TEXTS = ("user_ctx", "book_text")

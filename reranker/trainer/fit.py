@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-# A resumed training may change them.
-OTHER_KEYS = ("checkpoint_dir", "compile", "device", "gradient_checkpointing", "log_steps", "precision")
+# A resumed training may change them. What a teacher has said stands in the pairs, whose digest counts.
+OTHER_KEYS = ("checkpoint_dir", "compile", "device", "gradient_checkpointing", "log_steps", "precision", "teacher")
 
 
 def fit(
@@ -220,6 +220,7 @@ def _identity(encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processe
     keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
     weights = encoder.weights.sha256 or encoder.weights.description
     decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
+    decided["n_layers"] = encoder.n_layers
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
     return keys | decided | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POINTWISE = ("bce", "mse")  # a pair's term does not depend on its group, so that groups may be cut
-ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
 LAMBDA_MU = 10.0  # weight of NDCG-Loss2 in NDCG-Loss2++ (Wang et al. 2018, and sentence-transformers' default)
 
 Loss = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]

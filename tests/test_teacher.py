@@ -1,0 +1,158 @@
+"""A teacher is found before any work, scores the pairs once, and its student ranks as it does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reranker.cache import Cache
+from reranker.config import DataConfig, ModelConfig, TrainerConfig
+from reranker.data import Tables
+from reranker.errors import ModelError
+from reranker.model import Encoder, load
+from reranker.tracking import find_teacher
+from reranker.tracking.serving import write_bundle
+from reranker.trainer import fit, score_pairs, teacher
+
+pytestmark = pytest.mark.slow
+N_USERS, GROUP = 30, 8
+
+
+@pytest.fixture(scope="module")
+def wise() -> Encoder:
+    return load(ModelConfig(name="tiny", source="random", max_length=32, seed=1))
+
+
+@pytest.fixture(scope="module")
+def bundle(wise: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Served with a sigmoid, which a student must not see."""
+    folder = tmp_path_factory.mktemp("teacher") / "bundle"
+    names = ["book_id", "title", "series", "authors", "genres", "book_text"]
+    books = pd.DataFrame([(1, "Emma", "", "Jane Austen", "romance", "Emma by Jane Austen")], columns=names)
+    editions = pd.DataFrame({"book_id": [1], "book": np.array([0], dtype=np.int32)})
+    tables = Tables(books, pd.DataFrame(), pd.DataFrame(), editions, 4.0, "digest of tables", {}, folder)
+    served = ModelConfig(name="tiny", source="random", max_length=32, activation="sigmoid")
+    return write_bundle(folder, wise, tables, DataConfig(name="demo"), served)
+
+
+@pytest.fixture(scope="module")
+def found(bundle: Path) -> ModelConfig:
+    cfg = find_teacher(str(bundle), max_length=16)
+    assert cfg is not None
+    return cfg
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two part files, of two row groups and one: texts of one letter, a positive and its negatives per user."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    texts = [str(letter) for letter in rng.choice(list("abcxyz"), N_USERS * GROUP)]
+    user = np.repeat(np.arange(N_USERS), GROUP)
+    frame = pd.DataFrame({"user_id": [f"u{u}" for u in user], "user_ctx": "reader"})
+    frame["book_text"], frame["label"] = texts, np.tile([1] + [0] * (GROUP - 1), N_USERS).astype(np.int8)
+    table = pa.Table.from_pandas(frame.astype({"user_ctx": "category", "book_text": "category"}), preserve_index=False)
+    half = len(table) // 2
+    pq.write_table(table[:half], folder / "part-0.parquet", row_group_size=half // 2)
+    pq.write_table(table[half:], folder / "part-1.parquet")
+    return folder
+
+
+def entries(cache: Cache) -> list[Path]:
+    return [path for path in (cache.root / "teacher").glob("*") if path.is_dir()]
+
+
+def test_every_pair_stands_beside_the_teachers_logit_and_the_pairs_stay_as_they_are(
+    pairs: Path, found: ModelConfig, wise: Encoder, cache: Cache
+) -> None:
+    before = pq.read_table(pairs)
+    taught = score_pairs(pairs, "digest", found, cache)
+    table = pq.read_table(taught.path)
+    assert table.drop_columns("score").equals(before)
+    assert pq.read_table(pairs).equals(before)
+    texts = [before[name].to_pylist() for name in ("user_ctx", "book_text")]
+    np.testing.assert_allclose(table["score"].to_numpy(), wise.score(*texts), atol=1e-5)
+    assert (taught.hit, taught.counts) == (False, {"pairs": N_USERS * GROUP})
+
+
+def test_pairs_are_scored_once_and_again_where_pairs_or_lengths_are_others(
+    pairs: Path, found: ModelConfig, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+
+    def counted(cfg: ModelConfig, *args: Any, **kwargs: Any) -> Encoder:
+        loaded.append(cfg.max_length)
+        return load(cfg, *args, **kwargs)
+
+    monkeypatch.setattr(teacher, "load", counted)
+    first, again = (score_pairs(pairs, "digest", found, cache) for _ in range(2))
+    assert ((first.hit, again.hit), first.path, first.digest) == ((False, True), again.path, again.digest)
+    score_pairs(pairs, "other", found, cache)
+    score_pairs(pairs, "digest", ModelConfig(**{**vars(found), "max_length": 24}), cache)
+    assert loaded == [32, 32, 24]
+
+
+def test_a_teacher_that_has_diverged_leaves_nothing(pairs: Path, wise: Encoder, cache: Cache, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    wise.save(tmp_path / "weights")
+    tensors = load_file(tmp_path / "weights/model.safetensors")
+    tensors["classifier.bias"][:] = np.nan
+    save_file(tensors, tmp_path / "weights/model.safetensors", metadata={"format": "pt"})
+    bad = find_teacher(str(tmp_path / "weights"), max_length=32)
+    assert bad is not None
+    with pytest.raises(ModelError, match="scores are NaN or infinite"):
+        score_pairs(pairs, "digest", bad, cache)
+    assert entries(cache) == []
+
+
+@pytest.mark.parametrize("loss", ["margin_mse", "mse"])
+def test_a_student_of_fewer_layers_comes_to_score_as_its_teacher(
+    loss: str, pairs: Path, found: ModelConfig, cache: Cache
+) -> None:
+    student = load(ModelConfig(name="tiny", source="random", max_length=32, layers=1, dropout=0.0))
+    table = pd.read_parquet(score_pairs(pairs, "digest", found, cache).path)
+    told = table["score"].to_numpy()
+
+    def agreement() -> float:
+        scores = student.score(table["user_ctx"].tolist(), table["book_text"].tolist())
+        return float(np.corrcoef(scores, told)[0, 1])
+
+    before = agreement()
+    cfg = TrainerConfig(loss=loss, teacher="bundle", epochs=8, learning_rate=3e-3, precision="fp32")
+    fit(student, score_pairs(pairs, "digest", found, cache).path, agreement, cfg, lambda logs, step: None)
+    after = agreement()
+    assert before < 0.5 < 0.99 < after, (before, after)
+
+
+def test_a_bundle_and_the_weights_in_it_are_one_teacher_whose_scores_are_logits(
+    bundle: Path, found: ModelConfig
+) -> None:
+    assert find_teacher(str(bundle / "weights"), max_length=16) == found
+    assert found == ModelConfig(name="tiny", source="path", path=str(bundle / "weights"), max_length=32)
+
+
+def test_a_folder_of_weights_says_its_attention_and_not_its_length(tmp_path: Path) -> None:
+    load(ModelConfig(name="tiny", source="random", max_length=64, attention="shared_context")).save(tmp_path)
+    expected = ModelConfig(name="teacher", source="path", path=str(tmp_path), max_length=48, attention="shared_context")
+    assert find_teacher(str(tmp_path), max_length=48) == expected
+
+
+def test_no_teacher_is_none_and_one_that_is_not_there_or_was_changed_is_refused(bundle: Path, tmp_path: Path) -> None:
+    assert find_teacher(None, max_length=16) is None
+    with pytest.raises(ModelError, match="nowhere is not a folder"):
+        find_teacher(str(tmp_path / "nowhere"), max_length=16)
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    with (copy / "weights/model.safetensors").open("ab") as file:
+        file.write(b"!")
+    for folder in (copy, copy / "weights"):
+        with pytest.raises(ModelError, match="the file is damaged or was changed"):
+            find_teacher(str(folder), max_length=16)
