@@ -8,6 +8,7 @@ import torch
 
 from reranker.model.attention import Span, attend, first_spans, spans
 from reranker.model.precision import Linears
+from reranker.model.scoring import Scoring
 from reranker.model.tokens import Batch
 
 
@@ -22,17 +23,23 @@ class Packed:
         self._model = model
         self._base = model.base_model
         self._linears = Linears()
+        self._scoring = Scoring(self._base)
 
     def __call__(self, batch: Batch, *, bf16: bool) -> torch.Tensor:
         """(n_pairs,) float32 logits; differentiable, with the module's dropout while it trains."""
-        layers = list(self._base.encoder.layer)
         x = self._embed(batch)
+        if self._only_scores(x, bf16):
+            return self._head(self._scoring(x, batch))
+        layers = list(self._base.encoder.layer)
         plan = spans(batch)
         for layer in layers[:-1]:
             x = self._layer(layer, x, plan, bf16)
         first = torch.from_numpy(batch.start[batch.pair]).to(x.device)
         x = self._last_layer(layers[-1], x, first, first_spans(batch), bf16)
         return self._head(x)
+
+    def _only_scores(self, x: torch.Tensor, bf16: bool) -> bool:
+        return not (bf16 or torch.is_grad_enabled() or self._model.training) and x.device.type == "cpu"
 
     def _embed(self, batch: Batch) -> torch.Tensor:
         table = self._base.embeddings
