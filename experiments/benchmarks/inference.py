@@ -57,9 +57,10 @@ def make_texts(cache: Path) -> Texts:
 def tasks(texts: Texts, n_candidates: int, n_bulk: int) -> dict[str, Pairs]:
     """Name -> pairs: one reader's candidates, and many readers' few."""
     contexts, books = texts
+    reader = sorted(contexts, key=len)[len(contexts) // 2]  # of the median length
     bulk = [(contexts[i % len(contexts)], books[i * 13 % len(books)]) for i in range(n_bulk)]
     return {
-        "one": ([contexts[0]] * n_candidates, books[:n_candidates]),
+        "one": ([reader] * n_candidates, books[:n_candidates]),
         "bulk": ([q for q, _ in bulk], [c for _, c in bulk]),
     }
 
