@@ -1,7 +1,8 @@
-"""The benchmark of pairs: its sides do one task, and its check finds what is wrong. Nothing here is timed."""
+"""Pairs: the sides do one task, and the check finds what is wrong. Inference: operations. Nothing here is timed."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from reranker.cache import Cache
-from reranker.config import ROOT, DataConfig, WorldConfig
+from reranker.config import ROOT, DataConfig, ModelConfig, WorldConfig
 from reranker.data import build_contexts, load
 
 SCRIPT = ROOT / "experiments" / "benchmarks" / "pairs.py"
@@ -144,3 +145,21 @@ def test_draws_that_are_missing_are_drawn_again_until_every_unseen_book_is_taken
     assert drawn[drawn < 12].tolist() == [1, 2, 3, 5, 6, 8, 9, 10, 11]
     assert len(set(drawn[drawn >= 12])) == 3
     assert set(drawn[drawn >= 12]) <= set(range(13, 24))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["full", "shared_context"])
+def test_operations_of_our_sides_are_those_that_torch_counts(attention: str, sides: None) -> None:
+    """Torch counts the products of the head too: a pooler and one logit for every pair."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from reranker.model import load as load_model
+
+    encoder = load_model(ModelConfig(name="tiny", source="random", max_length=32, attention=attention))
+    queries, candidates = ["liked dune"] * 5 + ["a" * 60] * 4, [f"emma {'b' * n}" for n in range(9)]
+    with FlopCounterMode(display=False) as counted:
+        encoder.score(queries, candidates)
+    hidden = encoder.model[0].model.config.hidden_size
+    head = len(queries) * 2 * (hidden * hidden + hidden)
+    operations = importlib.import_module("arithmetic").operations
+    assert operations(encoder, queries, candidates, is_stock=False) == counted.get_total_flops() - head

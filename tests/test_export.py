@@ -26,6 +26,7 @@ from reranker.model.export import Agreement, Scorer, _check, export
 from reranker.model.exported import STEP, TOKENS_AT_ONCE, batches, folder_name
 from reranker.tracking.serving import Reranker, write_bundle
 
+from . import hub
 from .bundles import BOOKS, EDITIONS
 
 QUERIES = ["Liked: Dune. Genres: science fiction.", "Liked: Emma.", "Liked: Ubik, Solaris.", "?"] * 20
@@ -80,6 +81,18 @@ def test_bf16_scores_as_the_weights_but_for_its_rounding(bundle: Path, encoder: 
     exact = encoder.score(QUERIES, CANDIDATES)
     rounding = {"f32": 1e-5, "bf16": 2**-8 * 4 * float(np.abs(exact).max())}[variant.computes_in]
     assert np.abs(variant.score(QUERIES, CANDIDATES) - exact).max() < rounding
+
+
+@pytest.mark.slow
+def test_an_xlm_roberta_scores_as_its_weights_beside_longer_and_shorter_pairs(encoder: Encoder, tmp_path: Path) -> None:
+    """It counts positions from after the padding's id, takes no token types, and has a head of two layers."""
+    hub.write_bge(tmp_path)
+    export(settings_of(tmp_path), "bf16", [], passing, force=True)
+    variant = load_exported(tmp_path, "bf16")
+    exact = load(settings_of(tmp_path)).score(QUERIES[:12], CANDIDATES[:12])
+    assert exact.std() > 0.01  # so that 1e-5 says something
+    rounding = {"f32": 1e-5, "bf16": 2**-8 * 4 * float(np.abs(exact).max())}[variant.computes_in]
+    assert np.abs(variant.score(QUERIES[:12], CANDIDATES[:12]) - exact).max() < rounding
 
 
 @pytest.mark.slow

@@ -93,6 +93,15 @@ def test_mlflows_own_loading_predicts_as_the_reranker(registered: Registered) ->
 
 
 @pytest.mark.slow
+def test_whoever_loads_the_model_in_mlflow_may_name_a_variant(registered: Registered) -> None:
+    """This model has none, which the error says; without the extra it says that."""
+    import mlflow
+
+    with pytest.raises(ModelError, match=r"openvino_int8 is not there|openvino is not installed"):
+        mlflow.pyfunc.load_model(registered.uri, model_config={"variant": "int8"})
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

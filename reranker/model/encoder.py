@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from reranker.errors import ModelError
 from reranker.model import tokens
+from reranker.model.doors import check_finite, check_pairs, tracked
 from reranker.model.source import Weights, quiet
 from reranker.model.throughput import Work
 from reranker.model.tokens import Batch, IntArray, Tokens
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 2048  # of one forward when scoring on a CPU: 1k to 4k were best
 TOKENS_AT_ONCE_CUDA = 65536
+DIVERGED = "The weights have diverged: train again with a lower trainer.learning_rate, or load other weights."
 
 
 class Encoder:
@@ -151,26 +153,20 @@ class Encoder:
         """
         import torch
 
-        if len(queries) != len(candidates):
-            raise ValueError(f"{len(queries)} queries beside {len(candidates)} candidates; a pair has one of each.")
+        check_pairs(queries, candidates)
         begin, work = time.perf_counter(), Work(n_pairs=len(queries))
         logits = np.empty(len(queries), dtype=np.float32)
         sides = *self._distinct(queries), *self._distinct(candidates)
         self.model.eval()
         with torch.inference_mode():
-            for rows in self._forwards(*sides, progress):
+            for rows in tracked(self._forwards(*sides), progress):
                 batch = self.assemble(sides[0], sides[2], sides[1][rows], sides[3][rows])
                 logits[rows] = self.logits(batch, bf16=self.scores_in_bf16).cpu().numpy()
                 n_rows, flops = self.cost(batch)
                 n_tokens = self.lengths(sides[0], sides[2], sides[1][rows], sides[3][rows]).sum()
                 work += Work(n_tokens=float(n_tokens), n_rows=n_rows, flops=flops)
         self.scored = work + Work(seconds=time.perf_counter() - begin)
-        bad = np.flatnonzero(~np.isfinite(logits))
-        if len(bad):
-            raise ModelError(
-                f"{len(bad)} of {len(logits)} scores are NaN or infinite (first: pair {bad[0]}). The weights have "
-                "diverged: train again with a lower trainer.learning_rate, or load other weights."
-            )
+        check_finite(logits, "scores", DIVERGED)
         return self.activation(torch.from_numpy(logits)).numpy()
 
     @property
@@ -194,20 +190,13 @@ class Encoder:
         of = np.array([rows.setdefault(text, len(rows)) for text in texts], dtype=np.int64)
         return self.tokenise(list(rows)), of
 
-    def _forwards(
-        self, queries: Tokens, query: IntArray, candidates: Tokens, candidate: IntArray, progress: str | None
-    ) -> Iterator[IntArray]:
-        """The pairs of one forward after another, with a bar where there is a label and a terminal."""
-        from rich import get_console
-        from rich.progress import track
-
+    def _forwards(self, queries: Tokens, query: IntArray, candidates: Tokens, candidate: IntArray) -> list[IntArray]:
+        """The pairs of one forward after another."""
         lengths = self.lengths(queries, candidates, query, candidate)
         shared = self.attention == "shared_context"
         order = np.lexsort((-lengths, query) if shared else (-lengths,))
         budget = TOKENS_AT_ONCE if self.model.device.type == "cpu" else TOKENS_AT_ONCE_CUDA
-        forwards = np.split(order, _cuts(lengths[order], budget))
-        shown = progress is not None and get_console().is_interactive
-        yield from track(forwards, progress or "", console=get_console(), transient=True, disable=not shown)
+        return np.split(order, _cuts(lengths[order], budget))
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer. No model card: its examples quote training text."""

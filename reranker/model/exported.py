@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from reranker.cache import digest_file
 from reranker.config import VARIANTS
 from reranker.errors import ModelError
+from reranker.model.doors import check_finite, check_pairs, tracked
 from reranker.model.source import WEIGHTS
 
 if TYPE_CHECKING:
@@ -124,17 +125,12 @@ class Exported:
         """
         from scipy.special import expit
 
-        if len(queries) != len(candidates):
-            raise ValueError(f"{len(queries)} queries beside {len(candidates)} candidates; a pair has one of each.")
+        check_pairs(queries, candidates)
         logits = np.empty(len(queries), dtype=np.float32)
-        for rows, batch in _tracked(self._batches(queries, candidates), progress):
+        for rows, batch in tracked(self._batches(queries, candidates), progress):
             logits[rows] = self._model(batch)[0][:, 0]
-        bad = np.flatnonzero(~np.isfinite(logits))
-        if len(bad):
-            raise ModelError(
-                f"{len(bad)} of {len(logits)} scores of {folder_name(self.manifest.variant)} are NaN or infinite "
-                f"(first: pair {bad[0]}). Export the variant again, or load the weights without one."
-            )
+        name = f"scores of {folder_name(self.manifest.variant)}"
+        check_finite(logits, name, "Export the variant again, or load the weights without one.")
         return expit(logits) if self.manifest.activation == "sigmoid" else logits
 
     def _batches(
@@ -237,12 +233,3 @@ def compile_folder(folder: Path, manifest: Manifest) -> Exported:
 def _precision(model: Any) -> str:
     """What a compiled model computes in: bf16 where the hint was taken, f32 where the CPU has none."""
     return str(model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
-
-
-def _tracked(steps: Iterable[Any], progress: str | None) -> Iterable[Any]:
-    from rich import get_console
-    from rich.progress import track
-
-    if progress is None or not get_console().is_interactive:
-        return steps
-    return track(steps, progress, console=get_console(), transient=True)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from reranker.errors import ModelError
 from reranker.model.attention import Span, attend, first_spans, spans
 from reranker.model.precision import Linears
+from reranker.model.scoring import Scoring
 from reranker.model.throughput import Cost
 from reranker.model.tokens import Batch
 
@@ -30,6 +31,7 @@ class Packed:
         self._model = model
         self._base = model.base_model
         self._linears = Linears()
+        self._scoring = Scoring(self._base)
         self.sizes = Cost.of(model)
 
     def __call__(
@@ -43,8 +45,10 @@ class Packed:
             add_norm: Takes the place of the plain `_add_norm`.
         """
         run: Any = partial(checkpoint, use_reentrant=False) if recompute else _call
-        layers = list(self._base.encoder.layer)
         x = self._embed(batch)
+        if self._only_scores(x, bf16):
+            return self._head(self._scoring(x, batch))
+        layers = list(self._base.encoder.layer)
         plan = spans(batch)
         for layer in layers[:-1]:
             x = run(self._layer, layer, x, plan, bf16, add_norm or _add_norm)
@@ -62,6 +66,9 @@ class Packed:
     def cost(self, batch: Batch) -> tuple[int, float]:
         """The tokens that a forward computes, and its FLOPs (see `Cost.flops`)."""
         return batch.n_tokens, self.sizes.flops(batch, last_layer=False)
+
+    def _only_scores(self, x: torch.Tensor, bf16: bool) -> bool:
+        return not (bf16 or torch.is_grad_enabled() or self._model.training) and x.device.type == "cpu"
 
     def _embed(self, batch: Batch) -> torch.Tensor:
         table = self._base.embeddings

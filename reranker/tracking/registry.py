@@ -103,6 +103,7 @@ def register(
         python_model=str(Path(__file__).with_name("served_model.py")),
         artifacts={"bundle": str(bundle)},
         code_paths=[str(PACKAGE)],
+        model_config={"variant": None},  # the keys that whoever loads or serves the model may set
         input_example=EXAMPLE,
         pip_requirements=pip_requirements(),
     )

@@ -43,8 +43,9 @@ class ServedModel(PythonModel):
     """`Reranker` behind MLflow's `predict`: the type hints give the signature and check the input."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the reranker from the bundle that was logged with this file."""
-        self.reranker = Reranker.from_folder(context.artifacts["bundle"])
+        """Build the reranker from the bundle that was logged with this file, or its exported `variant`."""
+        variant = context.model_config["variant"]
+        self.reranker = Reranker.from_folder(context.artifacts["bundle"], variant=variant)
 
     def predict(  # type: ignore[override]  # MLflow leaves out `context` for a predict with type hints
         self, model_input: list[RerankRequest], params: dict[str, Any] | None = None
