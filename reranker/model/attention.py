@@ -74,6 +74,33 @@ def attend_padded(
     return attended.transpose(1, 2)[is_query]
 
 
+def attend_inputs(module: Any, x: torch.Tensor, first: torch.Tensor, plan: list[Span]) -> torch.Tensor:
+    """What `attend` gives, of one query for each span, without the keys and values of the tokens.
+
+    A query times the key weights meets the inputs themselves, and the inputs' mean under the probabilities meets the
+    value weights: the same sums in another order. A key's bias adds the same to all scores of a query, so that no
+    probability has it; probabilities sum to 1, so that the value's bias is added once.
+
+    Args:
+        module: The self-attention, whose weights are used; its dropout is not.
+        x: (n_tokens, hidden) inputs of the layer, on a CPU.
+        first: (n_spans, hidden) inputs of the queries.
+        plan: One query each.
+
+    Returns:
+        (n_spans, hidden).
+    """
+    heads = module.num_attention_heads, module.attention_head_size
+    query = module.query(first).view(-1, *heads).transpose(0, 1) * heads[1] ** -0.5
+    toward = torch.bmm(query, module.key.weight.view(*heads, -1)).transpose(0, 1)
+    means = []
+    for q, span in zip(toward, plan, strict=True):
+        inputs = rows_of(x, span, dim=0)
+        means.append(torch.softmax(q @ inputs.t(), -1) @ inputs)
+    attended = torch.bmm(torch.stack(means, 1), module.value.weight.view(*heads, -1).transpose(1, 2))
+    return attended.transpose(0, 1).reshape(len(first), -1) + module.value.bias
+
+
 def _padded(rows: list[list[slice]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_spans, n_longest) rows, 0 where there is none, and whether there is one."""
     lists = [np.concatenate([np.arange(s.start, s.stop) for s in parts]) for parts in rows]
@@ -98,9 +125,10 @@ class _Attention(torch.autograd.Function):
         kept = []
         for span in plan:
             scores = torch.bmm(q[:, span.query], rows_of(k, span, dim=1).transpose(1, 2))
-            p = torch.softmax(scores.mul_(q.shape[-1] ** -0.5), -1)
+            p = torch.softmax(scores.mul_(q.shape[-1] ** -0.5), -1, out=scores)
             mask = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
-            torch.bmm(p if mask is None else p * mask, rows_of(v, span, dim=1), out=out[:, span.query])
+            # into the strided rows themselves it would be one product a head
+            out[:, span.query] = torch.bmm(p if mask is None else p * mask, rows_of(v, span, dim=1))
             if keep:
                 kept += [p, mask]
         ctx.plan, ctx.n = plan, len(kept)

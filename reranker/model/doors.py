@@ -39,11 +39,15 @@ def check_finite(logits: npt.NDArray[Any], scores: str, remedy: str) -> None:
         raise ModelError(f"{len(bad)} of {len(logits)} {scores} are NaN or infinite (first: pair {bad[0]}). {remedy}")
 
 
-def tracked(steps: Iterable[Step], label: str | None) -> Iterable[Step]:
-    """The steps, with a progress bar where there is a label and a terminal."""
+def tracked(steps: Iterable[Step], label: str | None, n_steps: int | None = None) -> Iterable[Step]:
+    """The steps, with a progress bar where there is a label and a terminal.
+
+    Args:
+        n_steps: How many, where they do not say so themselves.
+    """
     from rich import get_console
     from rich.progress import track
 
     if label is None or not get_console().is_interactive:
         return steps
-    return track(steps, label, console=get_console(), transient=True)
+    return track(steps, label, total=n_steps, console=get_console(), transient=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers.cross_encoder import CrossEncoder
 
-TOKENS_AT_ONCE = 2048  # of one forward when scoring on a CPU: 1k to 4k were best
+TOKENS_AT_ONCE = 2048  # of one forward, about, when scoring on a CPU: 1k to 4k were best
 TOKENS_AT_ONCE_CUDA = 65536
 DIVERGED = "The weights have diverged: train again with a lower trainer.learning_rate, or load other weights."
 
@@ -153,18 +153,28 @@ class Encoder:
         """
         import torch
 
+        from reranker.model.cores import side_by_side
+
         check_pairs(queries, candidates)
-        begin, work = time.perf_counter(), Work(n_pairs=len(queries))
+        begin = time.perf_counter()
         logits = np.empty(len(queries), dtype=np.float32)
         sides = *self._distinct(queries), *self._distinct(candidates)
         self.model.eval()
-        with torch.inference_mode():
-            for rows in tracked(self._forwards(*sides), progress):
+        forwards = self._forwards(*sides)
+
+        def forward(rows: IntArray) -> tuple[IntArray, npt.NDArray[np.float32], Work]:
+            with torch.inference_mode():
                 batch = self.assemble(sides[0], sides[2], sides[1][rows], sides[3][rows])
-                logits[rows] = self.logits(batch, bf16=self.scores_in_bf16).cpu().numpy()
-                n_rows, flops = self.cost(batch)
                 n_tokens = self.lengths(sides[0], sides[2], sides[1][rows], sides[3][rows]).sum()
-                work += Work(n_tokens=float(n_tokens), n_rows=n_rows, flops=flops)
+                n_rows, flops = self.cost(batch)
+                work = Work(len(rows), float(n_tokens), n_rows, flops)
+                return rows, self.logits(batch, bf16=self.scores_in_bf16).cpu().numpy(), work
+
+        work = Work()
+        done = side_by_side(forward, forwards) if self.model.device.type == "cpu" else map(forward, forwards)
+        for rows, values, spent in tracked(done, progress, len(forwards)):
+            logits[rows] = values
+            work += spent
         self.scored = work + Work(seconds=time.perf_counter() - begin)
         check_finite(logits, "scores", DIVERGED)
         return self.activation(torch.from_numpy(logits)).numpy()
@@ -195,8 +205,15 @@ class Encoder:
         lengths = self.lengths(queries, candidates, query, candidate)
         shared = self.attention == "shared_context"
         order = np.lexsort((-lengths, query) if shared else (-lengths,))
-        budget = TOKENS_AT_ONCE if self.model.device.type == "cpu" else TOKENS_AT_ONCE_CUDA
-        return np.split(order, _cuts(lengths[order], budget))
+        return np.split(order, _cuts(lengths[order], self._n_forwards(int(lengths.sum()))))
+
+    def _n_forwards(self, n_tokens: int) -> int:
+        """On a CPU every core has as many."""
+        import torch
+
+        on_cpu = self.model.device.type == "cpu"
+        n_cores, budget = (torch.get_num_threads(), TOKENS_AT_ONCE) if on_cpu else (1, TOKENS_AT_ONCE_CUDA)
+        return n_cores * max(1, round(n_tokens / n_cores / budget))
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer. No model card: its examples quote training text."""
@@ -204,15 +221,10 @@ class Encoder:
             self.model.save_pretrained(str(folder), create_model_card=False)
 
 
-def _cuts(lengths: IntArray, budget: int) -> list[int]:
-    """Where a new forward begins, so that each has at most `budget` tokens, or one pair."""
-    cuts, n_tokens = [], 0
-    for row, length in enumerate(lengths.tolist()):
-        if n_tokens and n_tokens + length > budget:
-            cuts.append(row)
-            n_tokens = 0
-        n_tokens += length
-    return cuts
+def _cuts(lengths: IntArray, n_forwards: int) -> IntArray:
+    """Where a new forward begins, so that all have about as many tokens; none is empty."""
+    middle = np.cumsum(lengths) - lengths / 2
+    return np.flatnonzero(np.diff((middle * n_forwards / lengths.sum()).astype(np.int64))) + 1
 
 
 def device(name: str) -> str:

@@ -11,9 +11,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from reranker.errors import ModelError
-from reranker.model.attention import Span, attend, first_spans, spans
+from reranker.model.attention import Span, attend, attend_inputs, first_spans, spans
 from reranker.model.precision import Linears
-from reranker.model.scoring import Scoring
 from reranker.model.throughput import Cost
 from reranker.model.tokens import Batch
 
@@ -24,14 +23,13 @@ class Packed:
     """The forward of one module without padding: every linear layer sees real tokens alone.
 
     Of the last layer it computes keys and values of all tokens, but queries, feed-forward and norms of each pair's
-    [CLS] alone, which is all that the head looks at.
+    [CLS] alone, which is all that the head looks at; where it only scores, in fp32 on a CPU, no keys and values either.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._base = model.base_model
         self._linears = Linears()
-        self._scoring = Scoring(self._base)
         self.sizes = Cost.of(model)
 
     def __call__(
@@ -45,10 +43,8 @@ class Packed:
             add_norm: Takes the place of the plain `_add_norm`.
         """
         run: Any = partial(checkpoint, use_reentrant=False) if recompute else _call
-        x = self._embed(batch)
-        if self._only_scores(x, bf16):
-            return self._head(self._scoring(x, batch))
         layers = list(self._base.encoder.layer)
+        x = self._embed(batch)
         plan = spans(batch)
         for layer in layers[:-1]:
             x = run(self._layer, layer, x, plan, bf16, add_norm or _add_norm)
@@ -66,9 +62,6 @@ class Packed:
     def cost(self, batch: Batch) -> tuple[int, float]:
         """The tokens that a forward computes, and its FLOPs (see `Cost.flops`)."""
         return batch.n_tokens, self.sizes.flops(batch, last_layer=False)
-
-    def _only_scores(self, x: torch.Tensor, bf16: bool) -> bool:
-        return not (bf16 or torch.is_grad_enabled() or self._model.training) and x.device.type == "cpu"
 
     def _embed(self, batch: Batch) -> torch.Tensor:
         table = self._base.embeddings
@@ -99,6 +92,9 @@ class Packed:
         self, layer: Any, x: torch.Tensor, first: torch.Tensor, plan: list[Span], bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
         attention = layer.attention.self
+        only_scores = not (bf16 or torch.is_grad_enabled() or attention.training)
+        if only_scores and x.device.type == "cpu":
+            return self._after_attention(layer, attend_inputs(attention, x, x[first], plan), x[first], bf16, add_norm)
         states = self._linears(x, [attention.key, attention.value], bf16=bf16)
         x = x[first]
         query = self._linears(x, [attention.query], bf16=bf16)

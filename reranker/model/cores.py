@@ -1,0 +1,29 @@
+"""Forwards side by side on the cores of a CPU, each on one, so that no core waits for another within a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """What `work` gives for each item, in their order; as many at once as torch has threads, each with one of them.
+
+    Torch would share out every operation, of which a packed forward has hundreds of small ones: all threads wait
+    for the slowest at the end of each, ten times as long where another process holds a core.
+    """
+    n_threads = torch.get_num_threads()
+    if n_threads == 1 or len(items) == 1:
+        yield from map(work, items)
+        return
+    try:
+        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, items)
+    finally:
+        torch.set_num_threads(n_threads)  # a thread's own number is also what later threads begin with
