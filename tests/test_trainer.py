@@ -162,63 +162,6 @@ def test_max_steps_takes_the_place_of_epochs(pairs: Path) -> None:
     assert history.n_steps == 3
 
 
-def trace(logs: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Logs without what a clock says."""
-    timed = ("pairs_per_s", "tokens_per_s", "gemm_peak_fraction", "runtime_s")
-    return [{k: v for k, v in row.items() if k not in timed} for row in logs]
-
-
-class Died(Exception):
-    """What a test's process is ended by."""
-
-
-@pytest.mark.parametrize("n_scored", [1, 2])
-def test_a_training_that_died_goes_on_to_the_same_trace_and_weights(pairs: Path, tmp_path: Path, n_scored: int) -> None:
-    cfg = TrainerConfig(
-        max_steps=16, n_evaluations=4, log_steps=3, learning_rate=3e-3, checkpoint_dir=str(tmp_path / "c")
-    )
-
-    def train(cfg: TrainerConfig, dies_after: int = 99) -> tuple[list[dict[str, float]], Encoder, list[int]]:
-        encoder, told, calls = load(TINY), [], []
-
-        def score_dev() -> float:
-            calls.append(1)
-            if len(calls) > dies_after:
-                raise Died
-            return -abs(margin(encoder) - 1)  # best somewhere on the way
-
-        history = fit(encoder, pairs, score_dev, cfg, lambda logs, step: told.append({"step": step, **logs}))
-        assert trace(told) == trace(history.logs)  # what an earlier process told is told again
-        return trace(history.logs), encoder, calls
-
-    wanted, whole, _ = train(dataclasses.replace(cfg, checkpoint_dir=None))
-    with pytest.raises(Died):
-        train(cfg, dies_after=n_scored)
-    found, resumed, calls = train(cfg)
-    assert len(calls) == 4 - n_scored
-    assert found == wanted
-    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-    again, finished, calls = train(cfg)  # nothing is left to do
-    assert (again, calls) == (wanted, [])
-    assert margin(finished) == margin(whole)
-
-
-def test_a_checkpoint_of_other_pairs_is_refused(pairs: Path, tmp_path: Path) -> None:
-    cfg = TrainerConfig(max_steps=1, checkpoint_dir=str(tmp_path / "c"))
-    fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-    pd.read_parquet(pairs)[:-1].to_parquet(pairs)
-    with pytest.raises(TrainingError, match="holds another training: pairs was"):
-        fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-
-
-def test_a_checkpoint_of_other_layers_is_refused(pairs: Path, tmp_path: Path) -> None:
-    cfg = TrainerConfig(max_steps=1, checkpoint_dir=str(tmp_path / "c"))
-    fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-    with pytest.raises(TrainingError, match="holds another training: n_layers was 2 and is 1"):
-        fit(load(dataclasses.replace(TINY, layers=1)), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-
-
 def test_training_ends_when_patience_does(pairs: Path) -> None:
     values = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     cfg = TrainerConfig(max_steps=10, n_evaluations=5, patience=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from reranker.trainer.callbacks import Callback, Callbacks, Event
 from reranker.trainer.checkpoints import Checkpoints
 from reranker.trainer.examples import Examples, read
 from reranker.trainer.losses import POINTWISE
-from reranker.trainer.optimiser import Optimiser
+from reranker.trainer.optimiser import Optimiser, is_head
 from reranker.trainer.processes import Processes
 from reranker.trainer.record import DEV_METRIC, History, OnLog, Record
 from reranker.trainer.sentinels import Sentinels
@@ -43,6 +44,7 @@ def fit(
     cfg: TrainerConfig,
     on_log: OnLog,
     *,
+    dev_lists: str | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> History:
     """Fine-tune the encoder in place with the objective `trainer.loss`.
@@ -58,6 +60,7 @@ def fit(
             teacher's, for the objectives mse and margin_mse.
         score_dev: Mean NDCG@10 of the encoder, as it stands, on the dev lists.
         on_log: Receives logs and the step, for tracking; the logs before a resumption are told again.
+        dev_lists: A digest of the dev lists; a training on others does not go on from `checkpoint_dir`.
         callbacks: Called after every step and every evaluation. One that returns True ends the training: after a step
             the dev lists are scored once more, and the weights that did best are kept.
 
@@ -76,7 +79,7 @@ def fit(
         bf16 = ranks.share(cfg.precision == "bf16" or (cfg.precision == "auto" and bf16_is_faster(device)))
         training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16, callbacks)
         if cfg.checkpoint_dir is not None:
-            training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16))
+            training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16, dev_lists))
         try:
             training.run()
         finally:
@@ -215,14 +218,32 @@ def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
     return [-(-n_steps * i // n) for i in range(1, n + 1)]
 
 
-def _identity(encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processes, bf16: bool) -> dict[str, Any]:
+def _identity(
+    encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processes, bf16: bool, dev_lists: str | None
+) -> dict[str, Any]:
     """What decides the result of a training."""
     keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
     weights = encoder.weights.sha256 or encoder.weights.description
     decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
     decided["n_layers"] = encoder.n_layers
+    # The first process alone knows the dev lists, and gives the others its weights.
+    told = ranks.share({"dev_lists": dev_lists, "head drawn with model.seed": _drawn_head(encoder)} | _dropout(encoder))
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
-    return keys | decided | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
+    return keys | decided | told | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
+
+
+def _drawn_head(encoder: Encoder) -> str | None:
+    """SHA-256 of the head where the weights have none; else None, for then `weights` names the head too."""
+    if not encoder.new_head:
+        return None
+    drawn = [p.detach().cpu().numpy() for name, p in encoder.model.named_parameters() if is_head(encoder, name)]
+    return hashlib.sha256(b"".join(values.tobytes() for values in drawn)).hexdigest()
+
+
+def _dropout(encoder: Encoder) -> dict[str, Any]:
+    """The model's dropout rates, by the names of its own configuration."""
+    module: Any = encoder.model[0].model
+    return {name: value for name, value in module.config.to_dict().items() if "dropout" in name}
 
 
 @contextmanager
