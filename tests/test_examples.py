@@ -62,11 +62,31 @@ def test_a_text_is_tokenised_once_and_users_with_one_context_are_two_groups(tmp_
 
 
 @pytest.mark.slow
+def test_a_folder_of_parts_is_read_as_the_one_file_is(tmp_path: Path) -> None:
+    path, folder = written(tmp_path), tmp_path / "parts"
+    folder.mkdir()
+    frame = pd.read_parquet(path)
+    for name, rows in (("part-0", frame[:2]), ("part-1", frame[2:])):
+        rows.to_parquet(folder / f"{name}.parquet")
+    whole, parts = (read(p, load(TINY), TrainerConfig()) for p in (path, folder))
+    assert parts.group.tolist() == whole.group.tolist()
+    assert parts.candidate.tolist() == whole.candidate.tolist()
+    assert parts.target.tolist() == whole.target.tolist()
+
+
+@pytest.mark.slow
+def test_graded_labels_are_for_other_objectives_than_bce(tmp_path: Path) -> None:
+    examples = read(written(tmp_path, label=[5, 1, 0]), load(TINY), TrainerConfig(loss="softmax"))
+    assert examples.target.tolist() == [5, 1, 0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "loss", "message"),
     [
         ({"label": [1, None, 0]}, "bce", "1 rows have no label"),
         ({"label": [1.0, -1.0, 0.0]}, "bce", "label of row 1 is -1.0; it must be finite and at least 0"),
+        ({"label": [1.0, 5.0, 0.0]}, "bce", r"label of row 1 is 5.0; .* with trainer\.loss=bce at most 1"),
         ({}, "mse", "has no column score; .* learn from a teacher's `score`"),
         ({"score": [0.5, float("inf"), 0.0]}, "mse", "score of row 1 is inf"),
         ({"label": [1, 1, 0]}, "softmax", "no group of pairs .* so trainer.loss=softmax has nothing to compare"),

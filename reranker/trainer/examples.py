@@ -58,7 +58,7 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     """
     table = _table(pairs, cfg.loss in ON_SCORES)
     (query, contexts), (candidate, books) = (_encoded(table[name]) for name in TEXTS)
-    label = _numbers(table["label"], "label", pairs)
+    label = _numbers(table["label"], "label", pairs, most=1.0 if cfg.loss == "bce" else np.inf)
     target = _numbers(table["score"], "score", pairs) if cfg.loss in ON_SCORES else label
     user = _encoded(table["user_id"])[0] if "user_id" in table.column_names else np.zeros_like(query)
     group = np.unique(user * (query.max() + 1) + query, return_inverse=True)[1]
@@ -91,7 +91,7 @@ def units(group: IntArray, label: npt.NDArray[Any], *, group_size: int, pointwis
 
 def _table(pairs: Path, with_score: bool) -> pa.Table:
     names = [*TEXTS, "label", *(["score"] if with_score else [])]
-    found = pq.read_schema(pairs).names
+    found = pq.ParquetDataset(pairs).schema.names  # of a file, or of a folder of part files
     if missing := [name for name in names if name not in found]:
         hint = " trainer.loss=mse and margin_mse learn from a teacher's `score`." if missing == ["score"] else ""
         raise DataError(f"{pairs} has no column {', '.join(missing)}; it has {', '.join(found)}.{hint}")
@@ -114,12 +114,13 @@ def _encoded(column: pa.ChunkedArray) -> tuple[IntArray, Sequence[str]]:
     return chunk.indices.to_numpy().astype(np.int64), chunk.dictionary.cast(pa.string()).to_pylist()
 
 
-def _numbers(column: pa.ChunkedArray, name: str, pairs: Path) -> npt.NDArray[np.float32]:
+def _numbers(column: pa.ChunkedArray, name: str, pairs: Path, most: float = np.inf) -> npt.NDArray[np.float32]:
     values = column.cast(pa.float32()).to_numpy()
-    bad = np.flatnonzero(~np.isfinite(values) | ((name == "label") & (values < 0)))
+    bad = np.flatnonzero(~np.isfinite(values) | ((name == "label") & (values < 0)) | (values > most))
     if len(bad):
         allowed = "finite and at least 0" if name == "label" else "finite"
-        raise DataError(f"{pairs}: {name} of row {bad[0]} is {values[bad[0]]}; it must be {allowed}.")
+        above = ", with trainer.loss=bce at most 1 (a probability)" if most == 1 else ""
+        raise DataError(f"{pairs}: {name} of row {bad[0]} is {values[bad[0]]}; it must be {allowed}{above}.")
     return values
 
 
