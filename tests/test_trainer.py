@@ -208,6 +208,13 @@ def test_training_below_the_untrained_model_stops_and_says_so(pairs: Path) -> No
         fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
 
 
+def test_dev_lists_without_a_value_stop_the_training_at_once(pairs: Path) -> None:
+    values = iter([0.5, math.nan])
+    cfg = TrainerConfig(max_steps=4, n_evaluations=4)
+    with pytest.raises(TrainingError, match=r"the evaluation after step 2: .* is nan"):
+        fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
+
+
 def test_weights_that_diverge_stop_the_training_before_they_are_worse(pairs: Path) -> None:
     encoder = load(TINY)
     with torch.no_grad():
@@ -216,9 +223,10 @@ def test_weights_that_diverge_stop_the_training_before_they_are_worse(pairs: Pat
         fit(encoder, pairs, lambda: 0.5, CFG, lambda logs, step: None)
 
 
-def test_one_score_for_all_candidates_stops_the_training(pairs: Path) -> None:
-    encoder = load(TINY)
-    pd.read_parquet(pairs).assign(book_text="always the same").to_parquet(pairs)
+@pytest.mark.parametrize("n_users", [1, 200])  # the second: no step holds two pairs of a group
+def test_one_score_for_all_candidates_stops_the_training(pairs: Path, n_users: int) -> None:
+    encoder, users = load(TINY), [f"user {i % n_users}" for i in range(200)]
+    pd.read_parquet(pairs).assign(book_text="always the same", user_id=users).to_parquet(pairs)
     cfg = dataclasses.replace(CFG, log_steps=1)
     with pytest.raises(TrainingError, match=r"step 3: .* gives every candidate of a user one score"):
         fit(load(ModelConfig(**{**vars(TINY), "dropout": 0.0})), pairs, lambda: 0.5, cfg, lambda logs, step: None)

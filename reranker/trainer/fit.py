@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -66,8 +67,8 @@ def fit(
 
     Raises:
         DataError: The pairs cannot be learnt from with this objective.
-        TrainingError: Loss or gradient is not finite, scores have collapsed, the dev lists stay below the start where
-            the configuration asks to watch it, or the checkpoints are another training's.
+        TrainingError: Loss, gradient or score_dev is not finite, scores have collapsed, the dev lists stay below the
+            start where the configuration asks to watch it, or the checkpoints are another training's.
     """
     from reranker.model.precision import bf16_is_faster, keep_freed_memory
 
@@ -159,7 +160,8 @@ class _Training:
         self.record.step(self.step, stepped, time.perf_counter() - start)
         if self.step % self.cfg.log_steps == 0 or self.step == self.n_steps:
             self.record.log(self.step, stepped)
-            self.sentinels.check_spread(self.step, stepped.spread)
+            within = stepped.spread  # which steps of bce often lack, their pairs being of many groups
+            self.sentinels.check_spread(self.step, stepped.total_spread if math.isnan(within) else within)
         self.callbacks.tell(Event(self.step, self.n_steps, self.encoder, stepped=stepped))
 
     def _evaluate(self) -> None:
@@ -179,6 +181,7 @@ class _Training:
         """The dev lists' metric, computed in process 0, known in all, told."""
         self.record.describe("scoring dev lists")
         value: float = self.ranks.share(self.score_dev() if self.ranks.rank == 0 else None)
+        self.sentinels.check_evaluation(self.step, value)
         self.record.tell({DEV_METRIC: value}, self.step)
         return value
 
