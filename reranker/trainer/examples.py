@@ -33,6 +33,7 @@ class Examples:
         unit: Of the pairs that stay together, from 0; a whole group, or a part of one.
         target: float32; the label, or a teacher's score.
         length: Tokens, after truncation.
+        n_left_out: Pairs of the file that are not among these; see `units`.
     """
 
     contexts: Tokens
@@ -43,6 +44,7 @@ class Examples:
     unit: IntArray
     target: npt.NDArray[np.float32]
     length: IntArray
+    n_left_out: int = 0
 
 
 def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
@@ -65,28 +67,38 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     if cfg.loss in POINTWISE and encoder.attention == "full":
         unit = np.arange(len(group))  # nothing is shared, and steps of many users learn faster
     else:
-        unit = units(group, label, group_size=cfg.group_size, pointwise=cfg.loss in POINTWISE)
+        unit = units(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
+    kept = unit >= 0
+    query, candidate, group, unit, target = (column[kept] for column in (query, candidate, group, unit, target))
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     length = encoder.lengths(left, right, query, candidate).astype(np.int64)
-    return Examples(left, right, query, candidate, group, unit, target, length)
+    return Examples(left, right, query, candidate, group, unit, target, length, n_left_out=int((~kept).sum()))
 
 
-def units(group: IntArray, label: npt.NDArray[Any], *, group_size: int, pointwise: bool) -> IntArray:
-    """Which pairs stay together, (n_pairs,) ids from 0.
+def units(group: IntArray, label: npt.NDArray[Any], *, group_size: int, loss: str, seed: int) -> IntArray:
+    """Which pairs stay together, (n_pairs,) ids from 0; -1 for pairs that are left out.
 
     A group of at most group_size pairs stays whole; a larger one is dealt, positives first, into the fewest parts that
     are small enough, so that each has its share of positives. Where the objective is pointwise a group is dealt into
     as many parts as it has positives: a step then holds pairs of more users, and a part's context is still shared.
+
+    An objective that compares labels learns nothing, or that negatives are equal, from a part without a positive. There
+    a group has no more parts than positives, and negatives above their size, drawn with the seed, are left out.
     """
-    order = np.lexsort((label <= 0, group))
-    n = np.bincount(group)
+    compares = loss not in POINTWISE and loss not in ON_SCORES
+    n, n_positives = np.bincount(group), np.bincount(group, weights=label > 0).astype(np.int64)
     n_parts = -(-n // group_size)
-    if pointwise:
-        n_parts = np.maximum(n_parts, np.bincount(group, weights=label > 0).astype(np.int64))
+    if loss in POINTWISE:
+        n_parts = np.maximum(n_parts, n_positives)
+    elif compares:
+        n_parts = np.minimum(n_parts, np.maximum(n_positives, 1))
+    drawn = np.random.default_rng(seed).permutation(len(group)) if compares else np.zeros_like(group)
+    order = np.lexsort((drawn, label <= 0, group))
     place = np.empty_like(group)
     place[order] = np.arange(len(group)) - (np.cumsum(n) - n)[group[order]]
-    return (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
+    unit = (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
+    return np.where(place < n_parts[group] * group_size, unit, -1)
 
 
 def _table(pairs: Path, with_score: bool) -> pa.Table:
