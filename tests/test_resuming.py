@@ -13,7 +13,7 @@ import torch
 
 from reranker.config import ModelConfig, TrainerConfig
 from reranker.errors import TrainingError
-from reranker.model import Encoder, load
+from reranker.model import Encoder, load, precision
 from reranker.trainer import fit
 
 pytestmark = pytest.mark.slow
@@ -126,3 +126,15 @@ def test_a_checkpoint_chosen_by_other_dev_lists_is_refused(pairs: Path, tmp_path
     train(pairs, short(tmp_path), dev_lists="a")
     with pytest.raises(TrainingError, match="holds another training: dev_lists was 'a' and is 'b'"):
         train(pairs, short(tmp_path), dev_lists="b")
+
+
+def test_auto_stays_with_the_precision_of_its_checkpoints(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = dataclasses.replace(short(tmp_path), precision="auto")
+    for faster in (False, True):  # the second trial ran on a busy machine
+        monkeypatch.setattr(precision, "bf16_is_faster", lambda device, faster=faster: faster)
+        train(pairs, cfg)
+    assert capsys.readouterr().err == f"resumed from step 1 of {cfg.checkpoint_dir}\n"
+    with pytest.raises(TrainingError, match="bf16 was False and is True"):
+        train(pairs, dataclasses.replace(cfg, precision="bf16"))

@@ -243,6 +243,13 @@ def test_other_objectives_learn_too(pairs: Path, loss: str) -> None:
     assert 4 < margin(encoder) < (8 if "mse" in loss else 99)
 
 
+def test_negatives_that_no_step_holds_are_counted_on_stderr(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_parquet(pairs)
+    frame.assign(label=(frame.index == 7).astype(np.int8)).to_parquet(pairs)
+    fit(load(TINY), pairs, lambda: 0.5, TrainerConfig(loss="softmax", max_steps=1), lambda logs, step: None)
+    assert f"{pairs}: 168 negatives are not learnt from, for trainer.group_size=32" in capsys.readouterr().err
+
+
 def test_torchs_random_state_is_left_as_it_was(pairs: Path) -> None:
     torch.manual_seed(5)
     wanted = torch.rand(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from reranker.config import TrainerConfig
 from reranker.errors import TrainingError
 from reranker.model import Encoder
 from reranker.model.source import quiet
-from reranker.trainer import batches, processes, record
+from reranker.trainer import batches, checkpoints, processes, record
 from reranker.trainer.callbacks import Callback, Callbacks, Event
 from reranker.trainer.checkpoints import Checkpoints
 from reranker.trainer.examples import Examples, read
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 # A resumed training may change them. What a teacher has said stands in the pairs, whose digest counts.
 OTHER_KEYS = ("checkpoint_dir", "compile", "device", "gradient_checkpointing", "log_steps", "precision", "teacher")
+
+
+LEFT_OUT = "{}: {} negatives are not learnt from, for trainer.group_size={} cuts them off from their group's positives."
 
 
 def fit(
@@ -70,14 +74,16 @@ def fit(
         TrainingError: Loss, gradient or score_dev is not finite, scores have collapsed, the dev lists stay below the
             start where the configuration asks to watch it, or the checkpoints are another training's.
     """
-    from reranker.model.precision import bf16_is_faster, keep_freed_memory
+    from reranker.model.precision import keep_freed_memory
 
     device = encoder.model.device.type
     with quiet(), processes.joined() as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
         examples = read(pairs, encoder, cfg)
         if device == "cpu":
             keep_freed_memory()
-        bf16 = ranks.share(cfg.precision == "bf16" or (cfg.precision == "auto" and bf16_is_faster(device)))
+        if examples.n_left_out and ranks.rank == 0:
+            print(LEFT_OUT.format(pairs, examples.n_left_out, cfg.group_size), file=sys.stderr)
+        bf16 = ranks.share(_takes_bf16(cfg, device))
         training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16, callbacks)
         if cfg.checkpoint_dir is not None:
             training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16, dev_lists))
@@ -129,6 +135,8 @@ class _Training:
             raise TrainingError(f"{folder}: processes found different checkpoints; give a folder that all of them see.")
         if state is not None:
             self._restore(state)
+            if self.ranks.rank == 0:
+                print(f"resumed from step {self.step} of {folder}", file=sys.stderr)
 
     def run(self) -> None:
         """Take the steps that are left, and load the best weights."""
@@ -219,6 +227,16 @@ def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
     """
     n = min(n_steps, n_evaluations)
     return [-(-n_steps * i // n) for i in range(1, n + 1)]
+
+
+def _takes_bf16(cfg: TrainerConfig, device: str) -> bool:
+    """Whether steps compute in bf16; `auto` stays with what the checkpoints were made in, for load moves its trial."""
+    from reranker.model.precision import bf16_is_faster
+
+    if cfg.precision != "auto":
+        return cfg.precision == "bf16"
+    earlier = None if cfg.checkpoint_dir is None else checkpoints.decided(Path(cfg.checkpoint_dir)).get("bf16")
+    return bf16_is_faster(device) if earlier is None else bool(earlier)
 
 
 def _identity(
