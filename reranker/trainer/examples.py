@@ -69,7 +69,8 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     else:
         unit = units(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
     kept = unit >= 0
-    query, candidate, group, unit, target = (column[kept] for column in (query, candidate, group, unit, target))
+    query, candidate, group, unit = (column[kept] for column in (query, candidate, group, unit))
+    target = target[kept]
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     length = encoder.lengths(left, right, query, candidate).astype(np.int64)
