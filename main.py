@@ -68,7 +68,9 @@ def run(cfg: Config, run_dir: Path) -> float:
             scores["before"] = eval.score_lists_once(score, tables, contexts, test, untrained, cache)
         with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, lessons):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
-            history = trainer.fit(encoder, lessons, score_dev, cfg.trainer, log.training_callback_metrics)
+            dev_lists = eval.hash_kind(dev, tables, cfg.eval.kinds[0])
+            on_log = log.training_callback_metrics
+            history = trainer.fit(encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists)
             log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
@@ -86,7 +88,6 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
-            dev_lists = eval.hash_kind(dev, tables, cfg.eval.kinds[0])
             registered = log.register(encoder, tables, contexts, history, dev_lists)
         with log.stage("report"):
             log.run_report(evaluation, test.frame, scores, tables, contexts, history)

@@ -75,6 +75,13 @@ def test_one_that_was_never_finished_is_not_seen(kept: Checkpoints, monkeypatch:
         assert not list(kept.folder.glob("*.tmp"))
 
 
+def test_what_a_killed_process_left_is_removed(kept: Checkpoints) -> None:
+    kept.save(1, state(1))
+    (kept.folder / "step-00000002.4711.tmp").write_bytes(b"half")
+    assert kept.newest("cpu") is not None
+    assert [p.name for p in kept.folder.glob("*.tmp")] == []
+
+
 def test_another_training_is_refused_and_what_differs_is_named(kept: Checkpoints) -> None:
     kept.save(1, state(1))
     with pytest.raises(TrainingError, match=r"holds another training: trainer\.seed was 0 and is 1\. Give"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from reranker.config import DataConfig, ModelConfig
 from reranker.data import Tables
 from reranker.errors import ModelError
 from reranker.eval.agreement import kendall
 from reranker.model import Encoder, Exported, load, load_exported
-from reranker.model.export import Agreement, Scorer, _check, export
+from reranker.model.export import Agreement, Scorer, _beside, _check, _save_tokenizer, export
 from reranker.model.exported import STEP, TOKENS_AT_ONCE, batches, folder_name
 from reranker.tracking.serving import Reranker, write_bundle
 
@@ -133,6 +136,24 @@ def test_a_pair_has_the_encoders_own_tokens_also_when_cut(
     assert ([found.ids], [found.type_ids]) == (expected["input_ids"], expected["token_type_ids"])
 
 
+@pytest.mark.slow
+def test_texts_are_cut_at_the_side_that_the_weights_tokenizer_cuts(tmp_path: Path) -> None:
+    left = load(ModelConfig(name="tiny", source="random", max_length=64))
+    left.model.tokenizer.truncation_side = "left"
+    _save_tokenizer(left, tmp_path / "tokenizer.json")
+    found = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("ab" * 40, "12" * 40)
+    [expected] = left.model.tokenizer(["ab" * 40], ["12" * 40], truncation="longest_first")["input_ids"]
+    assert found.ids == expected
+
+
+@pytest.mark.slow
+def test_threads_score_at_once(int8: Exported) -> None:
+    wanted = int8.score(QUERIES, CANDIDATES)
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(lambda _: int8.score(QUERIES, CANDIDATES), range(8)):
+            assert np.abs(found - wanted).max() < 1e-6
+
+
 @given(lengths=st.lists(st.integers(3, 512), max_size=200))
 def test_every_pair_is_in_one_batch_and_no_batch_is_above_its_tokens(lengths: list[int]) -> None:
     found = list(batches(np.array(lengths, dtype=np.int64)))
@@ -181,6 +202,30 @@ def test_a_variant_that_fails_leaves_the_folder_as_it_was(copied: Path) -> None:
     with pytest.raises(ModelError, match=r"does not compute in bf16|NDCG@10 0\.1000"):
         export(settings_of(weights), "bf16", [], lambda a, b: dataclasses.replace(GOOD, ndcg_10=0.1))
     assert {f: f.read_bytes() for f in weights.rglob("*") if f.is_file()} == before
+
+
+@pytest.mark.slow
+def test_killed_between_the_two_variants_the_earlier_one_is_found(
+    copied: Path, int8: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, move = copied / "weights", os.replace
+    place = weights / folder_name("int8")
+
+    def killed(source: Path, target: Path) -> None:
+        if target == place:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt), _beside(place):
+        pass
+    assert not place.exists()
+    assert load_exported(weights, "int8").manifest == int8.manifest
+    monkeypatch.undo()
+    with _beside(place) as new:
+        (new / "later").touch()
+    assert [f.name for f in place.iterdir()] == ["later"]
+    assert [f.name for f in weights.glob(".*")] == []
 
 
 @pytest.mark.slow

@@ -351,11 +351,13 @@ def test_a_bad_command_line_gives_one_clear_error_and_no_work(tmp_path: Path, ar
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep of the README, typed as it stands, with a hub on loopback that holds both checkpoints."""
+    """The sweep of the README, typed, on less of everything, with a hub on loopback that holds both checkpoints."""
+    little = [o for o in SMALL if o != "model=tiny" and not o.startswith("eval.baselines")]
     folder = project(tmp_path_factory.mktemp("sweep"))
     with hub.serve(hub.write_both(tmp_path_factory.mktemp("hub"))) as url:
         env = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hub-cache")}
-        done = typed(folder, "-m", "model=minilm,bge", "sampling.neg_ratio=3,5", **env)
+        swept = ["model=minilm,bge", "sampling.neg_ratio=3,5"]
+        done = typed(folder, "-m", *swept, *little, "eval.baselines=[random,popularity]", **env)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -408,7 +410,7 @@ def test_a_failed_job_of_a_sweep_is_one_line_and_the_others_go_on(tmp_path: Path
 
 
 def test_parallel_jobs_on_a_fresh_database_are_children_of_one_parent(tmp_path: Path) -> None:
-    tiny = ["trainer.max_steps=1", "trainer.n_evaluations=1", "eval.baselines=[random]"]
+    tiny = ["trainer.max_steps=1", "trainer.n_evaluations=1", "eval.baselines=[random]", "eval.max_users=4"]
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = typed(project(tmp_path), "-m", *parallel, *SMALL, *tiny, "sampling.neg_ratio=2,3")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -54,6 +54,16 @@ def test_the_head_learns_alone_at_first_and_at_its_own_rate() -> None:
 
 
 @pytest.mark.slow
+def test_a_body_that_thaws_late_has_a_warm_up_of_its_own() -> None:
+    cfg = TrainerConfig(learning_rate=1.0, warmup_fraction=0.2, freeze_body_fraction=0.4)
+    optimiser = Optimiser(load(TINY), cfg, n_steps=10)  # 2 steps of warm-up, 4 in which the head learns alone
+    found = [optimiser.begin(step) for step in range(10)]
+    assert found == pytest.approx([0, 0, 0, 0, 1 / 2, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])  # at step 4 of 6 / 8
+    optimiser.begin(4)
+    assert {g["is_head"]: g["lr"] for g in optimiser.adamw.param_groups} == pytest.approx({True: 6 / 8, False: 1 / 2})
+
+
+@pytest.mark.slow
 def test_weights_decay_and_biases_and_layer_norms_do_not() -> None:
     encoder = load(TINY)
     before = {name: p.detach().clone() for name, p in encoder.model.named_parameters()}

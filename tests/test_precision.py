@@ -19,6 +19,18 @@ def test_bf16_is_taken_where_its_products_are_clearly_faster(rate: float, faster
     assert precision.bf16_is_faster.__wrapped__("cpu") is faster
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_gpu_that_emulates_bf16_computes_in_fp32(has_bf16: bool, monkeypatch) -> None:
+    import torch
+
+    from reranker.model import precision
+
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bf16
+    )
+    assert precision.bf16_is_faster.__wrapped__("cuda:0") is has_bf16
+
+
 def test_products_are_counted_over_the_time_that_they_took(monkeypatch) -> None:
     """A clock that moves a quarter of a second with each look: one look to begin, one a product, one to end."""
     import torch

@@ -113,7 +113,7 @@ def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Pat
         log.training_callback_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
         log.training_callback_metrics({"dev_ndcg_10": 0.4}, 10)
         log.training_callback_metrics({"dev_ndcg_10": 0.3}, 20)
-        log._points(("many", float(i), i) for i in range(2500))  # more than MLflow takes in one call
+        log.points.log(log._finite(("many", float(i), i) for i in range(2500)))  # more than MLflow takes in one call
         log.history(History(logs=[{"step": 10, "loss": 0.7}, {"step": 10, "dev_ndcg_10": 0.4}], best_dev=0.4))
     client, [made] = found(run_cfg)
     points = client.get_metric_history(log.run_id, "dev/ndcg_10")

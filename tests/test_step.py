@@ -77,7 +77,7 @@ def test_loss_and_gradients_are_those_of_the_fixed_batch(pairs: Path, loss: str)
     examples = read(pairs, encoder, cfg)
     rows = np.random.default_rng(1).permutation(len(examples.target))
     for n_processes in (1, 3):
-        numbers = torch.zeros(6, dtype=torch.float64)
+        numbers = torch.zeros(8, dtype=torch.float64)
         for rank in range(n_processes):  # gradients of the shares add up where they are not set to None between
             mine = stepper(encoder, examples, cfg, Processes(rank, n_processes))
             numbers += mine.gradients(rows)
@@ -101,6 +101,7 @@ def test_a_step_says_what_it_did(pairs: Path) -> None:
     assert stepped.grad_norm == pytest.approx(float(wanted.norm()), rel=1e-4)
     assert stepped.learning_rate == 0.5e-3  # the first of two steps of warm-up
     assert stepped.spread == pytest.approx(float(np.sqrt((off**2).sum() / (len(frame) - N_GROUPS))), rel=1e-3)
+    assert stepped.total_spread == pytest.approx(scores.std(), rel=1e-3)
     assert (stepped.work.n_pairs, stepped.work.n_tokens, stepped.work.n_rows) == (
         len(frame),
         *[examples.length.sum()] * 2,

@@ -45,9 +45,18 @@ def test_a_sweep_of_possible_jobs_passes() -> None:
 
 
 @pytest.mark.slow
+def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
+    check("trainer.checkpoint_dir=checkpoints/${model.name}-${trainer.seed}", "model=tiny,minilm", "trainer.seed=0,1")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
+        (
+            ["trainer.checkpoint_dir=kept", "trainer.seed=0,1"],
+            "job 1 (trainer.checkpoint_dir=kept trainer.seed=1): trainer.checkpoint_dir=kept is job 0's too, and a f",
+        ),
         (["sampling.neg_ratio=0,-1"], "job 0 (sampling.neg_ratio=0): sampling.neg_ratio=0 is impossible"),
         (
             ["model=tiny", "trainer.epochs=1,-1"],

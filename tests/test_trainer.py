@@ -162,63 +162,6 @@ def test_max_steps_takes_the_place_of_epochs(pairs: Path) -> None:
     assert history.n_steps == 3
 
 
-def trace(logs: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Logs without what a clock says."""
-    timed = ("pairs_per_s", "tokens_per_s", "gemm_peak_fraction", "runtime_s")
-    return [{k: v for k, v in row.items() if k not in timed} for row in logs]
-
-
-class Died(Exception):
-    """What a test's process is ended by."""
-
-
-@pytest.mark.parametrize("n_scored", [1, 2])
-def test_a_training_that_died_goes_on_to_the_same_trace_and_weights(pairs: Path, tmp_path: Path, n_scored: int) -> None:
-    cfg = TrainerConfig(
-        max_steps=16, n_evaluations=4, log_steps=3, learning_rate=3e-3, checkpoint_dir=str(tmp_path / "c")
-    )
-
-    def train(cfg: TrainerConfig, dies_after: int = 99) -> tuple[list[dict[str, float]], Encoder, list[int]]:
-        encoder, told, calls = load(TINY), [], []
-
-        def score_dev() -> float:
-            calls.append(1)
-            if len(calls) > dies_after:
-                raise Died
-            return -abs(margin(encoder) - 1)  # best somewhere on the way
-
-        history = fit(encoder, pairs, score_dev, cfg, lambda logs, step: told.append({"step": step, **logs}))
-        assert trace(told) == trace(history.logs)  # what an earlier process told is told again
-        return trace(history.logs), encoder, calls
-
-    wanted, whole, _ = train(dataclasses.replace(cfg, checkpoint_dir=None))
-    with pytest.raises(Died):
-        train(cfg, dies_after=n_scored)
-    found, resumed, calls = train(cfg)
-    assert len(calls) == 4 - n_scored
-    assert found == wanted
-    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-    again, finished, calls = train(cfg)  # nothing is left to do
-    assert (again, calls) == (wanted, [])
-    assert margin(finished) == margin(whole)
-
-
-def test_a_checkpoint_of_other_pairs_is_refused(pairs: Path, tmp_path: Path) -> None:
-    cfg = TrainerConfig(max_steps=1, checkpoint_dir=str(tmp_path / "c"))
-    fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-    pd.read_parquet(pairs)[:-1].to_parquet(pairs)
-    with pytest.raises(TrainingError, match="holds another training: pairs was"):
-        fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-
-
-def test_a_checkpoint_of_other_layers_is_refused(pairs: Path, tmp_path: Path) -> None:
-    cfg = TrainerConfig(max_steps=1, checkpoint_dir=str(tmp_path / "c"))
-    fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-    with pytest.raises(TrainingError, match="holds another training: n_layers was 2 and is 1"):
-        fit(load(dataclasses.replace(TINY, layers=1)), pairs, lambda: 0.5, cfg, lambda logs, step: None)
-
-
 def test_training_ends_when_patience_does(pairs: Path) -> None:
     values = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     cfg = TrainerConfig(max_steps=10, n_evaluations=5, patience=2)
@@ -265,6 +208,13 @@ def test_training_below_the_untrained_model_stops_and_says_so(pairs: Path) -> No
         fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
 
 
+def test_dev_lists_without_a_value_stop_the_training_at_once(pairs: Path) -> None:
+    values = iter([0.5, math.nan])
+    cfg = TrainerConfig(max_steps=4, n_evaluations=4)
+    with pytest.raises(TrainingError, match=r"the evaluation after step 2: .* is nan"):
+        fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
+
+
 def test_weights_that_diverge_stop_the_training_before_they_are_worse(pairs: Path) -> None:
     encoder = load(TINY)
     with torch.no_grad():
@@ -273,9 +223,10 @@ def test_weights_that_diverge_stop_the_training_before_they_are_worse(pairs: Pat
         fit(encoder, pairs, lambda: 0.5, CFG, lambda logs, step: None)
 
 
-def test_one_score_for_all_candidates_stops_the_training(pairs: Path) -> None:
-    encoder = load(TINY)
-    pd.read_parquet(pairs).assign(book_text="always the same").to_parquet(pairs)
+@pytest.mark.parametrize("n_users", [1, 200])  # the second: no step holds two pairs of a group
+def test_one_score_for_all_candidates_stops_the_training(pairs: Path, n_users: int) -> None:
+    encoder, users = load(TINY), [f"user {i % n_users}" for i in range(200)]
+    pd.read_parquet(pairs).assign(book_text="always the same", user_id=users).to_parquet(pairs)
     cfg = dataclasses.replace(CFG, log_steps=1)
     with pytest.raises(TrainingError, match=r"step 3: .* gives every candidate of a user one score"):
         fit(load(ModelConfig(**{**vars(TINY), "dropout": 0.0})), pairs, lambda: 0.5, cfg, lambda logs, step: None)
@@ -290,6 +241,13 @@ def test_other_objectives_learn_too(pairs: Path, loss: str) -> None:
     frame.to_parquet(pairs)
     fit(encoder, pairs, lambda: margin(encoder), dataclasses.replace(CFG, loss=loss), lambda logs, step: None)
     assert 4 < margin(encoder) < (8 if "mse" in loss else 99)
+
+
+def test_negatives_that_no_step_holds_are_counted_on_stderr(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_parquet(pairs)
+    frame.assign(label=(frame.index == 7).astype(np.int8)).to_parquet(pairs)
+    fit(load(TINY), pairs, lambda: 0.5, TrainerConfig(loss="softmax", max_steps=1), lambda logs, step: None)
+    assert f"{pairs}: 168 negatives are not learnt from, for trainer.group_size=32" in capsys.readouterr().err
 
 
 def test_torchs_random_state_is_left_as_it_was(pairs: Path) -> None:

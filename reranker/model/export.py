@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from reranker.model.exported import (
     Exported,
     Manifest,
     compile_folder,
+    earlier_folder,
     folder_name,
     runtime,
 )
@@ -142,14 +144,25 @@ def _check(exported: Exported, agreement: Agreement) -> None:
 
 @contextmanager
 def _beside(place: Path) -> Iterator[Path]:
-    """An empty folder that takes `place` when the block ends without an error, and is gone when it does not."""
+    """An empty folder that takes `place` when the block ends without an error, and is gone when it does not.
+
+    Killed between the two moves it leaves the earlier variant where `load_exported` finds it.
+    """
+    earlier = earlier_folder(place)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temp:
         new = Path(temp) / "new"
         new.mkdir()
         yield new
         if place.exists():
-            os.replace(place, Path(temp) / "old")
+            _remove(earlier)
+            os.replace(place, earlier)
         os.replace(new, place)
+    _remove(earlier)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _convert(encoder: Encoder) -> Any:
@@ -211,7 +224,8 @@ def _save_tokenizer(encoder: Encoder, path: Path) -> None:
     tokenizer: Any = encoder.model.tokenizer
     own = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     own.no_padding()
-    own.enable_truncation(max_length=tokenizer.model_max_length, strategy="longest_first")
+    side = tokenizer.truncation_side
+    own.enable_truncation(max_length=tokenizer.model_max_length, strategy="longest_first", direction=side)
     own.save(str(path))
 
 

@@ -68,6 +68,11 @@ def folder_name(variant: str) -> str:
     return f"openvino_{variant}"
 
 
+def earlier_folder(place: Path) -> Path:
+    """Where the variant of a folder waits while another takes its place, and stays if the export is killed there."""
+    return place.with_name(f".{place.name}.old")
+
+
 def runtime(*packages: str) -> Any:
     """The module `openvino`, imported without the usage statistics that it and nncf would send unasked.
 
@@ -127,8 +132,9 @@ class Exported:
 
         check_pairs(queries, candidates)
         logits = np.empty(len(queries), dtype=np.float32)
+        request = self._model.create_infer_request()  # calling the model would share one between threads, and fail
         for rows, batch in tracked(self._batches(queries, candidates), progress):
-            logits[rows] = self._model(batch)[0][:, 0]
+            logits[rows] = request.infer(batch, share_inputs=True)[0][:, 0]
         name = f"scores of {folder_name(self.manifest.variant)}"
         check_finite(logits, name, "Export the variant again, or load the weights without one.")
         return expit(logits) if self.manifest.activation == "sigmoid" else logits
@@ -172,7 +178,9 @@ def load_exported(weights: Path, variant: str) -> Exported:
         ModelError: No such variant, not exported, a file is missing or was changed, the weights are others than it was
             made from, or the extra is not installed.
     """
-    folder = weights / folder_name(variant)
+    place = weights / folder_name(variant)
+    earlier = earlier_folder(place)
+    folder = earlier if earlier.is_dir() and not place.exists() else place
     runtime()
     manifest = read_manifest(folder)
     if (found := digest_file(weights / WEIGHTS)) != manifest.weights:

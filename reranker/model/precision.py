@@ -98,10 +98,10 @@ class _Bf16Linear(torch.autograd.Function):
 def bf16_is_faster(device: str) -> bool:
     """Whether matrix products in bf16 beat fp32 here: on a CPU by a trial of two seconds, once per process.
 
-    Without AVX512_BF16 or AMX a CPU computes bf16 several times slower than fp32.
+    Without AVX512_BF16 or AMX a CPU computes bf16 several times slower than fp32, and so does a GPU that emulates it.
     """
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return _products_per_s(torch.bfloat16) > 1.2 * _products_per_s(torch.float32)  # below that the casts eat the gain
 
 

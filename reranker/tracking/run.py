@@ -20,12 +20,14 @@ from rich.console import Console
 from reranker.cache import digest, digest_file
 from reranker.config import Config
 from reranker.tracking.keys import Point, curve_points, evaluation_metrics, params, trainer_key
+from reranker.tracking.points import Points
 from reranker.tracking.store import redact
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
     from reranker.data import Contexts, Tables
     from reranker.eval import Evaluation, Lists
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 SPEEDS = ("pairs_per_s", "tokens_per_s", "padding_fraction", "gemm_peak_fraction")
-MAX_BATCH = 1000  # MLflow refuses more metrics in one call
 
 
 class RunLog:
@@ -45,6 +46,7 @@ class RunLog:
 
     Attributes:
         client: The store's client.
+        points: The metric points on their way to it.
         run_id: The run's id in MLflow.
         run_dir: The folder of `result.json` and of the tables.
         running: The stage that runs, or ran last.
@@ -53,6 +55,7 @@ class RunLog:
 
     def __init__(self, client: MlflowClient, run_id: str, cfg: Config, run_dir: Path, facts: dict[str, Any]) -> None:
         self.client = client
+        self.points = Points(client, run_id)
         self.run_id = run_id
         self.run_dir = run_dir
         self.running = ""
@@ -128,10 +131,15 @@ class RunLog:
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics; the last value of each goes to `result.json`. One that is not finite is left out and named."""
-        kept = self._points((key, float(value), step or 0) for key, value in values.items())
-        self.result["metrics"] |= {key: value for key, value, _ in kept}
+        self.points.log(self._metrics(values, step))
 
-    def _points(self, points: Iterable[Point]) -> list[Point]:
+    def _metrics(self, values: Mapping[str, float], step: int | None) -> list[Metric]:
+        kept = self._finite((key, float(value), step or 0) for key, value in values.items())
+        self.result["metrics"] |= {point.key: point.value for point in kept}
+        return kept
+
+    def _finite(self, points: Iterable[Point]) -> list[Metric]:
+        """The points as MLflow takes them; those that are not finite are left out and named."""
         from mlflow.entities import Metric
 
         given = list(points)
@@ -141,14 +149,14 @@ class RunLog:
             self.result["skipped_metrics"] += [key for key in skipped if key not in self.result["skipped_metrics"]]
             self.console.print(f"warning: not finite, so not logged: {', '.join(skipped)}", style="yellow")
         now = int(time.time() * 1000)
-        rows = [Metric(key, value, now, step) for key, value, step in kept]
-        for first in range(0, len(rows), MAX_BATCH):
-            self.client.log_batch(self.run_id, metrics=rows[first : first + MAX_BATCH])
-        return kept
+        return [Metric(key, value, now, step) for key, value, step in kept]
 
     def training_callback_metrics(self, logs: Mapping[str, float], step: int) -> None:
-        """Log what the trainer reports at a step: `loss` as train/loss, `dev_ndcg_10` as dev/ndcg_10, and so on."""
-        self.metrics({trainer_key(key): value for key, value in logs.items()}, step)
+        """Log what the trainer reports at a step: `loss` as train/loss, `dev_ndcg_10` as dev/ndcg_10, and so on.
+
+        While the store does not answer they wait for a later call, and the training goes on.
+        """
+        self.points.log_or_keep(self._metrics({trainer_key(key): value for key, value in logs.items()}, step))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or a folder's contents, under `folder`."""
@@ -186,7 +194,7 @@ class RunLog:
 
         headline = self.cfg.eval.kinds[0]
         self.metrics(evaluation_metrics(evaluation, headline))
-        self._points(curve_points(evaluation, headline))
+        self.points.log(self._finite(curve_points(evaluation, headline)))
         path = self.table(evaluation.per_user, "per_user")
         self.dataset(path, "per_user", context="evaluation", digest=digest_file(path))
         self.metrics({f"first_stage/{name}": value for name, value in evaluation.first_stage.items()})
@@ -311,7 +319,7 @@ class RunLog:
         if error is not None:
             trace = "".join(traceback.format_exception(error))
             self.client.log_text(self.run_id, redact(trace), "traceback.txt")
-        self._points((f"time/{name}_s", value, 0) for name, value in self.result["seconds"].items())
+        self.points.log(self._finite((f"time/{name}_s", value, 0) for name, value in self.result["seconds"].items()))
         self.artifact(path)
         mlflow.end_run(status)
         self.console.print(f"run {self.run_id} {status}, {path}")

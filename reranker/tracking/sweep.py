@@ -60,23 +60,35 @@ def check_jobs(config: DictConfig) -> None:
     """Compose and validate every job of a multirun, as Hydra will compose it.
 
     Raises:
-        ConfigError: The first job that is impossible, with its overrides.
+        ConfigError: The first job that is impossible, with its overrides, or whose checkpoints would lie in the folder
+            of an earlier job's.
     """
     loader = GlobalHydra.instance().config_loader()
     saved = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # ${…} is each job's own
     try:
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*saved, *config.hydra.overrides.task])
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*saved, *typed])
         [jobs] = BasicSweeper.split_arguments(parsed, None)  # the only sweeper that the project installs
     except HydraException as error:
         raise ConfigError(_one_line(error)) from error
+    folders: dict[str, int] = {}
     for number, overrides in enumerate(jobs):
         try:
             job = loader.load_sweep_config(config, overrides)
             with open_dict(job):
                 del job["hydra"]
-            from_hydra(job)
+            _check_own_folder(from_hydra(job).trainer.checkpoint_dir, number, folders)
         except (ConfigError, HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(f"{_job(number, overrides)}: {_one_line(error)}") from error
+
+
+def _check_own_folder(folder: str | None, number: int, folders: dict[str, int]) -> None:
+    """Refuse a folder of checkpoints that an earlier job has, whose training this one could not go on with."""
+    if folder is not None and (other := folders.setdefault(os.path.abspath(folder), number)) != number:
+        raise ConfigError(
+            f"trainer.checkpoint_dir={folder} is job {other}'s too, and a folder holds one training. Name what is "
+            "swept in it: 'trainer.checkpoint_dir=checkpoints/${model.name}-${trainer.seed}'."
+        )
 
 
 def _job(number: int, overrides: list[str]) -> str:

@@ -51,11 +51,15 @@ class Checkpoints:
     def newest(self, device: str) -> dict[str, Any] | None:
         """The state of the newest whole checkpoint, its tensors on the device; None where the folder has none at all.
 
+        What processes that were killed while they saved have left is removed.
+
         Raises:
             TrainingError: They are another training's (what differs is named), or all are damaged.
         """
         import torch
 
+        for left in self.folder.glob("step-*.tmp"):
+            left.unlink(missing_ok=True)  # of several processes another may be faster
         manifests = self._manifests()
         for manifest in manifests:
             path = manifest.with_suffix(".pt")
@@ -71,7 +75,7 @@ class Checkpoints:
         return None
 
     def _manifests(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.json"), reverse=True)
+        return _newest_first(self.folder)
 
     def _check_identity(self, found: dict[str, Any]) -> None:
         mine = json.loads(json.dumps(self.identity))
@@ -82,6 +86,16 @@ class Checkpoints:
                 f"trainer.checkpoint_dir={self.folder} holds another training: {differ}. Give the same configuration, "
                 "pairs and weights to go on with it, or another folder to train afresh."
             )
+
+
+def decided(folder: Path) -> dict[str, Any]:
+    """What decided the training of the newest checkpoint in a folder; nothing where there is none."""
+    read = (_read(manifest) for manifest in _newest_first(folder))
+    return next((found["identity"] for found in read if found is not None), {})
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.json"), reverse=True)
 
 
 def _read(manifest: Path) -> dict[str, Any] | None:

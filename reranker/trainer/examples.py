@@ -33,6 +33,7 @@ class Examples:
         unit: Of the pairs that stay together, from 0; a whole group, or a part of one.
         target: float32; the label, or a teacher's score.
         length: Tokens, after truncation.
+        n_left_out: Pairs of the file that are not among these; see `units`.
     """
 
     contexts: Tokens
@@ -43,6 +44,7 @@ class Examples:
     unit: IntArray
     target: npt.NDArray[np.float32]
     length: IntArray
+    n_left_out: int = 0
 
 
 def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
@@ -58,40 +60,51 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     """
     table = _table(pairs, cfg.loss in ON_SCORES)
     (query, contexts), (candidate, books) = (_encoded(table[name]) for name in TEXTS)
-    label = _numbers(table["label"], "label", pairs)
+    label = _numbers(table["label"], "label", pairs, most=1.0 if cfg.loss == "bce" else np.inf)
     target = _numbers(table["score"], "score", pairs) if cfg.loss in ON_SCORES else label
     user = _encoded(table["user_id"])[0] if "user_id" in table.column_names else np.zeros_like(query)
     group = np.unique(user * (query.max() + 1) + query, return_inverse=True)[1]
     if cfg.loss in POINTWISE and encoder.attention == "full":
         unit = np.arange(len(group))  # nothing is shared, and steps of many users learn faster
     else:
-        unit = units(group, label, group_size=cfg.group_size, pointwise=cfg.loss in POINTWISE)
+        unit = units(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
+    kept = unit >= 0
+    query, candidate, group, unit = (column[kept] for column in (query, candidate, group, unit))
+    target = target[kept]
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     length = encoder.lengths(left, right, query, candidate).astype(np.int64)
-    return Examples(left, right, query, candidate, group, unit, target, length)
+    return Examples(left, right, query, candidate, group, unit, target, length, n_left_out=int((~kept).sum()))
 
 
-def units(group: IntArray, label: npt.NDArray[Any], *, group_size: int, pointwise: bool) -> IntArray:
-    """Which pairs stay together, (n_pairs,) ids from 0.
+def units(group: IntArray, label: npt.NDArray[Any], *, group_size: int, loss: str, seed: int) -> IntArray:
+    """Which pairs stay together, (n_pairs,) ids from 0; -1 for pairs that are left out.
 
     A group of at most group_size pairs stays whole; a larger one is dealt, positives first, into the fewest parts that
     are small enough, so that each has its share of positives. Where the objective is pointwise a group is dealt into
     as many parts as it has positives: a step then holds pairs of more users, and a part's context is still shared.
+
+    An objective that compares labels learns nothing, or that negatives are equal, from a part without a positive. There
+    a group has no more parts than positives, and negatives above their size, drawn with the seed, are left out.
     """
-    order = np.lexsort((label <= 0, group))
-    n = np.bincount(group)
+    compares = loss not in POINTWISE and loss not in ON_SCORES
+    n, n_positives = np.bincount(group), np.bincount(group, weights=label > 0).astype(np.int64)
     n_parts = -(-n // group_size)
-    if pointwise:
-        n_parts = np.maximum(n_parts, np.bincount(group, weights=label > 0).astype(np.int64))
+    if loss in POINTWISE:
+        n_parts = np.maximum(n_parts, n_positives)
+    elif compares:
+        n_parts = np.minimum(n_parts, np.maximum(n_positives, 1))
+    drawn = np.random.default_rng(seed).permutation(len(group)) if compares else np.zeros_like(group)
+    order = np.lexsort((drawn, label <= 0, group))
     place = np.empty_like(group)
     place[order] = np.arange(len(group)) - (np.cumsum(n) - n)[group[order]]
-    return (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
+    unit = (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
+    return np.where(place < n_parts[group] * group_size, unit, -1)
 
 
 def _table(pairs: Path, with_score: bool) -> pa.Table:
     names = [*TEXTS, "label", *(["score"] if with_score else [])]
-    found = pq.read_schema(pairs).names
+    found = pq.ParquetDataset(pairs).schema.names  # of a file, or of a folder of part files
     if missing := [name for name in names if name not in found]:
         hint = " trainer.loss=mse and margin_mse learn from a teacher's `score`." if missing == ["score"] else ""
         raise DataError(f"{pairs} has no column {', '.join(missing)}; it has {', '.join(found)}.{hint}")
@@ -114,12 +127,13 @@ def _encoded(column: pa.ChunkedArray) -> tuple[IntArray, Sequence[str]]:
     return chunk.indices.to_numpy().astype(np.int64), chunk.dictionary.cast(pa.string()).to_pylist()
 
 
-def _numbers(column: pa.ChunkedArray, name: str, pairs: Path) -> npt.NDArray[np.float32]:
+def _numbers(column: pa.ChunkedArray, name: str, pairs: Path, most: float = np.inf) -> npt.NDArray[np.float32]:
     values = column.cast(pa.float32()).to_numpy()
-    bad = np.flatnonzero(~np.isfinite(values) | ((name == "label") & (values < 0)))
+    bad = np.flatnonzero(~np.isfinite(values) | ((name == "label") & (values < 0)) | (values > most))
     if len(bad):
         allowed = "finite and at least 0" if name == "label" else "finite"
-        raise DataError(f"{pairs}: {name} of row {bad[0]} is {values[bad[0]]}; it must be {allowed}.")
+        above = ", with trainer.loss=bce at most 1 (a probability)" if most == 1 else ""
+        raise DataError(f"{pairs}: {name} of row {bad[0]} is {values[bad[0]]}; it must be {allowed}{above}.")
     return values
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -16,12 +19,12 @@ from reranker.config import TrainerConfig
 from reranker.errors import TrainingError
 from reranker.model import Encoder
 from reranker.model.source import quiet
-from reranker.trainer import batches, processes, record
+from reranker.trainer import batches, checkpoints, processes, record
 from reranker.trainer.callbacks import Callback, Callbacks, Event
 from reranker.trainer.checkpoints import Checkpoints
 from reranker.trainer.examples import Examples, read
 from reranker.trainer.losses import POINTWISE
-from reranker.trainer.optimiser import Optimiser
+from reranker.trainer.optimiser import Optimiser, is_head
 from reranker.trainer.processes import Processes
 from reranker.trainer.record import DEV_METRIC, History, OnLog, Record
 from reranker.trainer.sentinels import Sentinels
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 OTHER_KEYS = ("checkpoint_dir", "compile", "device", "gradient_checkpointing", "log_steps", "precision", "teacher")
 
 
+LEFT_OUT = "{}: {} negatives are not learnt from, for trainer.group_size={} cuts them off from their group's positives."
+
+
 def fit(
     encoder: Encoder,
     pairs: Path,
@@ -43,6 +49,7 @@ def fit(
     cfg: TrainerConfig,
     on_log: OnLog,
     *,
+    dev_lists: str | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> History:
     """Fine-tune the encoder in place with the objective `trainer.loss`.
@@ -58,25 +65,28 @@ def fit(
             teacher's, for the objectives mse and margin_mse.
         score_dev: Mean NDCG@10 of the encoder, as it stands, on the dev lists.
         on_log: Receives logs and the step, for tracking; the logs before a resumption are told again.
+        dev_lists: A digest of the dev lists; a training on others does not go on from `checkpoint_dir`.
         callbacks: Called after every step and every evaluation. One that returns True ends the training: after a step
             the dev lists are scored once more, and the weights that did best are kept.
 
     Raises:
         DataError: The pairs cannot be learnt from with this objective.
-        TrainingError: Loss or gradient is not finite, scores have collapsed, the dev lists stay below the start where
-            the configuration asks to watch it, or the checkpoints are another training's.
+        TrainingError: Loss, gradient or score_dev is not finite, scores have collapsed, the dev lists stay below the
+            start where the configuration asks to watch it, or the checkpoints are another training's.
     """
-    from reranker.model.precision import bf16_is_faster, keep_freed_memory
+    from reranker.model.precision import keep_freed_memory
 
     device = encoder.model.device.type
     with quiet(), processes.joined() as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
         examples = read(pairs, encoder, cfg)
         if device == "cpu":
             keep_freed_memory()
-        bf16 = ranks.share(cfg.precision == "bf16" or (cfg.precision == "auto" and bf16_is_faster(device)))
+        if examples.n_left_out and ranks.rank == 0:
+            print(LEFT_OUT.format(pairs, examples.n_left_out, cfg.group_size), file=sys.stderr)
+        bf16 = ranks.share(_takes_bf16(cfg, device))
         training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16, callbacks)
         if cfg.checkpoint_dir is not None:
-            training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16))
+            training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16, dev_lists))
         try:
             training.run()
         finally:
@@ -125,6 +135,8 @@ class _Training:
             raise TrainingError(f"{folder}: processes found different checkpoints; give a folder that all of them see.")
         if state is not None:
             self._restore(state)
+            if self.ranks.rank == 0:
+                print(f"resumed from step {self.step} of {folder}", file=sys.stderr)
 
     def run(self) -> None:
         """Take the steps that are left, and load the best weights."""
@@ -156,7 +168,8 @@ class _Training:
         self.record.step(self.step, stepped, time.perf_counter() - start)
         if self.step % self.cfg.log_steps == 0 or self.step == self.n_steps:
             self.record.log(self.step, stepped)
-            self.sentinels.check_spread(self.step, stepped.spread)
+            within = stepped.spread  # which steps of bce often lack, their pairs being of many groups
+            self.sentinels.check_spread(self.step, stepped.total_spread if math.isnan(within) else within)
         self.callbacks.tell(Event(self.step, self.n_steps, self.encoder, stepped=stepped))
 
     def _evaluate(self) -> None:
@@ -176,6 +189,7 @@ class _Training:
         """The dev lists' metric, computed in process 0, known in all, told."""
         self.record.describe("scoring dev lists")
         value: float = self.ranks.share(self.score_dev() if self.ranks.rank == 0 else None)
+        self.sentinels.check_evaluation(self.step, value)
         self.record.tell({DEV_METRIC: value}, self.step)
         return value
 
@@ -215,14 +229,42 @@ def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
     return [-(-n_steps * i // n) for i in range(1, n + 1)]
 
 
-def _identity(encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processes, bf16: bool) -> dict[str, Any]:
+def _takes_bf16(cfg: TrainerConfig, device: str) -> bool:
+    """Whether steps compute in bf16; `auto` stays with what the checkpoints were made in, for load moves its trial."""
+    from reranker.model.precision import bf16_is_faster
+
+    if cfg.precision != "auto":
+        return cfg.precision == "bf16"
+    earlier = None if cfg.checkpoint_dir is None else checkpoints.decided(Path(cfg.checkpoint_dir)).get("bf16")
+    return bf16_is_faster(device) if earlier is None else bool(earlier)
+
+
+def _identity(
+    encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processes, bf16: bool, dev_lists: str | None
+) -> dict[str, Any]:
     """What decides the result of a training."""
     keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
     weights = encoder.weights.sha256 or encoder.weights.description
     decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
     decided["n_layers"] = encoder.n_layers
+    # The first process alone knows the dev lists, and gives the others its weights.
+    told = ranks.share({"dev_lists": dev_lists, "head drawn with model.seed": _drawn_head(encoder)} | _dropout(encoder))
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
-    return keys | decided | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
+    return keys | decided | told | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
+
+
+def _drawn_head(encoder: Encoder) -> str | None:
+    """SHA-256 of the head where the weights have none; else None, for then `weights` names the head too."""
+    if not encoder.new_head:
+        return None
+    drawn = [p.detach().cpu().numpy() for name, p in encoder.model.named_parameters() if is_head(encoder, name)]
+    return hashlib.sha256(b"".join(values.tobytes() for values in drawn)).hexdigest()
+
+
+def _dropout(encoder: Encoder) -> dict[str, Any]:
+    """The model's dropout rates, by the names of its own configuration."""
+    module: Any = encoder.model[0].model
+    return {name: value for name, value in module.config.to_dict().items() if "dropout" in name}
 
 
 @contextmanager

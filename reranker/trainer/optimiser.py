@@ -36,13 +36,18 @@ class Optimiser:
         self.adamw = torch.optim.AdamW(_groups(encoder, cfg, named), lr=cfg.learning_rate, fused=True)
 
     def begin(self, step: int) -> float:
-        """Set the learning rate of step `step`, from 0, and which parameters learn; returns the body's rate."""
+        """Set the learning rate of step `step`, from 0, and which parameters learn; returns the body's rate.
+
+        The body, whose moments are empty when it thaws, then has a warm-up of its own, as long as the head's; while it
+        is frozen its rate is 0.
+        """
         share = scheduled(step, self.n_steps, self.cfg)
+        body = min(share, warmed(step - self.n_frozen, self.n_steps, self.cfg))
         for group in self.adamw.param_groups:
-            group["lr"] = group["full_rate"] * share
+            group["lr"] = group["full_rate"] * (share if group["is_head"] else body)
         for parameter in self._body:
             parameter.requires_grad_(step >= self.n_frozen)
-        return self.cfg.learning_rate * share
+        return self.cfg.learning_rate * body
 
     def finish(self, n_terms: float) -> float:
         """Divide the summed gradients by the number of terms, shorten them, take the step; returns their norm before.
@@ -83,9 +88,15 @@ def scheduled(step: int, n_steps: int, cfg: TrainerConfig) -> float:
     """
     n_warmup = math.ceil(cfg.warmup_fraction * n_steps)
     if step < n_warmup:
-        return (step + 1) / n_warmup
+        return warmed(step, n_steps, cfg)
     left = (n_steps - step) / max(n_steps - n_warmup, 1)
     return left if cfg.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+
+
+def warmed(n_done: int, n_steps: int, cfg: TrainerConfig) -> float:
+    """How far a warm-up has come, in [0, 1], in the step after n_done of its own; below 0 it has not begun."""
+    n_warmup = math.ceil(cfg.warmup_fraction * n_steps)
+    return 0.0 if n_done < 0 else min((n_done + 1) / max(n_warmup, 1), 1.0)
 
 
 def is_head(encoder: Encoder, name: str) -> bool:
@@ -104,6 +115,7 @@ def _groups(encoder: Encoder, cfg: TrainerConfig, named: list[tuple[str, Paramet
         {
             "params": parameters,
             "weight_decay": cfg.weight_decay if decays else 0.0,
+            "is_head": head,
             "full_rate": head_rate if head else cfg.learning_rate,
         }
         for (head, decays), parameters in groups.items()

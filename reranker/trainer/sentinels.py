@@ -33,14 +33,24 @@ class Sentinels:
         """Stop when, in three logs in a row, all candidates of a query got one score.
 
         Args:
-            spread: Standard deviation of logits within groups; NaN where every group has one pair.
+            spread: Standard deviation of logits within groups, or of a whole step; NaN, of a single pair, says nothing.
         """
+        if math.isnan(spread):
+            return
         self.n_collapsed = self.n_collapsed + 1 if spread < COLLAPSED else 0
         if self.n_collapsed == N_COLLAPSED:
             raise TrainingError(
-                f"step {step}: in the last {N_COLLAPSED} logs the scores of a group differ by {spread:.1e}, so the "
-                "model gives every candidate of a user one score. Lower trainer.learning_rate, raise "
+                f"step {step}: in the last {N_COLLAPSED} logs of several pairs their scores differ by {spread:.1e}, so "
+                "the model gives every candidate of a user one score. Lower trainer.learning_rate, raise "
                 "trainer.warmup_fraction, or let the head learn first (trainer.freeze_body_fraction)."
+            )
+
+    def check_evaluation(self, step: int, value: float) -> None:
+        """Stop at an evaluation on the dev lists that is NaN or infinite, by which no weights can be chosen."""
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the evaluation after step {step}: NDCG@10 on the dev lists is {value}, so no weights can be "
+                "chosen by it. Score dev lists that have a positive each, with scores that are numbers."
             )
 
     def check_dev(self, step: int, n_evaluations: int, best: float, start: float) -> None:

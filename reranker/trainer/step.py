@@ -33,6 +33,7 @@ class Stepped:
         learning_rate: Of the body.
         spread: Standard deviation of logits within groups, as far as these stand in one forward pass; NaN where no two
             pairs do.
+        total_spread: Standard deviation of all logits; NaN of a single one.
         work: What it took; without its seconds, which pass while the step is taken.
     """
 
@@ -40,6 +41,7 @@ class Stepped:
     grad_norm: float
     learning_rate: float
     spread: float
+    total_spread: float
     work: Work
 
 
@@ -75,13 +77,14 @@ class Stepper:
         rate = self.optimiser.begin(step)
         numbers = self.gradients(rows)
         self.ranks.add_up(self.optimiser.parameters, numbers)
-        total, n_terms, squares, freedom, n_rows, flops = numbers.tolist()
+        total, n_terms, squares, freedom, n_rows, flops, logits, square_logits = numbers.tolist()
         n_tokens = float(self.examples.length[rows].sum())
         return Stepped(
             loss=total / n_terms if n_terms else 0.0,
             grad_norm=self.optimiser.finish(n_terms),
             learning_rate=rate,
             spread=math.sqrt(squares / freedom) if freedom else math.nan,
+            total_spread=_deviation(len(rows), logits, square_logits),
             work=Work(len(rows), n_tokens, n_rows, FORWARDS * flops),
         )
 
@@ -89,7 +92,8 @@ class Stepper:
         """Add up this process's share of gradients.
 
         Returns:
-            (6,) sum and number of terms, squares, degrees of freedom, rows and FLOPs of the forwards.
+            (8,) sum and number of terms, squares and degrees of freedom within groups, rows and FLOPs of the forwards,
+            sums of the logits and of their squares.
         """
         import torch
 
@@ -97,7 +101,7 @@ class Stepper:
         mine = batches.share(rows, e.unit, e.length, rank=ranks.rank, n_processes=ranks.n)
         n_tokens, packed = self.cfg.batch_tokens, self.encoder.packed
         ways = {"recompute": self.cfg.gradient_checkpointing, "compiled": self.cfg.compile}
-        numbers = torch.zeros(6, dtype=torch.float64, device=self._target.device)
+        numbers = torch.zeros(8, dtype=torch.float64, device=self._target.device)
         for part in batches.passes(mine, e.unit, e.length, n_tokens=n_tokens, packed=packed):
             batch = self.encoder.assemble(e.contexts, e.books, e.query[part], e.candidate[part])
             logits = self.encoder.logits(batch, bf16=self._bf16, **ways)
@@ -106,7 +110,9 @@ class Stepper:
             total.backward()
             squares, freedom = _deviations(logits.detach(), self._group[at])
             cost = numbers.new_tensor(self.encoder.cost(batch))
-            numbers += torch.cat([torch.stack([total.detach(), n_terms, squares, freedom]), cost])
+            exact = logits.detach().double()  # in fp32 a spread of 1e-5 would be lost in the squares
+            sums = torch.stack([exact.sum(), exact.square().sum()])
+            numbers += torch.cat([torch.stack([total.detach(), n_terms, squares, freedom]), cost, sums])
         return numbers
 
 
@@ -115,3 +121,8 @@ def _deviations(logits: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     _, row, n = group.unique(return_inverse=True, return_counts=True)
     mean = logits.new_zeros(len(n)).index_add_(0, row, logits) / n
     return (logits - mean[row]).square().sum(), (n - 1).sum()
+
+
+def _deviation(n: int, total: float, squares: float) -> float:
+    """Standard deviation of n numbers, of their sum and the sum of their squares."""
+    return math.sqrt(max(squares - total**2 / n, 0.0) / (n - 1)) if n > 1 else math.nan
