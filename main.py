@@ -24,6 +24,7 @@ from reranker.config import Config, ModelConfig
 from reranker.errors import RerankerError
 
 if TYPE_CHECKING:
+    from reranker.eval import Embed, Questions
     from reranker.sampling import Pairs
     from reranker.tracking import RunLog
 
@@ -52,9 +53,10 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("audit"):
             checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
             log.counts("audit", checked)
-        lessons = pairs.path if teacher is None else teach(pairs, teacher, cache, device, log)
+        embed = eval.once_per_text(partial(model.embed, progress="embedding"))
+        ask = eval.Questions.about(pairs.codes, pairs.digest, tables, contexts, cfg.eval)
+        lessons = teach(cfg.trainer.teacher, teacher, pairs, ask, embed, cache, log, device)
         with log.stage("baselines"):
-            embed = eval.once_per_text(partial(model.embed, progress="embedding"))
             asked = [eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes) for lists in (dev, test)]
             dev_scores, scores = (eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked)
         with log.stage("model"):
@@ -95,12 +97,27 @@ def run(cfg: Config, run_dir: Path) -> float:
     return history.best_dev
 
 
-def teach(pairs: Pairs, teacher: ModelConfig, cache: Cache, device: str, log: RunLog) -> Path:
-    """The pairs with a teacher's scores, as a stage of the run."""
-    from reranker.trainer import score_pairs
+def teach(
+    name: str | None,
+    teacher: ModelConfig | None,
+    pairs: Pairs,
+    questions: Questions,
+    embed: Embed,
+    cache: Cache,
+    log: RunLog,
+    device: str,
+) -> Path:
+    """The pairs, with the scores of the teacher of that name where there is one: a model, or a baseline."""
+    from reranker import eval, trainer
 
+    if name is None:
+        return pairs.path
     with log.stage("teacher"):
-        taught = score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
+        if teacher is not None:
+            taught = trainer.score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
+        else:
+            told = eval.score_baselines([name], questions, embed, cache)[name]
+            taught = trainer.keep_scores(pairs.path, pairs.digest, told, cache)
         log.input("teacher", taught)
     return taught.path
 

@@ -115,7 +115,7 @@ def test_graded_labels_are_for_other_objectives_than_bce(tmp_path: Path) -> None
         ({"label": [1, None, 0]}, "bce", "1 rows have no label"),
         ({"label": [1.0, -1.0, 0.0]}, "bce", "label of row 1 is -1.0; it must be finite and at least 0"),
         ({"label": [1.0, 5.0, 0.0]}, "bce", r"label of row 1 is 5.0; .* with trainer\.loss=bce at most 1"),
-        ({}, "mse", "has no column score; .* learn from a teacher's `score`"),
+        ({}, "mse", "has no column score; .* It is a teacher's, whom trainer.teacher names"),
         ({"score": [0.5, float("inf"), 0.0]}, "mse", "score of row 1 is inf"),
         ({"label": [1, 1, 0]}, "softmax", "no group of pairs .* so trainer.loss=softmax has nothing to compare"),
     ],

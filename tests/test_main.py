@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
@@ -202,6 +203,19 @@ def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: P
     assert dict(zip(mine["book_text"], mine["score"], strict=True)) == pytest.approx(told, abs=1e-5)
     pairs = pd.read_parquet(account["paths"]["pairs"])
     assert (len(taught), account["counts"]["teacher/pairs"]) == (len(pairs), len(pairs))
+
+
+def test_a_baseline_teaches_beside_the_labels(finished: Path, place: Path) -> None:
+    taught = ["data.shows_match=true", "trainer.loss=softmax", "trainer.teacher=numbers", "trainer.teacher_weight=1"]
+    main.run(composed(place, *taught), place / "taught")
+    account = result(place / "taught")
+    assert list(account["seconds"])[4:7] == ["audit", "teacher", "baselines"]
+    table = pd.read_parquet(account["paths"]["teacher"]).astype({"book_text": str})
+    levels = table["book_text"].str.extract(r"Authors: (\d+) \| Genres: (\d+) \|").astype(float)
+    assert levels.notna().all(axis=None)
+    assert table["score"].std(ddof=0) == pytest.approx(1, abs=1e-5)
+    assert np.corrcoef(table["score"], levels.sum(axis=1))[0, 1] > 0.5
+    assert account["hashes"]["pairs"] != result(finished)["hashes"]["pairs"]  # their texts begin with numbers
 
 
 def test_a_teacher_that_is_not_there_stops_the_run_before_its_tables(place: Path) -> None:

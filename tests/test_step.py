@@ -63,15 +63,20 @@ def fixed_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[floa
     target = torch.tensor(frame[column].to_numpy(np.float32))
     group = torch.tensor(frame["user_ctx"].str.len().to_numpy())
     total, n = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)(scores, target, group)
-    (total / n).backward()
+    loss = total / n + cfg.teacher_weight * (scores - torch.tensor(frame["score"].to_numpy(np.float32))).square().mean()
+    loss.backward()
     found = gradient(encoder)
     encoder.model.zero_grad()
-    return float(total.detach() / n), found
+    return float(loss.detach()), found
 
 
-@pytest.mark.parametrize("loss", CHOICES["trainer.loss"])
-def test_loss_and_gradients_are_those_of_the_fixed_batch(pairs: Path, loss: str) -> None:
-    cfg = TrainerConfig(loss=loss, pos_weight=2.0 if loss == "bce" else 1.0, batch_tokens=150)
+@pytest.mark.parametrize(
+    ("loss", "weight"), [(x, 0.0) for x in CHOICES["trainer.loss"]] + [(x, 0.7) for x in ("bce", "softmax", "ranknet")]
+)
+def test_loss_and_gradients_are_those_of_the_fixed_batch(pairs: Path, loss: str, weight: float) -> None:
+    cfg = TrainerConfig(
+        loss=loss, pos_weight=2.0 if loss == "bce" else 1.0, batch_tokens=150, teacher_weight=weight, teacher="taught"
+    )
     encoder = load(TINY)
     wanted_loss, wanted = fixed_batch(encoder, pairs, cfg)
     examples = read(pairs, encoder, cfg)

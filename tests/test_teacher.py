@@ -15,11 +15,11 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import DataConfig, ModelConfig, TrainerConfig
 from reranker.data import Tables
-from reranker.errors import ModelError
+from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, load
 from reranker.tracking import find_teacher
 from reranker.tracking.serving import write_bundle
-from reranker.trainer import fit, score_pairs, teacher
+from reranker.trainer import fit, keep_scores, score_pairs, teacher
 
 pytestmark = pytest.mark.slow
 N_USERS, GROUP = 30, 8
@@ -112,6 +112,45 @@ def test_a_teacher_that_has_diverged_leaves_nothing(pairs: Path, wise: Encoder, 
     with pytest.raises(ModelError, match="scores are NaN or infinite"):
         score_pairs(pairs, "digest", bad, cache)
     assert entries(cache) == []
+
+
+def test_scores_of_any_scale_are_kept_in_the_order_of_the_rows_as_standard_ones(pairs: Path, cache: Cache) -> None:
+    before = pq.read_table(pairs)
+    told = 100 + 7.0 * np.random.default_rng(1).permutation(len(before))
+    kept = keep_scores(pairs, "digest", told, cache)
+    table = pq.read_table(kept.path)
+    assert table.drop_columns("score").equals(before)
+    np.testing.assert_allclose(table["score"].to_numpy(), (told - told.mean()) / told.std(), atol=1e-6)
+    assert (keep_scores(pairs, "digest", told, cache).hit, keep_scores(pairs, "digest", -told, cache).hit) == (
+        True,
+        False,
+    )
+
+
+@pytest.mark.parametrize("bad", [3.0, np.nan])
+def test_a_teacher_without_an_opinion_is_refused(bad: float, pairs: Path, cache: Cache) -> None:
+    with pytest.raises(DataError, match=r"scores have standard deviation (0\.0|nan), so there is nothing to learn"):
+        keep_scores(pairs, "digest", np.full(N_USERS * GROUP, bad), cache)
+    assert entries(cache) == []
+
+
+def test_a_teacher_beside_labels_moves_scores_towards_its_own(pairs: Path, cache: Cache) -> None:
+    """Labels say nothing here: every text is a positive as often as the next. The teacher loves late letters."""
+    frame = pq.read_table(pairs).to_pandas()
+    told = frame["book_text"].astype(str).map(ord).to_numpy().astype(float)
+    lessons = keep_scores(pairs, "digest", told, cache)
+
+    def agreement(weight: float) -> float:
+        student = load(ModelConfig(name="tiny", source="random", max_length=32, layers=1, dropout=0.0))
+        cfg = TrainerConfig(
+            loss="softmax", teacher="bm25", teacher_weight=weight, epochs=6, learning_rate=3e-3, precision="fp32"
+        )
+        fit(student, lessons.path, lambda: 0.0, cfg, lambda logs, step: None)
+        scores = student.score(frame["user_ctx"].astype(str).tolist(), frame["book_text"].astype(str).tolist())
+        return float(np.corrcoef(scores, told)[0, 1])
+
+    alone, taught = agreement(0.0), agreement(3.0)
+    assert alone < 0.9 < 0.97 < taught, (alone, taught)
 
 
 @pytest.mark.parametrize("loss", ["margin_mse", "mse"])

@@ -13,6 +13,7 @@ from reranker.config.schema import (
     CHOICES,
     LIST_KINDS,
     ON_SCORES,
+    TEACHERS,
     Config,
     DataConfig,
     ModelConfig,
@@ -136,6 +137,7 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
         ("trainer.epochs", "above 0", t.epochs > 0),
         ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
+        ("trainer.teacher_weight", "at least 0", t.teacher_weight >= 0),
         ("trainer.pos_weight", "above 0", t.pos_weight > 0),
         ("trainer.batch_size", "at least 1", t.batch_size >= 1),
         ("trainer.group_size", "at least 2", t.group_size >= 2),
@@ -204,21 +206,45 @@ def _check_combinations(c: Config) -> None:
         )
     _check_model(c.model)
     _check_trainer(c.trainer)
+    _check_teaching_baseline(c)
 
 
 def _check_trainer(t: TrainerConfig) -> None:
     if t.pos_weight != 1 and t.loss != "bce":
         raise ConfigError(f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}.")
-    if (t.teacher is not None) != (t.loss in ON_SCORES):
+    learns = t.loss in ON_SCORES or t.teacher_weight > 0
+    if (t.teacher is not None) != learns or (t.loss in ON_SCORES and t.teacher_weight > 0):
         raise ConfigError(
-            f"trainer.loss={t.loss} with trainer.teacher={t.teacher}: margin_mse and mse learn from the scores of a "
-            "teacher, and nothing else does. Set trainer.teacher=models:/NAME@ALIAS or a folder of weights, or leave "
-            "it null and choose another trainer.loss."
+            f"trainer.loss={t.loss} with trainer.teacher={t.teacher} and trainer.teacher_weight={t.teacher_weight}: "
+            "margin_mse and mse learn the scores of a teacher alone, and every other loss learns them beside its "
+            "labels where trainer.teacher_weight is above 0. Without a teacher (models:/NAME@ALIAS, a folder of "
+            "weights, a baseline) neither can be."
         )
     if t.stop_below_start and t.n_evaluations < 2:
         raise ConfigError(
             f"trainer.stop_below_start=true looks from the second evaluation on, but trainer.n_evaluations="
             f"{t.n_evaluations}; give at least 2."
+        )
+
+
+def _check_teaching_baseline(c: Config) -> None:
+    name = c.trainer.teacher
+    if name not in BASELINES:
+        return
+    if name not in TEACHERS:
+        raise ConfigError(
+            f"trainer.teacher={name}: this baseline knows all ratings, and among them the answers of the readers "
+            f"whose pairs it would score. Choose one of {', '.join(TEACHERS)}, or a model."
+        )
+    if c.sampling.context == "leave_one_out":
+        raise ConfigError(
+            f"trainer.teacher={name} with sampling.context=leave_one_out: a baseline knows one context of each reader, "
+            "in which the positives stand. Set sampling.context=split, or name a model."
+        )
+    if name == "numbers" and not (c.data.shows_match or c.data.shows_ratings):
+        raise ConfigError(
+            "trainer.teacher=numbers with no data.shows_match and no data.shows_ratings: it scores by the numbers that "
+            "texts begin with. Set one of these to true, or name another teacher."
         )
 
 

@@ -42,6 +42,8 @@ BASELINES = (
     "bi_encoder",
     "bi_encoder_top3",
 )
+# Those that know none of what a training reader is asked for, so that their scores of training pairs are no answers.
+TEACHERS = ("numbers", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
 ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
 VARIANTS = ("int8", "bf16")  # of a model, exported beside its weights
 
@@ -160,7 +162,8 @@ class TrainerConfig:
     epochs: float = 1.0
     max_steps: int | None = None  # optimiser steps; takes the place of epochs when set
     loss: str = "bce"  # bce | softmax | ranknet | lambdaloss | listnet | plistmle; of a teacher: margin_mse | mse
-    teacher: str | None = None  # margin_mse, mse: a model URI, or a folder of weights or of a bundle
+    teacher: str | None = None  # whose scores are learnt: a model URI, a folder of weights or a bundle, one of TEACHERS
+    teacher_weight: float = 0.0  # losses of labels: of the mean squared distance to the teacher's scores, added to them
     pos_weight: float = 1.0  # bce: of a positive, beside 1 of a negative
     batch_size: int = 16  # pairs per step (of each process); objectives on groups keep these whole, so about as many
     group_size: int = 32  # pairs of a query that an objective sees together; a larger group is dealt out

@@ -54,6 +54,15 @@ class Questions:
         """The questions that a run's config asks of lists."""
         return cls(tables, contexts, lists, cfg.seed, cfg.ease_books, pd.DataFrame() if pairs is None else pairs)
 
+    @classmethod
+    def about(cls, pairs: pd.DataFrame, digest: str, tables: Tables, contexts: Contexts, cfg: EvalConfig) -> Questions:
+        """The same questions, asked of training pairs: user, book, label; a user has one context.
+
+        Only the baselines of config.TEACHERS answer them honestly: the others know each reader's ratings, among which
+        those of a training reader are the answers.
+        """
+        return cls.of(tables, contexts, Lists(pairs, digest, "train", hit=False, counts={}), cfg, pairs)
+
     @property
     def rows(self) -> pd.DataFrame:
         """The frozen lists' frame: kind, user, book, label, retrieval_score."""

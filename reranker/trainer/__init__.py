@@ -5,6 +5,6 @@ from reranker.trainer.fit import fit
 from reranker.trainer.follow import follow, lead
 from reranker.trainer.processes import follows
 from reranker.trainer.record import History
-from reranker.trainer.teacher import Taught, score_pairs
+from reranker.trainer.teacher import Taught, keep_scores, score_pairs
 
-__all__ = ["Event", "History", "Taught", "fit", "follow", "follows", "lead", "score_pairs"]
+__all__ = ["Event", "History", "Taught", "fit", "follow", "follows", "keep_scores", "lead", "score_pairs"]

@@ -31,7 +31,8 @@ class Examples:
         query, candidate: Which of them a pair is made of.
         group: Of the pairs of one user and context, from 0.
         unit: Of the pairs that stay together, from 0; a whole group, or a part of one.
-        target: float32; the label, or a teacher's score.
+        target: float32; the label, or for mse and margin_mse a teacher's score.
+        taught: float32; a teacher's score, where the objective on labels has one beside it; else empty.
         length: Tokens, after truncation.
         n_left_out: Pairs of the file that are not among these; see `units`.
     """
@@ -43,6 +44,7 @@ class Examples:
     group: IntArray
     unit: IntArray
     target: npt.NDArray[np.float32]
+    taught: npt.NDArray[np.float32]
     length: IntArray
     n_left_out: int = 0
 
@@ -51,17 +53,18 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     """The examples of a parquet file of pairs.
 
     Args:
-        pairs: Columns user_ctx, book_text, label; user_id where two users may share a context; and, for the two
-            objectives that learn from a teacher, score.
+        pairs: Columns user_ctx, book_text, label; user_id where two users may share a context; and, where a teacher is
+            learnt from, score.
 
     Raises:
         DataError: A column is missing, a value is null or not finite, there is no pair, or no group gives the
             objective something to learn from.
     """
-    table = _table(pairs, cfg.loss in ON_SCORES)
+    table = _table(pairs, cfg.loss in ON_SCORES or cfg.teacher_weight > 0)
     (query, contexts), (candidate, books) = (_encoded(table[name]) for name in TEXTS)
     label = _numbers(table["label"], "label", pairs, most=1.0 if cfg.loss == "bce" else np.inf)
-    target = _numbers(table["score"], "score", pairs) if cfg.loss in ON_SCORES else label
+    taught = _numbers(table["score"], "score", pairs) if "score" in table.column_names else label[:0]
+    target = taught if cfg.loss in ON_SCORES else label
     user = _encoded(table["user_id"])[0] if "user_id" in table.column_names else np.zeros_like(query)
     group = np.unique(user * (query.max() + 1) + query, return_inverse=True)[1]
     if cfg.loss in POINTWISE and encoder.attention == "full":
@@ -70,11 +73,11 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
         unit = units(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
     kept = unit >= 0
     query, candidate, group, unit = (column[kept] for column in (query, candidate, group, unit))
-    target = target[kept]
+    target, taught = target[kept], taught[kept] if cfg.teacher_weight > 0 else taught[:0]
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     length = encoder.lengths(left, right, query, candidate).astype(np.int64)
-    return Examples(left, right, query, candidate, group, unit, target, length, n_left_out=int((~kept).sum()))
+    return Examples(left, right, query, candidate, group, unit, target, taught, length, n_left_out=int((~kept).sum()))
 
 
 def units(group: IntArray, label: npt.NDArray[Any], *, group_size: int, loss: str, seed: int) -> IntArray:
@@ -106,7 +109,7 @@ def _table(pairs: Path, with_score: bool) -> pa.Table:
     names = [*TEXTS, "label", *(["score"] if with_score else [])]
     found = pq.ParquetDataset(pairs).schema.names  # of a file, or of a folder of part files
     if missing := [name for name in names if name not in found]:
-        hint = " trainer.loss=mse and margin_mse learn from a teacher's `score`." if missing == ["score"] else ""
+        hint = " It is a teacher's, whom trainer.teacher names." if missing == ["score"] else ""
         raise DataError(f"{pairs} has no column {', '.join(missing)}; it has {', '.join(found)}.{hint}")
     optional = [name for name in ("user_id",) if name in found]
     table = pq.read_table(pairs, columns=[*names, *optional], read_dictionary=[*TEXTS, *optional])

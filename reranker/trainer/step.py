@@ -63,8 +63,9 @@ class Stepper:
         self._bf16 = bf16
         self._objective = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)
         device = encoder.model.device
-        self._target, self._group, self._unit = (
-            torch.tensor(values, device=device) for values in (examples.target, examples.group, examples.unit)
+        e = examples
+        self._target, self._taught, self._group, self._unit = (
+            torch.tensor(values, device=device) for values in (e.target, e.taught, e.group, e.unit)
         )
 
     def take(self, step: int, rows: IntArray) -> Stepped:
@@ -101,12 +102,15 @@ class Stepper:
         mine = batches.share(rows, e.unit, e.length, rank=ranks.rank, n_processes=ranks.n)
         n_tokens, packed = self.cfg.batch_tokens, self.encoder.packed
         ways = {"recompute": self.cfg.gradient_checkpointing, "compiled": self.cfg.compile}
+        teaching = self._teaching(rows)
         numbers = torch.zeros(8, dtype=torch.float64, device=self._target.device)
         for part in batches.passes(mine, e.unit, e.length, n_tokens=n_tokens, packed=packed):
             batch = self.encoder.assemble(e.contexts, e.books, e.query[part], e.candidate[part])
             logits = self.encoder.logits(batch, bf16=self._bf16, **ways)
             at = torch.from_numpy(part).to(logits.device)
             total, n_terms = self._objective(logits, self._target[at], self._unit[at])
+            if teaching:
+                total = total + teaching * (logits - self._taught[at]).square().sum()
             total.backward()
             squares, freedom = _deviations(logits.detach(), self._group[at])
             cost = numbers.new_tensor(self.encoder.cost(batch))
@@ -114,6 +118,20 @@ class Stepper:
             sums = torch.stack([exact.sum(), exact.square().sum()])
             numbers += torch.cat([torch.stack([total.detach(), n_terms, squares, freedom]), cost, sums])
         return numbers
+
+    def _teaching(self, rows: IntArray) -> float:
+        """What a pair's squared distance to its teacher weighs in this step's sum.
+
+        The sum is divided by the number of the objective's terms, but this mean is over pairs.
+        """
+        import torch
+
+        if not self.cfg.teacher_weight:
+            return 0.0
+        at = torch.from_numpy(rows).to(self._target.device)
+        labels = self._target[at]
+        _, n_terms = self._objective(torch.zeros_like(labels), labels, self._unit[at])
+        return self.cfg.teacher_weight * float(n_terms) / len(rows)
 
 
 def _deviations(logits: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranker.cache import COMPRESSION, Cache
 from reranker.config import ModelConfig
-from reranker.model import Encoder, load, resolve
+from reranker.errors import DataError
+from reranker.model import load, resolve
 from reranker.trainer.examples import TEXTS
 
+FloatArray = npt.NDArray[np.floating]
 VERSION = 1  # raise it when the same teacher gives other scores
 SCORE = pa.field("score", pa.float32())
 DICTIONARY_BYTES = 64 * 2**20  # above its default of 1 MiB a dictionary of texts falls back to one text for every pair
@@ -61,23 +66,56 @@ def score_pairs(pairs: Path, digest: str, teacher: ModelConfig, cache: Cache, *,
 
     def build(folder: Path) -> dict[str, object]:
         encoder = load(teacher, weights, device=device)
-        return {"pairs": _write(pairs, folder / "pairs.parquet", encoder)}
 
+        def score(table: pa.Table) -> FloatArray:
+            queries, candidates = (table[name].to_pylist() for name in TEXTS)
+            return encoder.score(queries, candidates, progress="teacher")
+
+        return {"pairs": _write(pairs, folder / "pairs.parquet", score)}
+
+    return _taught(cache, key, build)
+
+
+def keep_scores(pairs: Path, digest: str, scores: FloatArray, cache: Cache) -> Taught:
+    """The pairs with scores that are there already, of mean 0 and standard deviation 1, whatever their scale was.
+
+    Args:
+        pairs, digest: As of `score_pairs`.
+        scores: (n_pairs,) in the order of the rows.
+
+    Raises:
+        DataError: A score is not finite, or all are equal.
+    """
+    spread = float(scores.std())
+    if not spread > 0 or not np.isfinite(spread):
+        raise DataError(
+            f"{pairs}: a teacher's {len(scores)} scores have standard deviation {spread}, so there is nothing to learn "
+            "from it. Choose another trainer.teacher."
+        )
+    scores = (scores - scores.mean()) / spread
+    key = {"version": VERSION, "scores": hashlib.sha256(scores.tobytes()).hexdigest(), "pairs": digest}
+
+    def build(folder: Path) -> dict[str, object]:
+        left = iter(scores)
+        return {"pairs": _write(pairs, folder / "pairs.parquet", lambda table: np.fromiter(left, float, len(table)))}
+
+    return _taught(cache, key, build)
+
+
+def _taught(cache: Cache, key: object, build: Callable[[Path], dict[str, object]]) -> Taught:
     entry = cache.fetch("teacher", key, build)
     counts = {name: int(str(value)) for name, value in entry.info.items()}
     return Taught(entry.path / "pairs.parquet", entry.digest, entry.hit, counts)
 
 
-def _write(pairs: Path, target: Path, encoder: Encoder) -> int:
-    """Write the pairs with their scores; the number of pairs."""
+def _write(pairs: Path, target: Path, score: Callable[[pa.Table], FloatArray]) -> int:
+    """Write the pairs with their scores, `score` being asked for one row group after another; the number of pairs."""
     files = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
     schema = pq.read_schema(files[0]).append(SCORE)
     n_pairs = 0
     with pq.ParquetWriter(target, schema, compression=COMPRESSION, dictionary_pagesize_limit=DICTIONARY_BYTES) as out:
         for table in _row_groups(files):
-            queries, candidates = (table[name].to_pylist() for name in TEXTS)
-            score = encoder.score(queries, candidates, progress="teacher")
-            out.write_table(table.append_column(SCORE, pa.chunked_array([score])))
+            out.write_table(table.append_column(SCORE, pa.chunked_array([score(table).astype(np.float32)])))
             n_pairs += len(table)
     return n_pairs
 
