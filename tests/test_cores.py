@@ -47,6 +47,18 @@ def test_two_run_at_once_with_one_thread_each_and_come_in_order() -> None:
     assert threads_now_and_of_a_new_thread() == (2, 2)
 
 
+def test_a_thread_that_begins_meanwhile_has_all_threads() -> None:
+    import torch
+
+    from reranker.model.cores import side_by_side
+
+    def work(item: int) -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    assert list(side_by_side(work, range(4))) == [2] * 4
+
+
 def test_one_item_has_all_threads() -> None:
     import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -23,7 +24,18 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
         yield from map(work, items)
         return
     try:
-        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
+            all_there = Barrier(n_threads + 1)
+            for _ in range(n_threads):
+                pool.submit(all_there.wait)
+            all_there.wait()
+            # A thread's own number is also what later threads begin with, as that of a server's next request.
+            torch.set_num_threads(n_threads)
             yield from pool.map(work, items)
     finally:
-        torch.set_num_threads(n_threads)  # a thread's own number is also what later threads begin with
+        torch.set_num_threads(n_threads)
+
+
+def _one_thread() -> None:
+    torch.get_num_threads()  # a thread's first question gives it the process's number, which would undo the next line
+    torch.set_num_threads(1)
