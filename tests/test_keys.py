@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
-from reranker.config import ModelConfig
+from reranker.config import MixConfig, ModelConfig, WorldConfig
 from reranker.tracking.keys import curve_points, evaluation_metrics, params, trainer_key
 
 from .tracked import (
@@ -38,6 +39,47 @@ def test_params_are_flat_text_with_the_weights_named() -> None:
     assert (found["sampling.neg_ratio"], found["data.max_users"], found["data.world.taste"]) == ("3", "null", "1.0")
     assert found["eval.cutoffs"] == "3,5,10"
     assert not [key for key in found if key.startswith(("tracking.", "cache_dir", "engine."))]
+
+
+@pytest.mark.parametrize(
+    ("group", "changed"),
+    [
+        ("model", {"attention": "shared_context"}),
+        ("model", {"layers": 3}),
+        ("model", {"dropout": 0.0}),
+        ("model", {"revision": "2cfd"}),
+        ("data", {"book_template": "{title}"}),
+        ("data", {"genres": {"war": ["war"]}}),
+        ("data", {"world": WorldConfig(mean_ratings=9)}),
+        ("trainer", {"teacher_weight": 1.0}),
+        ("sampling", {"mix": MixConfig(uniform=1.0)}),
+        ("eval", {"retriever": "ease"}),
+    ],
+)
+def test_whatever_moves_a_result_is_a_param(group: str, changed: dict[str, Any]) -> None:
+    cfg = config()
+    cfg.model = ModelConfig(name="bge", source="hub", hub_id="BAAI/bge", revision="2cfc")
+    before = params(cfg)
+    for key, value in changed.items():
+        setattr(getattr(cfg, group), key, value)
+    assert [key for key, value in params(cfg).items() if before[key] != value]
+
+
+def test_every_key_is_a_param_but_where_inputs_are_and_how_they_are_read() -> None:
+    groups = {group: set(vars(getattr(config(), group))) for group in ("data", "model", "sampling", "trainer", "eval")}
+    keys = {f"{group}.{name}" for group, names in groups.items() for name in names}
+    places = {
+        "data.root",
+        "data.storage",
+        "data.batch_rows",
+        "data.world",
+        "sampling.regenerate",
+        "sampling.part_pairs",
+    }
+    of_weights = {f"model.{name}" for name in ("path", "hub_id", "revision", "package", "sha256")}
+    found = {key for key in params(config()) if not key.startswith("data.world.")}
+    assert keys - found == places | of_weights | {"trainer.checkpoint_dir"}
+    assert found <= keys
 
 
 def test_a_long_param_is_cut_and_a_secret_one_is_masked() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,19 +16,13 @@ if TYPE_CHECKING:
 
 MAX_PARAM = 6000  # MLflow 3.17 refuses longer ones
 
-_SPLIT_PARAMS = ("max_users", "min_ratings", "positive_rating", "target_fraction", "seed")
-_DATA_PARAMS = (
-    "name",
-    *_SPLIT_PARAMS,
-    "context_titles",
-    "context_authors",
-    "context_genres",
-    "text",
-    "shows_match",
-    "shows_ratings",
-    "shows_readers",
-)
-_WORLD_PARAMS = ("n_books", "n_users", "taste", "seed")
+_NO_PARAMS = {  # where inputs are and how they are read, and what stands among the params in another form
+    "data": ("root", "storage", "world", "genres", "batch_rows"),
+    "model": ("source", "path", "hub_id", "revision", "package", "sha256"),
+    "sampling": ("regenerate", "part_pairs"),
+    "trainer": ("checkpoint_dir",),
+    "eval": (),
+}
 
 MODELS = {"fine_tuned": "test", "fused": "fused"}  # prefixes of what fine-tuning made; the others are baselines
 STEPPED = ("history_length", "target_popularity")  # slices whose bins have an order
@@ -35,15 +31,22 @@ Point = tuple[str, float, int]  # key, value, step
 
 
 def params(cfg: Config) -> dict[str, str]:
-    """The config keys by which runs are told apart, flat, each value cut at 6000 characters."""
+    """Every config key that moves a run's results, flat, each value cut at 6000 characters.
+
+    Runs whose params agree but for seeds count as one configuration (`configurations`), so that none may be left out.
+    Weights are one param, `model.source`, and a vocabulary of genres is its SHA-256.
+    """
     groups = asdict(cfg)
-    chosen = {f"data.{name}": groups["data"][name] for name in _DATA_PARAMS}
-    if groups["data"]["world"] is not None:
-        chosen |= {f"data.world.{name}": groups["data"]["world"][name] for name in _WORLD_PARAMS}
-    model = {"name": cfg.model.name, "source": _weights(cfg.model), "max_length": cfg.model.max_length}
-    for group, values in {**groups, "model": model}.items():
-        if group in ("sampling", "model", "trainer", "eval"):
-            chosen |= {f"{group}.{name}": value for name, value in values.items()}
+    chosen = {
+        f"{group}.{name}": value
+        for group, left_out in _NO_PARAMS.items()
+        for name, value in groups[group].items()
+        if name not in left_out
+    }
+    chosen |= {f"data.world.{name}": value for name, value in (groups["data"]["world"] or {}).items()}
+    genres = json.dumps(cfg.data.genres, sort_keys=True)
+    chosen |= {"data.genres": f"sha256 {hashlib.sha256(genres.encode()).hexdigest()}"}
+    chosen |= {"model.source": _weights(cfg.model)}
     return {key: redact(_plain(value))[:MAX_PARAM] for key, value in chosen.items()}
 
 
