@@ -110,7 +110,8 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
     [
         (["trainer.precision=fp8"], "trainer.precision='fp8' is unknown; choose one of auto, fp32, bf16"),
         (["eval.retriever=bm25"], "eval.retriever='bm25' is unknown; choose one of item_knn, ease"),
-        (["data.shows_match=true", "sampling=leave_one_out"], "a candidate would be matched with itself"),
+        (["data.shows_match=true", "sampling=leave_one_out"], "a positive would be matched with itself, or counted as"),
+        (["data.shows_readers=true", "sampling=leave_one_out"], "data.shows_readers=true with sampling.context=leave"),
         (["data.text=short"], "data.text='short' is unknown; choose one of given, template"),
         (["data.context_authors=-1"], "data.context_authors=-1 is impossible; it must be at least 0"),
         (

@@ -190,11 +190,11 @@ def _check_combinations(c: Config) -> None:
             "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
         )
     _check_authors(c.data)
-    for key, shown in (("shows_match", c.data.shows_match), ("shows_ratings", c.data.shows_ratings)):
-        if shown and c.sampling.context == "leave_one_out":
+    for key in ("shows_match", "shows_ratings", "shows_readers"):
+        if getattr(c.data, key) and c.sampling.context == "leave_one_out":
             raise ConfigError(
-                f"data.{key}=true with sampling.context=leave_one_out: a candidate would be matched with itself, and "
-                f"give its answer away. Set sampling.context=split, or data.{key}=false."
+                f"data.{key}=true with sampling.context=leave_one_out: a positive would be matched with itself, or "
+                f"counted as read, and give its answer away. Set sampling.context=split, or data.{key}=false."
             )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:

@@ -169,7 +169,7 @@ class TrainerConfig:
     group_size: int = 32  # pairs of a query that an objective sees together; a larger group is dealt out
     batch_tokens: int = 8192  # tokens per forward pass; a step of more is accumulated
     learning_rate: float = 1e-4
-    head_learning_rate: float | None = None  # of pooler and classifier; null: learning_rate
+    head_learning_rate: float | None = None  # of pooler and classifier that start new; null: learning_rate
     freeze_body_fraction: float = 0.0  # share of the steps, from the first, in which pooler and classifier learn alone
     weight_decay: float = 0.01  # not of biases and LayerNorms
     max_grad_norm: float | None = 1.0  # longer gradients are shortened to it; null: never
