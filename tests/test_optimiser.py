@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ def gradients(encoder: Encoder, value: float) -> None:
 @pytest.mark.slow
 def test_the_head_learns_alone_at_first_and_at_its_own_rate() -> None:
     encoder = load(TINY)
+    encoder.new_head = True
     cfg = TrainerConfig(
         learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0, warmup_fraction=0, max_grad_norm=None
     )
@@ -51,6 +53,14 @@ def test_the_head_learns_alone_at_first_and_at_its_own_rate() -> None:
     assert sum(is_head(encoder, name) for name, _ in encoder.model.named_parameters()) == 4  # pooler and classifier
     optimiser.close()
     assert all(p.requires_grad and p.grad is None for p in encoder.model.parameters())
+
+
+@pytest.mark.slow
+def test_a_head_that_came_with_the_weights_learns_at_the_bodys_rate(tmp_path: Path) -> None:
+    load(TINY).save(tmp_path)
+    encoder = load(ModelConfig(name="path", source="path", path=str(tmp_path), max_length=TINY.max_length))
+    optimiser = Optimiser(encoder, TrainerConfig(learning_rate=1e-3, head_learning_rate=1e-2), n_steps=2)
+    assert {group["full_rate"] for group in optimiser.adamw.param_groups} == {1e-3}
 
 
 @pytest.mark.slow

@@ -93,6 +93,18 @@ def test_loss_and_gradients_are_those_of_the_fixed_batch(pairs: Path, loss: str,
         encoder.model.zero_grad()
 
 
+def test_a_teacher_is_learnt_from_where_labels_say_nothing(pairs: Path) -> None:
+    encoder, cfg = load(TINY), TrainerConfig(loss="softmax", teacher="taught", teacher_weight=0.7)
+    examples = read(pairs, encoder, cfg)
+    rows = np.flatnonzero(examples.target == 0)
+    frame = pd.read_parquet(pairs)
+    scores = encoder.score(list(frame["user_ctx"]), list(frame["book_text"]))
+    off = (scores - frame["score"])[frame["label"] == 0]
+    stepped = stepper(encoder, examples, cfg).take(0, rows)
+    assert stepped.loss == pytest.approx(0.7 * (off**2).mean(), rel=1e-5)
+    assert stepped.grad_norm > 0
+
+
 def test_a_step_says_what_it_did(pairs: Path) -> None:
     encoder, cfg = load(TINY), TrainerConfig(loss="ranknet", learning_rate=1e-3, warmup_fraction=0.5, batch_tokens=300)
     wanted_loss, wanted = fixed_batch(encoder, pairs, cfg)

@@ -245,8 +245,13 @@ def _identity(
     """What decides the result of a training."""
     keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
     weights = encoder.weights.sha256 or encoder.weights.description
-    decided = {"weights": weights, "attention": encoder.attention, "max_tokens": encoder.max_tokens, "bf16": bf16}
-    decided["n_layers"] = encoder.n_layers
+    decided: dict[str, Any] = {
+        "weights": weights,
+        "attention": encoder.attention,
+        "max_tokens": encoder.max_tokens,
+        "bf16": bf16,
+    }
+    decided |= {"n_layers": encoder.n_layers, "files of the weights": encoder.weights.digest()}
     # The first process alone knows the dev lists, and gives the others its weights.
     told = ranks.share({"dev_lists": dev_lists, "head drawn with model.seed": _drawn_head(encoder)} | _dropout(encoder))
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]

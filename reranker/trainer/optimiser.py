@@ -110,7 +110,7 @@ def _groups(encoder: Encoder, cfg: TrainerConfig, named: list[tuple[str, Paramet
     groups: dict[tuple[bool, bool], list[Parameter]] = {}
     for name, parameter in named:  # biases and LayerNorms are the parameters of one dimension
         groups.setdefault((is_head(encoder, name), parameter.ndim > 1), []).append(parameter)
-    head_rate = cfg.head_learning_rate or cfg.learning_rate
+    head_rate = (cfg.head_learning_rate if encoder.new_head else None) or cfg.learning_rate
     return [
         {
             "params": parameters,

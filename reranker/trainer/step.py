@@ -79,6 +79,8 @@ class Stepper:
         numbers = self.gradients(rows)
         self.ranks.add_up(self.optimiser.parameters, numbers)
         total, n_terms, squares, freedom, n_rows, flops, logits, square_logits = numbers.tolist()
+        if self.cfg.teacher_weight:
+            n_terms = max(n_terms, 1.0)  # as `_teaching` weighs a step without a term of the objective
         n_tokens = float(self.examples.length[rows].sum())
         return Stepped(
             loss=total / n_terms if n_terms else 0.0,
@@ -122,7 +124,8 @@ class Stepper:
     def _teaching(self, rows: IntArray) -> float:
         """What a pair's squared distance to its teacher weighs in this step's sum.
 
-        The sum is divided by the number of the objective's terms, but this mean is over pairs.
+        The sum is divided by the number of the objective's terms (by 1 where there are none), but this mean is over
+        pairs.
         """
         import torch
 
@@ -131,7 +134,7 @@ class Stepper:
         at = torch.from_numpy(rows).to(self._target.device)
         labels = self._target[at]
         _, n_terms = self._objective(torch.zeros_like(labels), labels, self._unit[at])
-        return self.cfg.teacher_weight * float(n_terms) / len(rows)
+        return self.cfg.teacher_weight * max(float(n_terms), 1.0) / len(rows)
 
 
 def _deviations(logits: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

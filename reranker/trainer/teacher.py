@@ -19,7 +19,7 @@ from reranker.model import load, resolve
 from reranker.trainer.examples import TEXTS
 
 FloatArray = npt.NDArray[np.floating]
-VERSION = 1  # raise it when the same teacher gives other scores
+VERSION = 2  # raise it when the same teacher gives other scores
 SCORE = pa.field("score", pa.float32())
 DICTIONARY_BYTES = 64 * 2**20  # above its default of 1 MiB a dictionary of texts falls back to one text for every pair
 
@@ -57,7 +57,7 @@ def score_pairs(pairs: Path, digest: str, teacher: ModelConfig, cache: Cache, *,
     weights = resolve(teacher)
     key = {
         "version": VERSION,
-        "weights": weights.sha256,
+        "weights": weights.digest(),
         "attention": teacher.attention,
         "activation": teacher.activation,
         "max_length": teacher.max_length,
@@ -86,13 +86,13 @@ def keep_scores(pairs: Path, digest: str, scores: FloatArray, cache: Cache) -> T
     Raises:
         DataError: A score is not finite, or all are equal.
     """
-    spread = float(scores.std())
-    if not spread > 0 or not np.isfinite(spread):
+    low, high = float(scores.min()), float(scores.max())
+    if not np.isfinite(high - low) or low == high:
         raise DataError(
-            f"{pairs}: a teacher's {len(scores)} scores have standard deviation {spread}, so there is nothing to learn "
-            "from it. Choose another trainer.teacher."
+            f"{pairs}: a teacher's {len(scores)} scores go from {low} to {high}, so there is nothing to learn from it. "
+            "Choose another trainer.teacher."
         )
-    scores = (scores - scores.mean()) / spread
+    scores = (scores - scores.mean()) / scores.std()
     key = {"version": VERSION, "scores": hashlib.sha256(scores.tobytes()).hexdigest(), "pairs": digest}
 
     def build(folder: Path) -> dict[str, object]:
