@@ -9,6 +9,7 @@ python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep: one parent 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from reranker.config import Config, ModelConfig
 from reranker.errors import RerankerError
 
 if TYPE_CHECKING:
-    from reranker.eval import Embed, Questions
+    from reranker.data.draws import FloatArray
     from reranker.sampling import Pairs
     from reranker.tracking import RunLog
 
@@ -55,7 +56,8 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.counts("audit", checked)
         embed = eval.once_per_text(partial(model.embed, progress="embedding"))
         ask = eval.Questions.about(pairs.codes, pairs.digest, tables, contexts, cfg.eval)
-        lessons = teach(cfg.trainer.teacher, teacher, pairs, ask, embed, cache, log, device)
+        tell = partial(eval.score_baselines, questions=ask, embed=embed, cache=cache)
+        lessons = teach(cfg.trainer.teacher, teacher, pairs, tell=tell, cache=cache, log=log, device=device)
         with log.stage("baselines"):
             asked = [eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes) for lists in (dev, test)]
             dev_scores, scores = (eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked)
@@ -101,14 +103,14 @@ def teach(
     name: str | None,
     teacher: ModelConfig | None,
     pairs: Pairs,
-    questions: Questions,
-    embed: Embed,
+    *,
+    tell: Callable[[list[str]], dict[str, FloatArray]],
     cache: Cache,
     log: RunLog,
     device: str,
 ) -> Path:
-    """The pairs, with the scores of the teacher of that name where there is one: a model, or a baseline."""
-    from reranker import eval, trainer
+    """The pairs, with the scores of the teacher of that name where there is one: a model, or a baseline, as told."""
+    from reranker import trainer
 
     if name is None:
         return pairs.path
@@ -116,8 +118,7 @@ def teach(
         if teacher is not None:
             taught = trainer.score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
         else:
-            told = eval.score_baselines([name], questions, embed, cache)[name]
-            taught = trainer.keep_scores(pairs.path, pairs.digest, told, cache)
+            taught = trainer.keep_scores(pairs.path, pairs.digest, tell([name])[name], cache)
         log.input("teacher", taught)
     return taught.path
 
