@@ -1,6 +1,6 @@
 """One configuration under several seeds: means, and what the model gains over each baseline, in Markdown.
 
-python experiments/seeds.py RUN_FOLDER RUN_FOLDER RUN_FOLDER     folders that hold a run's per_user.parquet
+python experiments/seeds.py RUN_FOLDER RUN_FOLDER RUN_FOLDER     folders of runs: result.json, per_user.parquet
 
 Intervals are 95 %, over users and, where there are several runs, over seeds too (see `over_seeds`: with few seeds they
 are too narrow in what comes from seeds).
@@ -8,6 +8,7 @@ are too narrow in what comes from seeds).
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -49,8 +50,21 @@ def table(values: dict[str, np.ndarray]) -> list[str]:
     return lines
 
 
+def check(folders: list[str]) -> None:
+    """Stop where the runs ranked different lists, or differ in more than seeds."""
+    results = {folder: json.loads((Path(folder) / "result.json").read_text()) for folder in folders}
+    for folder, result in results.items():
+        first = results[folders[0]]
+        if (lists := result["hashes"]["lists/test"]) != first["hashes"]["lists/test"]:
+            sys.exit(f"{folder} ranked other lists ({lists[:12]}…) than {folders[0]}; give runs of one configuration.")
+        other = {o for o in {*result["overrides"]} ^ {*first["overrides"]} if not o.split("=")[0].endswith(".seed")}
+        if other:
+            sys.exit(f"{folder} and {folders[0]} differ in {', '.join(sorted(other))}; give runs that differ in seeds.")
+
+
 def main(folders: list[str]) -> None:
     """Print a table for each list kind."""
+    check(folders)
     runs = {folder: pd.read_parquet(Path(folder) / "per_user.parquet") for folder in folders}
     for kind in next(iter(runs.values()))["kind"].unique():
         values = by_scorer(runs, kind)
