@@ -42,7 +42,8 @@ BASELINES = (
     "bi_encoder",
     "bi_encoder_top3",
 )
-# Those that know none of what a training reader is asked for, so that their scores of training pairs are no answers.
+# Baselines whose scores of training pairs are no answers: they know no target of a training reader, but for `numbers`,
+# which takes five coefficients from the labels of all pairs.
 TEACHERS = ("numbers", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
 ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
 VARIANTS = ("int8", "bf16")  # of a model, exported beside its weights

@@ -58,8 +58,8 @@ class Questions:
     def about(cls, pairs: pd.DataFrame, digest: str, tables: Tables, contexts: Contexts, cfg: EvalConfig) -> Questions:
         """The same questions, asked of training pairs: user, book, label; a user has one context.
 
-        Only the baselines of config.TEACHERS answer them honestly: the others know each reader's ratings, among which
-        those of a training reader are the answers.
+        Only the baselines of config.TEACHERS are to be asked: the others know each reader's ratings, among which those
+        of a training reader are the answers.
         """
         return cls.of(tables, contexts, Lists(pairs, digest, "train", hit=False, counts={}), cfg, pairs)
 
