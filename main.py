@@ -75,6 +75,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             dev_lists = eval.hash_kind(dev, tables, cfg.eval.kinds[0])
             on_log = log.training_callback_metrics
             history = trainer.fit(encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists)
+            log.keep(encoder, tables, contexts)
             log.history(history)
         with log.stage("after"):
             scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
@@ -92,7 +93,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
         with log.stage("register"):
-            registered = log.register(encoder, tables, contexts, history, dev_lists)
+            registered = log.register(history, dev_lists)
         with log.stage("report"):
             log.run_report(evaluation, test.frame, scores, tables, contexts, history)
     tracking.report(evaluation, registered, cfg)

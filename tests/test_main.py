@@ -224,6 +224,27 @@ def test_a_teacher_that_is_not_there_stops_the_run_before_its_tables(place: Path
     assert list(result(place / "nobody")["seconds"]) == ["weights"]
 
 
+def test_a_model_is_kept_when_the_store_goes_away_after_its_training(
+    finished: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reranker import Reranker
+
+    def away(*args: object) -> None:
+        raise ConnectionError("the store is away")
+
+    monkeypatch.setattr(tracking.RunLog, "figure", away)
+    with pytest.raises(ConnectionError):
+        main.run(composed(place), place / "away")
+    account = result(place / "away")
+    kept = account["paths"]["bundle"]
+    assert account["status"] == "FAILED"
+    assert f"is kept in {kept}; Reranker.from_folder loads it" in capsys.readouterr().out
+    stored = Reranker.load(result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db")
+    asked = "Likes: Emma", ["Title: Emma", "Title: Persuasion"]
+    assert [r.score for r in Reranker.from_folder(kept).rerank(*asked)] == [r.score for r in stored.rerank(*asked)]
+    assert not list(finished.glob("bundle*"))  # what is registered is not kept twice
+
+
 def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finished: Path, place: Path) -> None:
     main.run(composed(place), place / "again")
     first, second = result(finished), result(place / "again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import shutil
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -292,18 +292,22 @@ class RunLog:
         frame = rows.drop(columns=["user", "book"]).assign(user_id=user_id, book_id=book_id, **scores)
         self.table(frame, "scores")
 
-    def register(
-        self, encoder: Encoder, tables: Tables, contexts: Contexts, history: History, dev_lists: str
-    ) -> Registered:
-        """Log the encoder with its context builder as a model, register it, and keep where it is."""
-        from reranker.tracking.registry import register
+    def keep(self, encoder: Encoder, tables: Tables, contexts: Contexts) -> None:
+        """Write the encoder with its context builder into the run's folder, where it stays unless it is registered."""
         from reranker.tracking.serving import write_bundle
 
-        with tempfile.TemporaryDirectory(prefix="reranker-bundle-") as folder:
-            bundle = write_bundle(
-                Path(folder) / "bundle", encoder, tables, self.cfg.data, self.cfg.model, match=contexts.match
-            )
-            made = register(bundle, self.cfg.tracking, dev_ndcg_10=history.best_dev, dev_lists=dev_lists)
+        folder = self.run_dir / f"bundle-{self.run_id[:8]}"
+        write_bundle(folder, encoder, tables, self.cfg.data, self.cfg.model, match=contexts.match)
+        self.result["paths"]["bundle"] = str(folder)
+
+    def register(self, history: History, dev_lists: str) -> Registered:
+        """Log what `keep` wrote as a model, register it, and keep where it is instead."""
+        from reranker.tracking.registry import register
+
+        bundle = Path(self.result["paths"]["bundle"])
+        made = register(bundle, self.cfg.tracking, dev_ndcg_10=history.best_dev, dev_lists=dev_lists)
+        del self.result["paths"]["bundle"]
+        shutil.rmtree(bundle)
         self.result["model"] = {"uri": made.uri, "alias_moved": made.alias_moved, "reason": made.reason}
         return made
 
@@ -314,6 +318,10 @@ class RunLog:
         self.result["status"] = status
         if error is not None:
             self.result["error"] = {"type": type(error).__name__, "message": redact(str(error))}
+            if kept := self.result["paths"].get("bundle"):
+                self.console.print(
+                    f"the fine-tuned model of run {self.run_id} is kept in {kept}; Reranker.from_folder loads it"
+                )
         path = self.run_dir / RESULT
         _write(path, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
         if error is not None:
