@@ -296,8 +296,8 @@ class RunLog:
         self, encoder: Encoder, tables: Tables, contexts: Contexts, history: History, dev_lists: str
     ) -> Registered:
         """Log the encoder with its context builder as a model, register it, and keep where it is."""
+        from reranker.tracking.bundle import write_bundle
         from reranker.tracking.registry import register
-        from reranker.tracking.serving import write_bundle
 
         with tempfile.TemporaryDirectory(prefix="reranker-bundle-") as folder:
             bundle = write_bundle(
