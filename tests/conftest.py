@@ -156,7 +156,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repositor
 
 @pytest.fixture(scope="session")
 def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from reranker.tracking.serving import write_bundle
+    from reranker.tracking.bundle import write_bundle
 
     from .bundles import BOOKS, EDITIONS
     from .weights import TINY

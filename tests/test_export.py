@@ -27,7 +27,8 @@ from reranker.eval.agreement import kendall
 from reranker.model import Encoder, Exported, load, load_exported
 from reranker.model.export import Agreement, Scorer, _beside, _check, _save_tokenizer, export
 from reranker.model.exported import STEP, TOKENS_AT_ONCE, batches, folder_name
-from reranker.tracking.serving import Reranker, write_bundle
+from reranker.tracking.bundle import write_bundle
+from reranker.tracking.serving import Reranker
 
 from . import hub
 from .bundles import BOOKS, EDITIONS

@@ -18,7 +18,7 @@ from reranker.data import Tables
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, load
 from reranker.tracking import find_teacher
-from reranker.tracking.serving import write_bundle
+from reranker.tracking.bundle import write_bundle
 from reranker.trainer import fit, keep_scores, score_pairs, teacher
 
 pytestmark = pytest.mark.slow

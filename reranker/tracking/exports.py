@@ -19,7 +19,7 @@ from reranker.config import Config
 from reranker.errors import ModelError
 from reranker.model.exported import FILES, MANIFEST, Manifest, folder_name, runtime
 from reranker.tracking import registry, store
-from reranker.tracking.serving import model_config
+from reranker.tracking.bundle import model_config
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

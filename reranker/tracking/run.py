@@ -294,7 +294,7 @@ class RunLog:
 
     def keep(self, encoder: Encoder, tables: Tables, contexts: Contexts) -> None:
         """Write the encoder with its context builder into the run's folder, where it stays unless it is registered."""
-        from reranker.tracking.serving import write_bundle
+        from reranker.tracking.bundle import write_bundle
 
         folder = self.run_dir / f"bundle-{self.run_id[:8]}"
         write_bundle(folder, encoder, tables, self.cfg.data, self.cfg.model, match=contexts.match)

@@ -33,14 +33,14 @@ def find_teacher(name: str | None, *, max_length: int) -> ModelConfig | None:
 
 
 def _in_store(uri: str) -> ModelConfig:
+    from reranker.tracking.bundle import model_config
     from reranker.tracking.registry import download
-    from reranker.tracking.serving import model_config
 
     return model_config(download(uri))
 
 
 def _in_folder(folder: Path, max_length: int) -> ModelConfig:
-    from reranker.tracking.serving import MANIFEST, model_config
+    from reranker.tracking.bundle import MANIFEST, model_config
 
     for bundle in (folder, folder.parent if folder.name == "weights" else folder):
         if (bundle / MANIFEST).is_file():

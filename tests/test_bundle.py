@@ -17,7 +17,8 @@ from reranker.data import Tables
 from reranker.data.ease import Ease
 from reranker.data.match import Match
 from reranker.errors import ModelError, RequestError
-from reranker.tracking.serving import Reranker, write_bundle
+from reranker.tracking.bundle import write_bundle
+from reranker.tracking.serving import Reranker
 
 from .bundles import BOOKS, CONTEXT, EDITIONS, ids
 
