@@ -44,6 +44,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
             log.input("tables", tables)
+            log.warn(tracking.doubts(teacher, tables))
         with log.stage("lists"):
             dev, test = (eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test"))
             log.lists(dev, tables)

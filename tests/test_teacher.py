@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from reranker.config import DataConfig, ModelConfig, TrainerConfig
 from reranker.data import Tables
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, load
-from reranker.tracking import find_teacher
+from reranker.tracking import doubts, find_teacher
 from reranker.tracking.bundle import write_bundle
 from reranker.trainer import fit, keep_scores, score_pairs, teacher
 
@@ -181,6 +182,15 @@ def test_a_bundle_and_the_weights_in_it_are_one_teacher_whose_scores_are_logits(
 ) -> None:
     assert find_teacher(str(bundle / "weights"), max_length=16) == found
     assert found == ModelConfig(name="tiny", source="path", path=str(bundle / "weights"), max_length=32)
+
+
+def test_a_teacher_of_other_tables_is_doubted(found: ModelConfig, tables: Tables, tmp_path: Path) -> None:
+    mine = dataclasses.replace(tables, digest="digest of tables")
+    assert doubts(found, mine) == doubts(None, tables) == []
+    [doubt] = doubts(found, tables)
+    assert "was trained with other data.* than this run's" in doubt
+    plain = ModelConfig(name="teacher", source="path", path=str(tmp_path))
+    assert doubts(plain, tables) == []
 
 
 def test_a_folder_of_weights_says_its_attention_and_not_its_length(tmp_path: Path) -> None:

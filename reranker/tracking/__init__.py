@@ -11,6 +11,6 @@ from reranker.tracking.metered import Metered
 from reranker.tracking.report import report
 from reranker.tracking.run import RunLog
 from reranker.tracking.store import default_uri, open_store
-from reranker.tracking.teacher import find_teacher
+from reranker.tracking.teacher import doubts, find_teacher
 
-__all__ = ["Metered", "RunLog", "default_uri", "find_teacher", "open_store", "report", "start"]
+__all__ = ["Metered", "RunLog", "default_uri", "doubts", "find_teacher", "open_store", "report", "start"]

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,6 +59,7 @@ class RunLog:
         self.run_id = run_id
         self.run_dir = run_dir
         self.running = ""
+        self._warnings: list[str] = []
         self.cfg = cfg
         self.console = Console(soft_wrap=True, highlight=False, markup=False)
         self.result: dict[str, Any] = {
@@ -202,10 +203,15 @@ class RunLog:
             self.table(evaluation.depth, "depth_curve")
         for name, figure in plots.evaluation_figures(evaluation).items():
             self.figure(figure, name)
-        for warning in evaluation.warnings:
+        self.warn(evaluation.warnings)
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print warnings, and keep all of the run's as its tag `warnings`."""
+        for warning in warnings:
             self.console.print(f"warning: {warning}", style="yellow")
-        if evaluation.warnings:
-            self.client.set_tag(self.run_id, "warnings", "; ".join(evaluation.warnings))
+        self._warnings += warnings
+        if self._warnings:
+            self.client.set_tag(self.run_id, "warnings", "; ".join(self._warnings))
 
     def history(self, history: History) -> None:
         """Log the training curve, and which step's weights were kept."""

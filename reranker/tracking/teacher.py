@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reranker.config import TEACHERS, ModelConfig
 from reranker.model import resolve, trained_attention
+
+if TYPE_CHECKING:
+    from reranker.data import Tables
 
 URI = re.compile(r"[a-z][a-z0-9+.-]*:/")
 
@@ -47,3 +52,21 @@ def _in_folder(folder: Path, max_length: int) -> ModelConfig:
             return model_config(bundle)
     plain = ModelConfig(name="teacher", source="path", path=str(folder), max_length=max_length)
     return replace(plain, attention=trained_attention(resolve(plain).folder) or plain.attention)
+
+
+def doubts(teacher: ModelConfig | None, tables: Tables) -> list[str]:
+    """What speaks against a teacher, as sentences: a bundle trained on other tables may know this run's test answers.
+
+    Other tables are other `data.*`: another seed of the folds, but another template too. Weights that lie in no bundle
+    say nothing of their data.
+    """
+    from reranker.tracking.bundle import MANIFEST
+
+    manifest = None if teacher is None else Path(str(teacher.path)).parent / MANIFEST
+    if manifest is None or not manifest.is_file() or json.loads(manifest.read_text())["tables"] == tables.digest:
+        return []
+    return [
+        f"the teacher in {manifest.parent} was trained with other data.* than this run's: readers that this run tests "
+        "may be among those it learnt from, and texts others than it has seen. Give it the same data.*, or read the "
+        "results as those of a student that may have been told answers"
+    ]
