@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from reranker.eval.compare import align  # noqa: E402  (a script finds its project first)
-from reranker.eval.evaluate import MODELS  # noqa: E402
-from reranker.eval.statistics import over_seeds  # noqa: E402
+from reranker.eval.evaluate import MODELS  # noqa: E402  (as above)
+from reranker.eval.statistics import over_seeds  # noqa: E402  (as above)
 
 METRIC = "ndcg_10"
 DRAWS = {"n_resamples": 2000, "seed": 0}

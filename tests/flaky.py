@@ -61,7 +61,7 @@ def proxy(port: int) -> Iterator[Flaky]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     flaky = Flaky(server.server_port)
-    server.flaky, server.behind = flaky, port  # type: ignore[attr-defined]
+    server.flaky, server.behind = flaky, port
     thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -87,7 +87,7 @@ def serve(repositories: Mapping[Repository, Path]) -> Iterator[str]:
     """Serve folders as hub models, one revision each, on a free port of the loopback; yields the endpoint's URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
-    server.repositories = dict(repositories)  # type: ignore[attr-defined]
+    server.repositories = dict(repositories)
     thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # looks for a shutdown every 0.01 s
     thread.start()
     try:

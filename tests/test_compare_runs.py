@@ -214,7 +214,7 @@ def test_a_run_keeps_the_hash_of_each_list_kind(tables: Tables, cache: Cache) ->
         hash = staticmethod(kept.__setitem__)
         input = table = staticmethod(lambda *args: None)
 
-    RunLog.lists(Log, lists, tables)  # type: ignore[arg-type]
+    RunLog.lists(Log, lists, tables)
     assert kept == {f"lists/test/{kind}": hash_kind(lists, tables, kind) for kind in ("popularity", "uniform")}
 
 

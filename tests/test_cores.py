@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,22 @@ def test_a_thread_that_begins_meanwhile_has_all_threads() -> None:
             return pool.submit(torch.get_num_threads).result()
 
     assert list(side_by_side(work, range(4))) == [2] * 4
+
+
+def test_a_thread_that_is_not_to_be_had_is_an_error_and_no_endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reranker.model.cores import side_by_side
+
+    plain, asked = ThreadPoolExecutor.submit, []
+
+    def scarce(pool: ThreadPoolExecutor, *args: Any) -> Any:
+        asked.append(args)
+        if len(asked) > 1:
+            raise RuntimeError("can't start new thread")
+        return plain(pool, *args)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", scarce)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(side_by_side(str, range(4)))
 
 
 def test_one_item_has_all_threads() -> None:

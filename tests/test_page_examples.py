@@ -131,7 +131,7 @@ def test_the_choice_does_not_depend_on_the_order_of_rows_of_users(
     }
     first = chosen(rows, scores, n)
     order = list(range(len(rows)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     assert chosen(rows.iloc[order], {s: v[order] for s, v in scores.items()}, n) == first
     gains = [e.gain for e in first.gains]
     assert gains == sorted(gains, reverse=True) and len(gains) == min(N_EXAMPLES, first.n_gain)

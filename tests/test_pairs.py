@@ -250,7 +250,7 @@ def test_a_ratio_larger_than_the_catalogue_is_refused_and_leaves_nothing(
 def test_every_unrated_book_can_be_drawn(raw: object, tmp_path: Path) -> None:
     """10 unrated books, 2 positives, neg_ratio=5: each user's negatives are exactly the unrated books."""
     ratings = [(f"u{u}", 1 + (u + i) % 14, 5) for u in range(40) for i in range(4)]
-    cfg = DataConfig(name="bookdb", root=str(raw(ratings, n_books=14)))  # type: ignore[operator]
+    cfg = DataConfig(name="bookdb", root=str(raw(ratings, n_books=14)))
     tables = load(cfg, Cache(tmp_path))
     codes = build(tables, build_contexts(tables, cfg), Cache(tmp_path), neg_ratio=5).codes
     assert (codes[codes["label"] == 0].groupby("user")["book"].nunique() == 10).all()

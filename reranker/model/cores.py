@@ -26,9 +26,13 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
     try:
         with ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
             all_there = Barrier(n_threads + 1)
-            for _ in range(n_threads):
-                pool.submit(all_there.wait)
-            all_there.wait()
+            try:
+                for _ in range(n_threads):
+                    pool.submit(all_there.wait)
+                all_there.wait()
+            except BaseException:  # no thread to be had, or Ctrl-C: those that wait would wait for ever
+                all_there.abort()
+                raise
             # A thread's own number is also what later threads begin with, as that of a server's next request.
             torch.set_num_threads(n_threads)
             yield from pool.map(work, items)

@@ -142,7 +142,7 @@ def _stopping(what: str) -> Iterator[None]:
     """Hydra turns a callback's exception into a warning and goes on; SystemExit it lets through."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever it is: an error that Hydra swallowed would leave a sweep without its account
         raise SystemExit(f"{type(error).__name__}: {what}: {redact(str(error))}") from error
 
 

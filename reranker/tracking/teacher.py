@@ -63,7 +63,7 @@ def doubts(teacher: ModelConfig | None, tables: Tables) -> list[str]:
     from reranker.tracking.bundle import MANIFEST
 
     manifest = None if teacher is None else Path(str(teacher.path)).parent / MANIFEST
-    if manifest is None or not manifest.is_file() or json.loads(manifest.read_text())["tables"] == tables.digest:
+    if manifest is None or not manifest.is_file() or json.loads(manifest.read_text()).get("tables") == tables.digest:
         return []
     return [
         f"the teacher in {manifest.parent} was trained with other data.* than this run's: readers that this run tests "

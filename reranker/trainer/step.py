@@ -63,9 +63,9 @@ class Stepper:
         self._bf16 = bf16
         self._objective = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)
         device = encoder.model.device
-        e = examples
         self._target, self._taught, self._group, self._unit = (
-            torch.tensor(values, device=device) for values in (e.target, e.taught, e.group, e.unit)
+            torch.tensor(values, device=device)
+            for values in (examples.target, examples.taught, examples.group, examples.unit)
         )
 
     def take(self, step: int, rows: IntArray) -> Stepped:
