@@ -33,20 +33,27 @@ if TYPE_CHECKING:
 def run(cfg: Config, run_dir: Path) -> float:
     """One run, from raw tables to the registry. Returns the best checkpoint's mean NDCG@10 on the dev lists."""
     from reranker import data, eval, model, sampling, tracking, trainer
+    from reranker.reports.run import summary
+    from reranker.serving import teacher_lookup
+    from reranker.tracking import timed_scorer
 
     cache = Cache(cfg.cache_dir)
     with tracking.start(cfg, run_dir) as log:
         with log.stage("weights"):
             weights = model.resolve(cfg.model)
             device = model.device(cfg.trainer.device)
-            teacher = tracking.find_teacher(cfg.trainer.teacher, max_length=cfg.model.max_length)
+            teacher = teacher_lookup.find_teacher(
+                cfg.trainer.teacher, max_length=cfg.model.max_length
+            )
         with log.stage("tables"):
             tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
             log.input("tables", tables)
-            log.warn(tracking.doubts(teacher, tables))
+            log.warn(teacher_lookup.doubts(teacher, tables))
         with log.stage("lists"):
-            dev, test = (eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test"))
+            dev, test = (
+                eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test")
+            )
             log.lists(dev, tables)
             log.lists(test, tables)
         with log.stage("pairs"):
@@ -58,24 +65,35 @@ def run(cfg: Config, run_dir: Path) -> float:
         embed = eval.once_per_text(partial(model.embed, progress="embedding"))
         ask = eval.Questions.about(pairs.codes, pairs.digest, tables, contexts, cfg.eval)
         tell = partial(eval.score_baselines, questions=ask, embed=embed, cache=cache)
-        lessons = teach(cfg.trainer.teacher, teacher, pairs, tell=tell, cache=cache, log=log, device=device)
+        lessons = teach(
+            cfg.trainer.teacher, teacher, pairs, tell=tell, cache=cache, log=log, device=device
+        )
         with log.stage("baselines"):
-            asked = [eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes) for lists in (dev, test)]
-            dev_scores, scores = (eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked)
+            asked = [
+                eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes)
+                for lists in (dev, test)
+            ]
+            dev_scores, scores = (
+                eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked
+            )
         with log.stage("model"):
             encoder = model.load(cfg.model, weights, device=device)
             log.weights(weights, new_head=encoder.new_head)
-            score = tracking.Metered(encoder, log)
+            score = timed_scorer.Metered(encoder, log)
         with log.stage("data_report"):
             log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
         with log.stage("before"):
             untrained = {"files": weights.digest(), "cfg": cfg.model}
-            scores["before"] = eval.score_lists_once(score, tables, contexts, test, untrained, cache)
+            scores["before"] = eval.score_lists_once(
+                score, tables, contexts, test, untrained, cache
+            )
         with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, lessons):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
             dev_lists = eval.hash_kind(dev, tables, cfg.eval.kinds[0])
             on_log = log.training_callback_metrics
-            history = trainer.fit(encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists)
+            history = trainer.fit(
+                encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists
+            )
             log.keep(encoder, tables, contexts)
             log.history(history)
         with log.stage("after"):
@@ -89,7 +107,13 @@ def run(cfg: Config, run_dir: Path) -> float:
             truncated = eval.truncated_rows(asked[1], encoder.count_tokens, encoder.max_tokens)
         with log.stage("evaluate"):
             evaluation = eval.evaluate(
-                tables, test, scores, cfg.eval, checks=checks, truncated=truncated, activation=cfg.model.activation
+                tables,
+                test,
+                scores,
+                cfg.eval,
+                checks=checks,
+                truncated=truncated,
+                activation=cfg.model.activation,
             )
             log.evaluation(evaluation)
             log.scores(test.frame, tables, scores)
@@ -97,7 +121,7 @@ def run(cfg: Config, run_dir: Path) -> float:
             registered = log.register(history, dev_lists)
         with log.stage("report"):
             log.run_report(evaluation, test.frame, scores, tables, contexts, history)
-    tracking.report(evaluation, registered, cfg)
+    summary.report(evaluation, registered, cfg)
     return history.best_dev
 
 
@@ -128,7 +152,7 @@ def teach(
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(cfg: DictConfig) -> float:
     """One job of Hydra: a run, or one child of a sweep, after whose error the other jobs go on."""
-    from reranker.tracking import sweep
+    from reranker import sweep
 
     try:
         return run(config.from_hydra(cfg), Path(HydraConfig.get().runtime.output_dir))
@@ -153,14 +177,16 @@ def main() -> None:
 
 def start() -> None:
     """Run the job or the sweep that the command line asks for."""
-    from reranker.tracking.sweep import close_sweep
+    from reranker.sweep import close_sweep
 
     config.register()
     try:
         config.check_overrides(sys.argv[1:])
         job()
     finally:
-        close_sweep("FAILED")  # Hydra does not call on_multirun_end when a job fails; a closed sweep stays as it is
+        close_sweep(
+            "FAILED"
+        )  # Hydra does not call on_multirun_end when a job fails; a closed sweep stays as it is
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from reranker.eval.compare import align  # noqa: E402  (a script finds its project first)
-from reranker.eval.evaluate import MODELS  # noqa: E402  (as above)
+from reranker.eval.paired_comparison import align
+from reranker.eval.scoring import MODELS  # noqa: E402  (as above)
 from reranker.eval.statistics import over_seeds  # noqa: E402  (as above)
 
 METRIC = "ndcg_10"
@@ -31,7 +31,9 @@ def by_scorer(runs: dict[str, pd.DataFrame], kind: str) -> dict[str, np.ndarray]
     out = {}
     for scorer in next(iter(runs.values()))["scorer"].unique():
         rows = {name: r[(r["scorer"] == scorer) & (r["kind"] == kind)] for name, r in runs.items()}
-        out[scorer] = align({name: r.set_index("user_id")[METRIC] for name, r in rows.items()}).to_numpy().T
+        out[scorer] = (
+            align({name: r.set_index("user_id")[METRIC] for name, r in rows.items()}).to_numpy().T
+        )
     return out
 
 
@@ -43,9 +45,14 @@ def shown(values: np.ndarray, form: str = ".3f") -> str:
 
 def table(values: dict[str, np.ndarray]) -> list[str]:
     """A row for each scorer, ascending; what the models gain over it beside."""
-    lines = [f"| scorer | {METRIC} | {' | '.join(f'{m} over it' for m in MODELS)} |", "|---|---|---|---|"]
+    lines = [
+        f"| scorer | {METRIC} | {' | '.join(f'{m} over it' for m in MODELS)} |",
+        "|---|---|---|---|",
+    ]
     for scorer in sorted(values, key=lambda name: np.nanmean(values[name])):
-        gains = ["" if scorer in MODELS else shown(values[m] - values[scorer], "+.3f") for m in MODELS]
+        gains = [
+            "" if scorer in MODELS else shown(values[m] - values[scorer], "+.3f") for m in MODELS
+        ]
         lines.append(f"| {scorer} | {shown(values[scorer])} | {' | '.join(gains)} |")
     return lines
 
@@ -56,10 +63,18 @@ def check(folders: list[str]) -> None:
     for folder, result in results.items():
         first = results[folders[0]]
         if (lists := result["hashes"]["lists/test"]) != first["hashes"]["lists/test"]:
-            sys.exit(f"{folder} ranked other lists ({lists[:12]}…) than {folders[0]}; give runs of one configuration.")
-        other = {o for o in {*result["overrides"]} ^ {*first["overrides"]} if not o.split("=")[0].endswith(".seed")}
+            sys.exit(
+                f"{folder} ranked other lists ({lists[:12]}…) than {folders[0]}; give runs of one configuration."
+            )
+        other = {
+            o
+            for o in {*result["overrides"]} ^ {*first["overrides"]}
+            if not o.split("=")[0].endswith(".seed")
+        }
         if other:
-            sys.exit(f"{folder} and {folders[0]} differ in {', '.join(sorted(other))}; give runs that differ in seeds.")
+            sys.exit(
+                f"{folder} and {folders[0]} differ in {', '.join(sorted(other))}; give runs that differ in seeds."
+            )
 
 
 def main(folders: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reranker.tracking.serving import Reranker
+    from reranker.serving.reranker import Reranker
 
     __version__: str
 
@@ -15,7 +15,7 @@ __all__ = ["Reranker", "__version__"]
 def __getattr__(name: str) -> Any:
     """`Reranker` and `__version__`, looked up on first use."""
     if name == "Reranker":
-        from reranker.tracking.serving import Reranker
+        from reranker.serving.reranker import Reranker
 
         return Reranker
     if name == "__version__":
@@ -23,6 +23,10 @@ def __getattr__(name: str) -> Any:
 
         try:
             return version("reranker")
-        except PackageNotFoundError as error:  # a served model brings this folder along without installing it
-            raise AttributeError("reranker is not installed here, so it has no version; pip install it") from error
+        except (
+            PackageNotFoundError
+        ) as error:  # a served model brings this folder along without installing it
+            raise AttributeError(
+                "reranker is not installed here, so it has no version; pip install it"
+            ) from error
     raise AttributeError(f"module 'reranker' has no attribute {name!r}")

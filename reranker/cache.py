@@ -60,7 +60,12 @@ class Cache:
         self.root = Path(root)
 
     def fetch(
-        self, stage: str, key: object, build: Callable[[Path], dict[str, object]], *, rebuild: bool = False
+        self,
+        stage: str,
+        key: object,
+        build: Callable[[Path], dict[str, object]],
+        *,
+        rebuild: bool = False,
     ) -> Entry:
         """The folder for `key`, built by `build(folder)` when it is not there.
 
@@ -96,7 +101,10 @@ def _turn(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=PATIENCE_S)
     except Timeout:
-        print(f"waiting for {path}, which another run builds now (it holds {lock.lock_file})", file=sys.stderr)
+        print(
+            f"waiting for {path}, which another run builds now (it holds {lock.lock_file})",
+            file=sys.stderr,
+        )
         lock.acquire()
     try:
         yield
@@ -112,7 +120,9 @@ def _mend(path: Path) -> None:
         else:
             os.replace(aside, path)
     for stale in path.parent.glob(f".{path.name}.tmp-*"):
-        shutil.rmtree(stale, ignore_errors=True)  # what cannot go now is tried again with the next look
+        shutil.rmtree(
+            stale, ignore_errors=True
+        )  # what cannot go now is tried again with the next look
 
 
 def _beside(path: Path, state: str) -> Path:
@@ -152,9 +162,15 @@ def _holds(path: Path, manifest: dict[str, Any]) -> bool:
 def _read(path: Path, hit: bool) -> Entry:
     remedy = f"Remove the folder {path} and run again."
     manifest = _manifest(path / MANIFEST, remedy)
-    for name, facts in manifest["files"].items() if hit else ():  # what was built now was hashed now
+    for name, facts in (
+        manifest["files"].items() if hit else ()
+    ):  # what was built now was hashed now
         file = path / name
-        if not file.exists() or file.stat().st_size != facts["bytes"] or digest_file(file) != facts["sha256"]:
+        if (
+            not file.exists()
+            or file.stat().st_size != facts["bytes"]
+            or digest_file(file) != facts["sha256"]
+        ):
             raise DataError(f"{file}: not the bytes that {MANIFEST} names. {remedy}")
     return Entry(path, manifest["digest"], hit, manifest["info"])
 
@@ -163,7 +179,9 @@ def _manifest(file: Path, remedy: str) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: expected the manifest of a cached folder, found none ({error}). {remedy}") from error
+        raise DataError(
+            f"{file}: expected the manifest of a cached folder, found none ({error}). {remedy}"
+        ) from error
     if not isinstance(manifest, dict) or not {"files", "digest", "info"} <= manifest.keys():
         raise DataError(f"{file}: expected files, digest and info of a cached folder. {remedy}")
     return manifest

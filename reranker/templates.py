@@ -62,12 +62,16 @@ def parse_context(template: str) -> tuple[Part, ...]:
 
 def _parse(key: str, template: str, allowed: tuple[str, ...], *, required: str) -> tuple[Part, ...]:
     pieces = ["", *_GAP.split(template)]
-    parts = tuple(_part(key, *pair, allowed) for pair in zip(pieces[::2], pieces[1::2], strict=True))
+    parts = tuple(
+        _part(key, *pair, allowed) for pair in zip(pieces[::2], pieces[1::2], strict=True)
+    )
     fields = [part.field for part in parts if part.field]
     if repeated := {name for name in fields if fields.count(name) > 1}:
         raise ConfigError(f"{key}: {{{min(repeated)}}} stands twice; give each field once.")
     if required not in fields:
-        raise ConfigError(f"{key}: no {{{required}}}, which it must have; its fields are {_list(allowed)}.")
+        raise ConfigError(
+            f"{key}: no {{{required}}}, which it must have; its fields are {_list(allowed)}."
+        )
     return parts
 
 
@@ -75,11 +79,15 @@ def _part(key: str, gap: str, text: str, allowed: tuple[str, ...]) -> Part:
     try:
         tokens = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise ConfigError(f"{key}: {error}; a field is written {{{allowed[0]}}}, a brace {{{{ or }}}}.") from error
+        raise ConfigError(
+            f"{key}: {error}; a field is written {{{allowed[0]}}}, a brace {{{{ or }}}}."
+        ) from error
     fields = [name for _, name, _, _ in tokens if name is not None]
     for _, name, spec, conversion in tokens:
         if name is not None and (name not in allowed or spec or conversion):
-            given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
+            given = (
+                f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
+            )
             raise ConfigError(f"{key}: unknown field {given}; its fields are {_list(allowed)}.")
     if len(fields) > 1:
         raise ConfigError(
@@ -87,7 +95,9 @@ def _part(key: str, gap: str, text: str, allowed: tuple[str, ...]) -> Part:
             "a line break, or a full stop and a space."
         )
     at = next((i for i, token in enumerate(tokens) if token[1] is not None), len(tokens) - 1)
-    before, after = ("".join(literal for literal, *_ in side) for side in (tokens[: at + 1], tokens[at + 1 :]))
+    before, after = (
+        "".join(literal for literal, *_ in side) for side in (tokens[: at + 1], tokens[at + 1 :])
+    )
     return Part(gap, before, fields[0] if fields else None, after)
 
 

@@ -17,7 +17,9 @@ import yaml
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # a developer's own store is not for tests
-os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # the hub and the pages of the tests
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = (
+    "127.0.0.1,localhost"  # the hub and the pages of the tests
+)
 
 from reranker import config
 from reranker.cache import Cache, digest
@@ -25,14 +27,15 @@ from reranker.config import Config, DataConfig, StorageConfig, TrackingConfig
 from reranker.data import Contexts, Tables, build_contexts, load
 from reranker.model import Encoder
 from reranker.model import load as load_encoder
-
-from . import chromium, flaky, hub, swift
-from .flaky import Flaky
-from .objects import BUCKET, NAMES, plain_client, written
+from tests.helpers import chromium, flaky, hub, swift
+from tests.helpers.flaky import Flaky
+from tests.helpers.objects import BUCKET, NAMES, plain_client, written
 
 config.register()
 
-GENRES: dict[str, list[str]] = yaml.safe_load((config.ROOT / "conf/data/genres/goodreads.yaml").read_text())
+GENRES: dict[str, list[str]] = yaml.safe_load(
+    (config.ROOT / "conf/data/genres/goodreads.yaml").read_text()
+)
 SHELF = pa.struct([("count", pa.string()), ("name", pa.string())])
 Rating = tuple[str, int, int]
 
@@ -56,10 +59,18 @@ def write_raw(
         "title": pa.array([(titles or {}).get(i, f"Book {i}") for i in ids]),
         "description": pa.array([None if i % 3 else f"About book {i}." for i in ids], pa.string()),
         "popular_shelves": pa.array(
-            [[{"count": "9", "name": s} for s in (shelves or {}).get(i, ["to-read", genre[i % 4]])] for i in ids],
+            [
+                [
+                    {"count": "9", "name": s}
+                    for s in (shelves or {}).get(i, ["to-read", genre[i % 4]])
+                ]
+                for i in ids
+            ],
             pa.list_(SHELF),
         ),
-        "authors": pa.array([(authors or {}).get(i, [str(i % 7)]) for i in ids], pa.list_(pa.string())),
+        "authors": pa.array(
+            [(authors or {}).get(i, [str(i % 7)]) for i in ids], pa.list_(pa.string())
+        ),
     }
     rows = [tuple(r) for r in ratings]
     columns = {
@@ -73,11 +84,17 @@ def write_raw(
     pq.write_table(pa.table(columns), folder / "reduced_interactions.parquet")
     people = [str(i) for i in range(7)]
     pq.write_table(
-        pa.table({"author_id": people, "name": [f"Author {i}" for i in people]}), folder / "new_authors.parquet"
+        pa.table({"author_id": people, "name": [f"Author {i}" for i in people]}),
+        folder / "new_authors.parquet",
     )
     given = texts or {}
     pq.write_table(
-        pa.table({"book_id": pa.array(list(given), pa.int64()), "text": pa.array(list(given.values()), pa.string())}),
+        pa.table(
+            {
+                "book_id": pa.array(list(given), pa.int64()),
+                "text": pa.array(list(given.values()), pa.string()),
+            }
+        ),
         folder / "book_texts_reduced.parquet",
     )
     return folder
@@ -100,7 +117,9 @@ def cache(tmp_path: Path) -> Cache:
 @pytest.fixture
 def raw(tmp_path: Path) -> Callable[..., Path]:
     """`raw(ratings, **kwargs)` writes raw tables and returns their folder."""
-    return lambda ratings=None, **kw: write_raw(tmp_path / "raw", some_ratings() if ratings is None else ratings, **kw)
+    return lambda ratings=None, **kw: write_raw(
+        tmp_path / "raw", some_ratings() if ratings is None else ratings, **kw
+    )
 
 
 @pytest.fixture
@@ -129,11 +148,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_cfg(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Config:
+def run_cfg(
+    database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Config:
     """A config with an experiment of its own in the shared database."""
     from reranker.tracking.lifecycle import PARENT
-
-    from .tracked import config as tracked
+    from tests.helpers.tracked import config as tracked
 
     for name in (PARENT, "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -143,7 +163,7 @@ def run_cfg(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.
 @pytest.fixture(scope="session")
 def tiny() -> Encoder:
     """Two layers of random weights; scoring changes nothing in them."""
-    from .weights import TINY
+    from tests.helpers.weights import TINY
 
     return load_encoder(TINY)
 
@@ -156,13 +176,14 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repositor
 
 @pytest.fixture(scope="session")
 def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from reranker.tracking.bundle import write_bundle
-
-    from .bundles import BOOKS, EDITIONS
-    from .weights import TINY
+    from reranker.serving.bundle import write_bundle
+    from tests.helpers.bundles import BOOKS, EDITIONS
+    from tests.helpers.weights import TINY
 
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    tables = Tables(BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder)
+    tables = Tables(
+        BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder
+    )
     data_cfg = DataConfig(name="demo", context_titles=2, context_genres=2)
     return write_bundle(folder, tiny, tables, data_cfg, TINY)
 
@@ -197,7 +218,9 @@ def s3_root(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def storage_cfg(swift_port: int) -> StorageConfig:
-    return StorageConfig(endpoint_url=f"http://127.0.0.1:{swift_port}", region="auto", n_transfers=4, max_attempts=3)
+    return StorageConfig(
+        endpoint_url=f"http://127.0.0.1:{swift_port}", region="auto", n_transfers=4, max_attempts=3
+    )
 
 
 @pytest.fixture

@@ -27,7 +27,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     cfg = DataConfig(name="demo", world=WorldConfig(n_books=250, n_users=300, mean_ratings=20))
     tables = load(cfg, Cache(folder / "cache"))
-    contexts = pd.DataFrame({"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text})
+    contexts = pd.DataFrame(
+        {"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text}
+    )
     frames = {"books": tables.books, "users": tables.users, "histories": tables.histories}
     for name, frame in (frames | {"editions": tables.editions, "contexts": contexts}).items():
         frame.to_parquet(folder / f"{name}.parquet", index=False)
@@ -42,10 +44,21 @@ def expected_positives(world: Path) -> pd.DataFrame:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["ours", "seed", "duckdb", "polars"])
-def test_every_side_writes_the_tasks_rows_none_seen_and_none_twice(world: Path, tmp_path: Path, side: str) -> None:
+def test_every_side_writes_the_tasks_rows_none_seen_and_none_twice(
+    world: Path, tmp_path: Path, side: str
+) -> None:
     if side in ("duckdb", "polars") and importlib.util.find_spec(side) is None:
         pytest.skip(f"{side} is not installed; pip install -e '.[bench]'")
-    command = [sys.executable, str(SCRIPT), "--side", side, "--world", str(world), "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--side",
+        side,
+        "--world",
+        str(world),
+        "--out",
+        str(tmp_path),
+    ]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     facts = json.loads(run.stdout.splitlines()[-1])
@@ -71,7 +84,9 @@ def right_rows(world: Path) -> pd.DataFrame:
     rows = []
     for user, liked in expected_positives(world).groupby("user")["book"]:
         unseen = np.setdiff1d(np.arange(len(books)), rated.loc[rated["user"] == user, "book"])
-        rows += [(user, book, 1) for book in liked] + [(user, book, 0) for book in unseen[: 3 * len(liked)]]
+        rows += [(user, book, 1) for book in liked] + [
+            (user, book, 0) for book in unseen[: 3 * len(liked)]
+        ]
     frame = pd.DataFrame(rows, columns=["user", "book", "label"])
     return pd.DataFrame(
         {
@@ -92,11 +107,15 @@ def check(world: Path, rows: pd.DataFrame, folder: Path) -> dict[str, int]:
     return check_flat(Truth(Task(world, folder)), [folder / "pairs.parquet"], contexts=True)
 
 
-def test_the_check_counts_a_seen_and_a_repeated_negative(world: Path, tmp_path: Path, sides: None) -> None:
+def test_the_check_counts_a_seen_and_a_repeated_negative(
+    world: Path, tmp_path: Path, sides: None
+) -> None:
     rows = right_rows(world)
     right = check(world, rows, tmp_path)
     assert (right["seen"], right["duplicates"], right["rows"]) == (0, 0, len(rows))
-    first, second = np.flatnonzero((rows["label"] == 0) & (rows["user_id"] == rows["user_id"].iloc[0]))[:2]
+    first, second = np.flatnonzero(
+        (rows["label"] == 0) & (rows["user_id"] == rows["user_id"].iloc[0])
+    )[:2]
     texts = ["book_id", "book_text"]
     twice = rows.copy()
     twice.loc[second, texts] = rows.loc[first, texts].to_numpy()
@@ -133,7 +152,9 @@ def test_the_check_refuses_rows_that_are_not_the_tasks(
         check(world, rows, tmp_path)
 
 
-def test_draws_that_are_missing_are_drawn_again_until_every_unseen_book_is_taken(sides: None) -> None:
+def test_draws_that_are_missing_are_drawn_again_until_every_unseen_book_is_taken(
+    sides: None,
+) -> None:
     """Two users, 12 books: one has 3 seen and needs all 9 others; the other needs 3 of 11."""
     pl = pytest.importorskip("polars")
     from sides.task import Task
@@ -155,11 +176,15 @@ def test_operations_of_our_sides_are_those_that_torch_counts(attention: str, sid
 
     from reranker.model import load as load_model
 
-    encoder = load_model(ModelConfig(name="tiny", source="random", max_length=32, attention=attention))
+    encoder = load_model(
+        ModelConfig(name="tiny", source="random", max_length=32, attention=attention)
+    )
     queries, candidates = ["liked dune"] * 5 + ["a" * 60] * 4, [f"emma {'b' * n}" for n in range(9)]
     with FlopCounterMode(display=False) as counted:
         encoder.score(queries, candidates)
     hidden = encoder.model[0].model.config.hidden_size
     head = len(queries) * 2 * (hidden * hidden + hidden)
     operations = importlib.import_module("arithmetic").operations
-    assert operations(encoder, queries, candidates, is_stock=False) == counted.get_total_flops() - head
+    assert (
+        operations(encoder, queries, candidates, is_stock=False) == counted.get_total_flops() - head
+    )

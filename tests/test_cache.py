@@ -131,7 +131,9 @@ def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new(
         with broken(n, error, for_good=for_good) as calls, suppress(error):
             cache.fetch("stage", n, writes("new"), rebuild=True)
         entry = cache.fetch("stage", n, never)
-        texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} | {entry.info["text"]}
+        texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} | {
+            entry.info["text"]
+        }
         assert texts in ({"old"}, {"new"})
         seen |= texts
         assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
@@ -142,12 +144,16 @@ def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new(
 
 
 @pytest.mark.parametrize("error", [OSError, Killed])
-def test_a_first_build_that_fails_at_any_step_leaves_nothing_or_all(cache: Cache, error: type[BaseException]) -> None:
+def test_a_first_build_that_fails_at_any_step_leaves_nothing_or_all(
+    cache: Cache, error: type[BaseException]
+) -> None:
     for n in (1, 2):
         with broken(n, error, for_good=True) as calls, suppress(error):
             cache.fetch("stage", n, writes("first"))
         entry = cache.fetch("stage", n, writes("second"))
-        assert {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} == {entry.info["text"]}
+        assert {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} == {
+            entry.info["text"]
+        }
         assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
         assert entry.hit == (len(calls) < n)
 
@@ -179,10 +185,14 @@ def test_what_a_killed_build_left_is_swept_away_even_by_a_hit(cache: Cache) -> N
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
-def test_a_folder_without_a_manifest_is_named_with_the_remedy(cache: Cache, text: str | None) -> None:
+def test_a_folder_without_a_manifest_is_named_with_the_remedy(
+    cache: Cache, text: str | None
+) -> None:
     path = cache.fetch("stage", 1, writes("x")).path
     (path / MANIFEST).unlink() if text is None else (path / MANIFEST).write_text(text)
-    with pytest.raises(DataError, match=rf"{MANIFEST}: expected .* Remove the folder {path} and run again"):
+    with pytest.raises(
+        DataError, match=rf"{MANIFEST}: expected .* Remove the folder {path} and run again"
+    ):
         cache.fetch("stage", 1, never)
 
 

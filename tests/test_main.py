@@ -24,10 +24,9 @@ from reranker import config, tracking
 from reranker.config import ROOT, Config
 from reranker.data import contexts as contexts_module
 from reranker.errors import DataError, LeakError, ModelError
-
-from . import hub
-from .published import write_goodbooks, write_ucsd
-from .test_audit import compare_across_types
+from tests.helpers import hub
+from tests.helpers.published import write_goodbooks, write_ucsd
+from tests.sampling.test_audit import compare_across_types
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,7 +48,7 @@ SMALL = [
     "eval.baselines=[random,popularity,item_knn,bm25]",
 ]
 TIMEOUT_S = 1800  # of a typed command: the sweep of four takes minutes, on a busy machine many
-TIMED = ("time/", "score/", "train/runtime_s", *(f"train/{name}" for name in tracking.run.SPEEDS))
+TIMED = ("time/", "score/", "train/runtime_s", *(f"train/{name}" for name in tracking.run_log.SPEEDS))
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +107,22 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     assert account["paths"]["run_report"] == str(finished / "run_report.html")
     assert "On uniform lists the fine-tuned model" in page and account["hashes"]["pairs"] in page
     metrics, counts = account["metrics"], account["counts"]
-    assert {"test/ndcg_10", "test/map", "baseline/before/ndcg_10", "lift/ndcg_10_low", "dev/ndcg_10"} <= set(metrics)
+    assert {
+        "test/ndcg_10",
+        "test/map",
+        "baseline/before/ndcg_10",
+        "lift/ndcg_10_low",
+        "dev/ndcg_10",
+    } <= set(metrics)
     assert all(math.isfinite(v) for v in metrics.values())
     assert counts["tables/users_in"] == 120
     assert counts["pairs/pairs"] == counts["pairs/positives"] + counts["pairs/negatives"]
     assert {"torch", "mlflow", "python"} <= set(account["versions"])
     others = [v for k, v in metrics.items() if k.startswith("baseline/") and k.endswith("/ndcg_10")]
     assert metrics["lift/ndcg_10"] == pytest.approx(metrics["test/ndcg_10"] - max(others), abs=1e-9)
-    assert metrics["lift/fused/ndcg_10"] == pytest.approx(metrics["fused/ndcg_10"] - max(others), abs=1e-9)
+    assert metrics["lift/fused/ndcg_10"] == pytest.approx(
+        metrics["fused/ndcg_10"] - max(others), abs=1e-9
+    )
     for other in ("random", "popularity", "item_knn", "bm25", "before"):
         lift = metrics["test/ndcg_10"] - metrics[f"baseline/{other}/ndcg_10"]
         assert metrics[f"lift/over_{other}/ndcg_10"] == pytest.approx(lift, abs=1e-9)
@@ -138,14 +145,22 @@ def test_mlflow_holds_the_same_account(finished: Path, place: Path) -> None:
     assert len(client.get_metric_history(account["run_id"], "test/ndcg_by_k")) == 20
     assert [m.step for m in client.get_metric_history(account["run_id"], "dev/ndcg_10")] == [2, 4]
     names = {f.path for f in client.list_artifacts(account["run_id"])}
-    tables = {"per_user.parquet", "scores.parquet", "lists_dev.parquet", "lists_test.parquet", "fusions.parquet"}
+    tables = {
+        "per_user.parquet",
+        "scores.parquet",
+        "lists_dev.parquet",
+        "lists_test.parquet",
+        "fusions.parquet",
+    }
     assert {"config.yaml", "result.json", "plots"} | tables <= names
 
 
 def test_the_registered_model_scores_as_the_evaluation_did(finished: Path, place: Path) -> None:
     from reranker import Reranker
 
-    loaded = Reranker.load("models:/book-reranker@champion", tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db")
+    loaded = Reranker.load(
+        "models:/book-reranker@champion", tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db"
+    )
     scores = pd.read_parquet(finished / "scores.parquet")
     users = pd.read_parquet(Path(result(finished)["paths"]["tables"]) / "users.parquet")
     pairs = pd.read_parquet(Path(result(finished)["paths"]["tables"]) / "histories.parquet")
@@ -170,19 +185,35 @@ def test_a_run_is_exported_with_its_own_data_and_served_by_name(
 ) -> None:
     if not all(importlib.util.find_spec(name) for name in ("openvino", "nncf")):
         pytest.skip("the extra is not installed: pip install -e '.[export]'")
-    from reranker import cli
-    from reranker.tracking.serving import Reranker
+    from reranker.cli import main
+    from reranker.serving.reranker import Reranker
 
     uri, run_id = f"sqlite:///{place}/mlruns/mlflow.db", result(finished)["run_id"]
-    command = ["export", run_id, "--variant", "int8", "--calibration-pairs", "16", "--tracking-uri", uri, "--force"]
-    assert cli.main(command) == 0
+    command = [
+        "export",
+        run_id,
+        "--variant",
+        "int8",
+        "--calibration-pairs",
+        "16",
+        "--tracking-uri",
+        uri,
+        "--force",
+    ]
+    assert main.main(command) == 0
     printed = capsys.readouterr().out
     found = re.search(r"Over 6 dev lists NDCG@10 [\d.]+ \(fp32 ([\d.]+)\)", printed)
-    assert found and float(found[1]) == pytest.approx(result(finished)["metrics"]["dev/ndcg_10"], abs=1e-4)
+    assert found and float(found[1]) == pytest.approx(
+        result(finished)["metrics"]["dev/ndcg_10"], abs=1e-4
+    )
     name = result(finished)["model"]["uri"]
     models = [Reranker.load(name, tracking_uri=uri, variant=variant) for variant in (None, "int8")]
     exact, int8 = (
-        {r.text: r.score for r in m.rerank("Likes: a book.", ["A tale of the sea", "A war", "Love"])} for m in models
+        {
+            r.text: r.score
+            for r in m.rerank("Likes: a book.", ["A tale of the sea", "A war", "Love"])
+        }
+        for m in models
     )
     assert exact != int8
     assert exact == pytest.approx(int8, abs=0.5)
@@ -191,12 +222,18 @@ def test_a_run_is_exported_with_its_own_data_and_served_by_name(
 def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: Path) -> None:
     from reranker import Reranker
 
-    student = ["experiments=distil", "model.layers=1", "trainer.teacher=models:/book-reranker@champion"]
+    student = [
+        "experiments=distil",
+        "model.layers=1",
+        "trainer.teacher=models:/book-reranker@champion",
+    ]
     main.run(composed(place, *student), place / "student")
     account = result(place / "student")
     assert list(account["seconds"])[4:7] == ["audit", "teacher", "baselines"]
     taught = pd.read_parquet(account["paths"]["teacher"])
-    teacher = Reranker.load(result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db")
+    teacher = Reranker.load(
+        result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db"
+    )
     query = taught["user_ctx"].iloc[0]
     mine = taught[taught["user_ctx"] == query]
     told = {r.text: r.score for r in teacher.rerank(query, mine["book_text"].astype(str).tolist())}
@@ -206,7 +243,12 @@ def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: P
 
 
 def test_a_baseline_teaches_beside_the_labels(finished: Path, place: Path) -> None:
-    taught = ["data.shows_match=true", "trainer.loss=softmax", "trainer.teacher=numbers", "trainer.teacher_weight=1"]
+    taught = [
+        "data.shows_match=true",
+        "trainer.loss=softmax",
+        "trainer.teacher=numbers",
+        "trainer.teacher_weight=1",
+    ]
     main.run(composed(place, *taught), place / "taught")
     account = result(place / "taught")
     assert list(account["seconds"])[4:7] == ["audit", "teacher", "baselines"]
@@ -215,12 +257,20 @@ def test_a_baseline_teaches_beside_the_labels(finished: Path, place: Path) -> No
     assert levels.notna().all(axis=None)
     assert table["score"].std(ddof=0) == pytest.approx(1, abs=1e-5)
     assert np.corrcoef(table["score"], levels.sum(axis=1))[0, 1] > 0.5
-    assert account["hashes"]["pairs"] != result(finished)["hashes"]["pairs"]  # their texts begin with numbers
+    assert (
+        account["hashes"]["pairs"] != result(finished)["hashes"]["pairs"]
+    )  # their texts begin with numbers
 
 
 def test_a_teacher_that_is_not_there_stops_the_run_before_its_tables(place: Path) -> None:
     nobody = ["trainer.loss=mse", "trainer.teacher=models:/nobody@champion"]
-    fails(place, "nobody", ModelError, *nobody, words="models:/nobody@champion: not in the MLflow store")
+    fails(
+        place,
+        "nobody",
+        ModelError,
+        *nobody,
+        words="models:/nobody@champion: not in the MLflow store",
+    )
     assert list(result(place / "nobody")["seconds"]) == ["weights"]
 
 
@@ -239,16 +289,24 @@ def test_a_model_is_kept_when_the_store_goes_away_after_its_training(
     kept = account["paths"]["bundle"]
     assert account["status"] == "FAILED"
     assert f"is kept in {kept}; Reranker.from_folder loads it" in capsys.readouterr().out
-    stored = Reranker.load(result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db")
+    stored = Reranker.load(
+        result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db"
+    )
     asked = "Likes: Emma", ["Title: Emma", "Title: Persuasion"]
-    assert [r.score for r in Reranker.from_folder(kept).rerank(*asked)] == [r.score for r in stored.rerank(*asked)]
+    assert [r.score for r in Reranker.from_folder(kept).rerank(*asked)] == [
+        r.score for r in stored.rerank(*asked)
+    ]
     assert not list(finished.glob("bundle*"))  # what is registered is not kept twice
 
 
-def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finished: Path, place: Path) -> None:
+def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(
+    finished: Path, place: Path
+) -> None:
     main.run(composed(place), place / "again")
     first, second = result(finished), result(place / "again")
-    assert second["cache_hits"] == dict.fromkeys(["tables", "lists/dev", "lists/test", "pairs"], True)
+    assert second["cache_hits"] == dict.fromkeys(
+        ["tables", "lists/dev", "lists/test", "pairs"], True
+    )
     assert not any(first["cache_hits"].values())
     assert first["hashes"] == second["hashes"]
     same = {k: v for k, v in first["metrics"].items() if not k.startswith(TIMED)}
@@ -256,7 +314,10 @@ def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(finis
 
 
 def test_regenerate_builds_the_pairs_again(finished: Path, place: Path) -> None:
-    main.run(composed(place, "sampling.regenerate=true", "eval.kinds=[uniform,retriever]"), place / "regenerated")
+    main.run(
+        composed(place, "sampling.regenerate=true", "eval.kinds=[uniform,retriever]"),
+        place / "regenerated",
+    )
     again = result(place / "regenerated")
     assert (again["cache_hits"]["pairs"], again["cache_hits"]["tables"]) == (False, True)
     assert again["hashes"]["pairs"] == result(finished)["hashes"]["pairs"]
@@ -308,30 +369,61 @@ def test_a_device_that_is_not_there_stops_the_run_before_its_tables(
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    fails(place, "device", ModelError, "trainer.device=cuda", words=r"trainer\.device=cuda, but torch sees no CUDA GPU")
+    fails(
+        place,
+        "device",
+        ModelError,
+        "trainer.device=cuda",
+        words=r"trainer\.device=cuda, but torch sees no CUDA GPU",
+    )
     assert list(result(place / "device")["seconds"]) == ["weights"]
 
 
 def test_a_ratio_above_the_catalogue_stops_the_run(place: Path) -> None:
-    fails(place, "ratio", DataError, "sampling.neg_ratio=500", words=r"sampling.neg_ratio=500: \d+ users have too few")
+    fails(
+        place,
+        "ratio",
+        DataError,
+        "sampling.neg_ratio=500",
+        words=r"sampling.neg_ratio=500: \d+ users have too few",
+    )
 
 
 def test_a_missing_table_stops_the_run(place: Path, raw: Callable[..., Path]) -> None:
     root = raw()
     (root / "reduced_books.parquet").unlink()
-    overrides = ["data=bookdb", f"data.root={root}", *(o.replace(o.split("=")[1], default(o)) for o in WORLD)]
-    fails(place, "missing", DataError, *overrides, words="missing reduced_books.parquet; found book_texts_reduced")
+    overrides = [
+        "data=bookdb",
+        f"data.root={root}",
+        *(o.replace(o.split("=")[1], default(o)) for o in WORLD),
+    ]
+    fails(
+        place,
+        "missing",
+        DataError,
+        *overrides,
+        words="missing reduced_books.parquet; found book_texts_reduced",
+    )
 
 
 def default(override: str) -> str:
     return str(getattr(config.WorldConfig(), override.split("=")[0].split(".")[-1]))
 
 
-@pytest.mark.parametrize(("source", "write"), [("ucsd", write_ucsd), ("goodbooks", write_goodbooks)])
-def test_a_run_on_published_files_goes_the_whole_way(place: Path, source: str, write: Callable[[Path], Path]) -> None:
+@pytest.mark.parametrize(
+    ("source", "write"), [("ucsd", write_ucsd), ("goodbooks", write_goodbooks)]
+)
+def test_a_run_on_published_files_goes_the_whole_way(
+    place: Path, source: str, write: Callable[[Path], Path]
+) -> None:
     """Of 60 readers with 10 ratings each, messy rows beside them."""
     root = write(place / source)
-    overrides = [f"data={source}", f"data.root={root}", "eval.max_users=null", "trainer.max_steps=2"]
+    overrides = [
+        f"data={source}",
+        f"data.root={root}",
+        "eval.max_users=null",
+        "trainer.max_steps=2",
+    ]
     overrides += [o.replace(o.split("=")[1], default(o)) for o in WORLD]
     main.run(composed(place, *overrides), place / f"{source}-run")
     account = result(place / f"{source}-run")
@@ -351,10 +443,20 @@ def project(folder: Path) -> Path:
 
 
 def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HYDRA_", "MLFLOW_", "RERANKER_"))}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HF_", "HYDRA_", "MLFLOW_", "RERANKER_"))
+    }
     command = [sys.executable, "main.py", *args]
     return subprocess.run(
-        command, cwd=folder, env=clean | env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        command,
+        cwd=folder,
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
     )
 
 
@@ -365,7 +467,10 @@ def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[s
             ["sampling.neg_rato=3"],
             "ConfigError: 'sampling.neg_rato=3': unknown option 'sampling.neg_rato'. Did",
         ),
-        (["sampling.neg_ratio=0"], "ConfigError: sampling.neg_ratio=0 is impossible; it must be at least 1."),
+        (
+            ["sampling.neg_ratio=0"],
+            "ConfigError: sampling.neg_ratio=0 is impossible; it must be at least 1.",
+        ),
         (["sampling.neg_ratio=many"], "sampling.neg_ratio"),
         (["model=huge"], "tiny"),
         (["experiments=goodreads_cp"], "goodreads_cpu"),
@@ -375,7 +480,9 @@ def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[s
         ),
     ],
 )
-def test_a_bad_command_line_gives_one_clear_error_and_no_work(tmp_path: Path, args: list[str], named: str) -> None:
+def test_a_bad_command_line_gives_one_clear_error_and_no_work(
+    tmp_path: Path, args: list[str], named: str
+) -> None:
     done = typed(project(tmp_path), *args)
     assert done.returncode == 1
     assert named in done.stderr
@@ -402,7 +509,10 @@ def test_a_sweep_is_four_runs_on_two_pair_sets_and_the_same_lists(sweep: Path) -
     assert [a["status"] for a in accounts] == ["FINISHED"] * 4
     assert len({(a["hashes"]["lists/dev"], a["hashes"]["lists/test"]) for a in accounts}) == 1
     assert len({a["hashes"]["pairs"] for a in accounts}) == 2
-    assert len([p for p in (sweep / "outputs/cache/pairs").iterdir() if not p.name.startswith(".")]) == 2
+    assert (
+        len([p for p in (sweep / "outputs/cache/pairs").iterdir() if not p.name.startswith(".")])
+        == 2
+    )
     assert [a["cache_hits"]["pairs"] for a in accounts] == [False, False, True, True]
     assert [a["weights"]["source"] for a in accounts] == [
         "hub cross-encoder/ms-marco-MiniLM-L6-v2@c5ee24cb",
@@ -438,14 +548,23 @@ def test_a_failed_job_of_a_sweep_is_one_line_and_the_others_go_on(tmp_path: Path
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     for number, name in enumerate(("nowhere", "neither")):
-        [line] = [line for line in done.stderr.splitlines() if f"ModelError: {name} is not a folder" in line]
+        [line] = [
+            line
+            for line in done.stderr.splitlines()
+            if f"ModelError: {name} is not a folder" in line
+        ]
         assert re.match(rf"job {number} \(.*model\.path={name}.*\): ModelError: ", line)
     parent, children = runs_of(tmp_path)
     assert [parent.info.status, *(r.info.status for r in children)] == ["FAILED"] * 3
 
 
 def test_parallel_jobs_on_a_fresh_database_are_children_of_one_parent(tmp_path: Path) -> None:
-    tiny = ["trainer.max_steps=1", "trainer.n_evaluations=1", "eval.baselines=[random]", "eval.max_users=4"]
+    tiny = [
+        "trainer.max_steps=1",
+        "trainer.n_evaluations=1",
+        "eval.baselines=[random]",
+        "eval.max_users=4",
+    ]
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = typed(project(tmp_path), "-m", *parallel, *SMALL, *tiny, "sampling.neg_ratio=2,3")
     assert done.returncode == 0, done.stderr[-3000:]

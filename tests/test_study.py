@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import main
-
-from .test_main import composed, defaults, result
+from tests.test_main import composed, defaults, result
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
@@ -41,7 +40,10 @@ def lift_low(metrics: dict[str, float], over: str) -> float:
 def test_the_default_demo_beats_random_and_the_model_before_fine_tuning(tmp_path: Path) -> None:
     main.run(defaults(tmp_path), tmp_path / "run")
     metrics = result(tmp_path / "run")["metrics"]
-    assert {over: lift_low(metrics, over) > 0 for over in ("random", "before")} == {"random": True, "before": True}
+    assert {over: lift_low(metrics, over) > 0 for over in ("random", "before")} == {
+        "random": True,
+        "before": True,
+    }
 
 
 def test_fine_tuning_beats_every_non_text_baseline_where_taste_is_planted(tmp_path: Path) -> None:
@@ -49,7 +51,9 @@ def test_fine_tuning_beats_every_non_text_baseline_where_taste_is_planted(tmp_pa
     assert {over: lift_low(metrics, over) > 0 for over in NON_TEXT} == dict.fromkeys(NON_TEXT, True)
 
 
-def test_fine_tuning_does_not_beat_the_best_non_text_baseline_where_no_taste_is_planted(tmp_path: Path) -> None:
+def test_fine_tuning_does_not_beat_the_best_non_text_baseline_where_no_taste_is_planted(
+    tmp_path: Path,
+) -> None:
     """At taste 0 readers choose by popularity and rate by chance, so the order of popularity is the best there is.
 
     A model can still learn from the pairs which books are popular, and so pass random: only popularity bounds it. Its

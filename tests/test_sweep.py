@@ -15,17 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from reranker import sweep
 from reranker.config import ROOT, Config
 from reranker.errors import ConfigError
-from reranker.tracking import store, sweep
+from reranker.sweep import CheckedJobs, check_jobs
+from reranker.tracking import store
 from reranker.tracking.lifecycle import PARENT
-from reranker.tracking.sweep import CheckedJobs, check_jobs
-
-from .tracked import (
-    SECRET_URI,
-    child,
-    found,
-)
+from tests.helpers.tracked import SECRET_URI, child, found
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -46,7 +42,11 @@ def test_a_sweep_of_possible_jobs_passes() -> None:
 
 @pytest.mark.slow
 def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
-    check("trainer.checkpoint_dir=checkpoints/${model.name}-${trainer.seed}", "model=tiny,minilm", "trainer.seed=0,1")
+    check(
+        "trainer.checkpoint_dir=checkpoints/${model.name}-${trainer.seed}",
+        "model=tiny,minilm",
+        "trainer.seed=0,1",
+    )
 
 
 @pytest.mark.slow
@@ -57,7 +57,10 @@ def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
             ["trainer.checkpoint_dir=kept", "trainer.seed=0,1"],
             "job 1 (trainer.checkpoint_dir=kept trainer.seed=1): trainer.checkpoint_dir=kept is job 0's too, and a f",
         ),
-        (["sampling.neg_ratio=0,-1"], "job 0 (sampling.neg_ratio=0): sampling.neg_ratio=0 is impossible"),
+        (
+            ["sampling.neg_ratio=0,-1"],
+            "job 0 (sampling.neg_ratio=0): sampling.neg_ratio=0 is impossible",
+        ),
         (
             ["model=tiny", "trainer.epochs=1,-1"],
             "job 1 (model=tiny trainer.epochs=-1): trainer.epochs=-1.0 is impossible; it must be above 0.",
@@ -66,7 +69,10 @@ def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
             ["data.dev_fraction=0.1,0.6", "data.test_fraction=0.5"],
             "job 1 (data.dev_fraction=0.6 data.test_fraction=0.5): data.dev_fraction=0.6 and data.test_fraction=0.5 ",
         ),
-        (["experiments=none,goodreads_cp"], "job 1 (experiments=goodreads_cp): In 'config': Could not find"),
+        (
+            ["experiments=none,goodreads_cp"],
+            "job 1 (experiments=goodreads_cp): In 'config': Could not find",
+        ),
         (
             ["sampling.neg_ratio=3,many"],
             "job 1 (sampling.neg_ratio=many): Error merging override sampling.neg_ratio=many",
@@ -86,18 +92,26 @@ def test_an_impossible_job_is_named_in_one_line(overrides: list[str], named: str
 def test_a_saved_sweep_is_checked_too(tmp_path: Path) -> None:
     saved = {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"sampling.neg_rato": "3,5"}}}}
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "grid.yaml").write_text(f"# @package _global_\n{json.dumps(saved)}\n")
-    with pytest.raises(ConfigError, match=r"job 0 \(sampling\.neg_rato=3 experiments=grid\): Could not override 'samp"):
+    (tmp_path / "experiments" / "grid.yaml").write_text(
+        f"# @package _global_\n{json.dumps(saved)}\n"
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"job 0 \(sampling\.neg_rato=3 experiments=grid\): Could not override 'samp",
+    ):
         check(f"hydra.searchpath=['file://{tmp_path}']", "experiments=grid")
 
 
-def test_the_callback_ends_the_command_for_hydra_would_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_callback_ends_the_command_for_hydra_would_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(config: object) -> None:
         raise ConfigError("job 1 (a=b): no postgresql://me:canary@db/runs")
 
-    monkeypatch.setattr("reranker.tracking.sweep.check_jobs", refuse)
+    monkeypatch.setattr("reranker.sweep.check_jobs", refuse)
     with pytest.raises(
-        SystemExit, match=r"^ConfigError: the sweep does not start: job 1 \(a=b\): no postgresql://\*\*\*@"
+        SystemExit,
+        match=r"^ConfigError: the sweep does not start: job 1 \(a=b\): no postgresql://\*\*\*@",
     ):
         CheckedJobs().on_multirun_start({})
 
@@ -106,7 +120,9 @@ def test_the_callback_ends_the_command_for_hydra_would_go_on(monkeypatch: pytest
 def multirun(run_cfg: Config) -> Iterator[Any]:
     """What Hydra gives the callback for `-m sampling.neg_ratio=3,5 trainer.seed=1` over a saved sweep of models."""
     hydra = {
-        "overrides": {"task": ["sampling.neg_ratio=3,5", "+trainer.seed=1", f"tracking.uri={SECRET_URI}"]},
+        "overrides": {
+            "task": ["sampling.neg_ratio=3,5", "+trainer.seed=1", f"tracking.uri={SECRET_URI}"]
+        },
         "sweeper": {"params": {"model": "minilm,bge", "sampling.neg_ratio": "1,2"}},
         "runtime": {"choices": {"experiments": "grid"}},
     }
@@ -120,11 +136,15 @@ def parent(cfg: Config, children: list[str]) -> Run:
 
 
 @pytest.mark.slow
-def test_a_sweep_knows_its_params_children_and_the_best_of_them(run_cfg: Config, multirun: Any, tmp_path: Path) -> None:
+def test_a_sweep_knows_its_params_children_and_the_best_of_them(
+    run_cfg: Config, multirun: Any, tmp_path: Path
+) -> None:
     before = signal.getsignal(signal.SIGTERM)
     callback = sweep.MlflowSweep()
     callback.on_multirun_start(multirun)
-    children = [child(run_cfg, tmp_path, values) for values in ([0.2, 0.6, 0.1], [0.5, 0.5, 0.5], [])]
+    children = [
+        child(run_cfg, tmp_path, values) for values in ([0.2, 0.6, 0.1], [0.5, 0.5, 0.5], [])
+    ]
     callback.on_multirun_end(multirun)
     sweep.close_sweep("FAILED")  # main's `finally`, after the fact: nothing happens
     made = parent(run_cfg, children)
@@ -136,7 +156,11 @@ def test_a_sweep_knows_its_params_children_and_the_best_of_them(run_cfg: Config,
         "tracking.uri": "postgresql://***@db.example/runs",
     }
     assert (made.data.tags["n_children"], made.data.tags["best_child"]) == ("3", children[0])
-    tags = [r.data.tags.get("mlflow.parentRunId") for r in found(run_cfg)[1] if r.info.run_id in children]
+    tags = [
+        r.data.tags.get("mlflow.parentRunId")
+        for r in found(run_cfg)[1]
+        if r.info.run_id in children
+    ]
     assert tags == [made.info.run_id] * 3
     assert PARENT not in os.environ
     assert signal.getsignal(signal.SIGTERM) is before
@@ -153,7 +177,12 @@ def test_a_sweep_knows_its_params_children_and_the_best_of_them(run_cfg: Config,
     ids=["a child failed", "a child was killed", "the sweep itself failed"],
 )
 def test_a_sweep_ends_as_its_worst_child(
-    run_cfg: Config, multirun: Any, tmp_path: Path, errors: list[BaseException | None], given: str, status: str
+    run_cfg: Config,
+    multirun: Any,
+    tmp_path: Path,
+    errors: list[BaseException | None],
+    given: str,
+    status: str,
 ) -> None:
     sweep.MlflowSweep().on_multirun_start(multirun)
     children = [child(run_cfg, tmp_path, [0.1 * i], error) for i, error in enumerate(errors, 1)]
@@ -164,10 +193,14 @@ def test_a_sweep_ends_as_its_worst_child(
 
 
 @pytest.mark.slow
-def test_a_child_that_died_without_a_word_is_killed_when_the_sweep_closes(run_cfg: Config, multirun: Any) -> None:
+def test_a_child_that_died_without_a_word_is_killed_when_the_sweep_closes(
+    run_cfg: Config, multirun: Any
+) -> None:
     sweep.MlflowSweep().on_multirun_start(multirun)
     client, experiment_id = store.open_store(run_cfg.tracking)
-    dead = client.create_run(experiment_id, tags={"mlflow.parentRunId": os.environ[PARENT]}).info.run_id
+    dead = client.create_run(
+        experiment_id, tags={"mlflow.parentRunId": os.environ[PARENT]}
+    ).info.run_id
     sweep.close_sweep("FINISHED")
     assert client.get_run(dead).info.status == "KILLED"
     assert parent(run_cfg, [dead]).info.status == "KILLED"
@@ -177,12 +210,17 @@ def test_a_child_that_died_without_a_word_is_killed_when_the_sweep_closes(run_cf
 @pytest.mark.slow
 def test_a_sweep_whose_store_cannot_be_opened_stops_before_its_jobs(multirun: Any) -> None:
     multirun.tracking.uri = "mlruns"
-    with pytest.raises(SystemExit, match=r"the sweep's run could not be started: tracking\.uri='mlruns'"):
+    with pytest.raises(
+        SystemExit, match=r"the sweep's run could not be started: tracking\.uri='mlruns'"
+    ):
         sweep.MlflowSweep().on_multirun_start(multirun)
     assert PARENT not in os.environ
 
 
 def test_torchrun_starts_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit, match=r"ConfigError: the sweep does not start: torchrun trains one run .* main\.py"):
+    with pytest.raises(
+        SystemExit,
+        match=r"ConfigError: the sweep does not start: torchrun trains one run .* main\.py",
+    ):
         CheckedJobs().on_multirun_start({})

@@ -30,13 +30,19 @@ def test_the_defaults_are_allowed() -> None:
         "genres",
         "description",
     ]
-    assert [part.field for part in parse_context(DataConfig.context_template)] == ["titles", "genres"]
+    assert [part.field for part in parse_context(DataConfig.context_template)] == [
+        "titles",
+        "genres",
+    ]
 
 
 @pytest.mark.parametrize(
     ("template", "named"),
     [
-        ("{title} | {author}", "unknown field {author}; its fields are {title}, {authors}, {series}, {genres}, {desc"),
+        (
+            "{title} | {author}",
+            "unknown field {author}; its fields are {title}, {authors}, {series}, {genres}, {desc",
+        ),
         ("{title.x}", "unknown field {title.x}"),
         ("{title!r}", "unknown field {title!r}"),
         ("{title:>9}", "unknown field {title:>9}"),
@@ -48,7 +54,10 @@ def test_the_defaults_are_allowed() -> None:
         ("Book: {genres}", "no {title}, which it must have"),
         ("", "no {title}"),
         ("{description} | {title}", "{title} after {description}"),
-        ("{title} | {description} | {series} | {authors}", "{authors}, {series} after {description}"),
+        (
+            "{title} | {description} | {series} | {authors}",
+            "{authors}, {series} after {description}",
+        ),
     ],
 )
 def test_a_book_template_that_cannot_work_names_key_and_fault(template: str, named: str) -> None:
@@ -59,13 +68,20 @@ def test_a_book_template_that_cannot_work_names_key_and_fault(template: str, nam
 
 
 def test_genres_may_follow_the_description() -> None:
-    assert [p.field for p in parse_book("{title} | {description} | {genres}")] == ["title", "description", "genres"]
+    assert [p.field for p in parse_book("{title} | {description} | {genres}")] == [
+        "title",
+        "description",
+        "genres",
+    ]
 
 
 @pytest.mark.parametrize(
     ("template", "named"),
     [
-        ("Genres: {genres}", "no {titles}, which it must have; its fields are {titles}, {authors}, {genres}"),
+        (
+            "Genres: {genres}",
+            "no {titles}, which it must have; its fields are {titles}, {authors}, {genres}",
+        ),
         ("Likes: {title}", "unknown field {title}"),
         ("Genres: {genres}. Likes: {titles}", "{genres} before {titles}; put {titles} first"),
         ("By {authors}. Likes: {titles}", "{authors} before {titles}; put {titles} first"),

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import main
-
-from .test_main import TIMEOUT_S, defaults, project
+from tests.test_main import TIMEOUT_S, defaults, project
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,16 +44,22 @@ def started(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
         port = free.getsockname()[1]
     where = ["--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
     command = [sys.executable, "-m", "torch.distributed.run", *where, "main.py", *args]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_", "RERANKER_"))}
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_", "RERANKER_"))
+    }
     env = clean | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
 
 
 def trace(client: MlflowClient, run_id: str, key: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in client.get_metric_history(run_id, key)]
 
 
-def test_two_processes_make_one_run_with_the_trace_of_one_process_with_the_doubled_batch(tmp_path: Path) -> None:
+def test_two_processes_make_one_run_with_the_trace_of_one_process_with_the_doubled_batch(
+    tmp_path: Path,
+) -> None:
     import mlflow
 
     done = started(project(tmp_path), *SMALL, "trainer.batch_size=8")
@@ -66,10 +71,14 @@ def test_two_processes_make_one_run_with_the_trace_of_one_process_with_the_doubl
     cfg = defaults(tmp_path, *SMALL, "trainer.batch_size=16", f"cache_dir={tmp_path}/outputs/cache")
     main.run(cfg, tmp_path / "alone")
     [experiment] = [e for e in client.search_experiments() if e.name == "reranker"]
-    alone, both = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    alone, both = client.search_runs(
+        [experiment.experiment_id], order_by=["attributes.start_time DESC"]
+    )
     assert [run.info.status for run in (both, alone)] == ["FINISHED"] * 2
     for key, n in (("dev/ndcg_10", 2), ("train/loss", 4), ("train/grad_norm", 4)):
         found, wanted = (trace(client, run.info.run_id, key) for run in (both, alone))
         assert len(found) == n
         assert [step for step, _ in found] == [step for step, _ in wanted]
-        assert [value for _, value in found] == pytest.approx([value for _, value in wanted], rel=1e-4)
+        assert [value for _, value in found] == pytest.approx(
+            [value for _, value in wanted], rel=1e-4
+        )

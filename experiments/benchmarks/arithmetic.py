@@ -12,7 +12,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-PEAK_SHAPES = ((2048, 384, 1536), (1024, 1024, 1024))  # the feed-forward's, and one that favours the library
+PEAK_SHAPES = (
+    (2048, 384, 1536),
+    (1024, 1024, 1024),
+)  # the feed-forward's, and one that favours the library
 PEAK_S = 1.0  # of trying, for each shape
 
 Lengths = npt.NDArray[np.integer[Any]]
@@ -36,7 +39,9 @@ def _products_per_s(n: int, n_in: int, n_out: int) -> float:
     return 2 * n * n_in * n_out / min(spent)
 
 
-def operations(encoder: Encoder, queries: Sequence[str], candidates: Sequence[str], *, is_stock: bool) -> float:
+def operations(
+    encoder: Encoder, queries: Sequence[str], candidates: Sequence[str], *, is_stock: bool
+) -> float:
     """Multiplications and additions in the matrix products of all pairs, without padding and without the head.
 
     A stock side puts every token through every layer. Ours of attention `full` puts only [CLS] through the last, and
@@ -61,7 +66,13 @@ def stock(pair: Lengths, n_layers: int, hidden: int, inner: int) -> float:
 
 
 def shared(
-    contexts: Lengths, context: Lengths, pair: Lengths, n_layers: int, hidden: int, inner: int, n_heads: int
+    contexts: Lengths,
+    context: Lengths,
+    pair: Lengths,
+    n_layers: int,
+    hidden: int,
+    inner: int,
+    n_heads: int,
 ) -> float:
     """Distinct contexts once, and of each pair what its context does not hold; [CLS] alone in the last layer.
 

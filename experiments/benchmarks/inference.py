@@ -34,7 +34,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(ROOT))
 
-BOOKS_JOINED = 4  # demo texts are short: two contexts have 92 tokens together, four books 131, about
+BOOKS_JOINED = (
+    4  # demo texts are short: two contexts have 92 tokens together, four books 131, about
+)
 
 Pairs = tuple[list[str], list[str]]
 Spent = tuple[float, float]  # wall and CPU seconds of a round
@@ -46,11 +48,16 @@ def make_texts(cache: Path) -> Texts:
     from reranker.config import compose
     from reranker.data import build_contexts, load
 
-    cfg = compose(["data=demo", "data.context_titles=8", "data.world.n_books=600", "data.world.n_users=150"]).data
+    cfg = compose(
+        ["data=demo", "data.context_titles=8", "data.world.n_books=600", "data.world.n_users=150"]
+    ).data
     tables = load(cfg, Cache(cache))
     contexts = [text for text in build_contexts(tables, cfg).text if text]
     books = tables.books["book_text"].tolist()
-    joined = [" ".join(books[(i * 7 + j * 101) % len(books)] for j in range(BOOKS_JOINED)) for i in range(len(books))]
+    joined = [
+        " ".join(books[(i * 7 + j * 101) % len(books)] for j in range(BOOKS_JOINED))
+        for i in range(len(books))
+    ]
     return [" ".join(pair) for pair in itertools.pairwise(contexts)], joined
 
 
@@ -65,7 +72,9 @@ def tasks(texts: Texts, n_candidates: int, n_bulk: int) -> dict[str, Pairs]:
     }
 
 
-def rounds(sides: dict[str, Score], pairs: Pairs, n_repeats: int) -> tuple[dict[str, list[Spent]], dict[str, Any]]:
+def rounds(
+    sides: dict[str, Score], pairs: Pairs, n_repeats: int
+) -> tuple[dict[str, list[Spent]], dict[str, Any]]:
     """What every round of every side took, and its scores; the turn goes backwards every other time."""
     spent: dict[str, list[Spent]] = {side: [] for side in sides}
     scores = {side: score(pairs[0][:8], pairs[1][:8]) for side, score in sides.items()}  # warm
@@ -74,7 +83,10 @@ def rounds(sides: dict[str, Score], pairs: Pairs, n_repeats: int) -> tuple[dict[
             wall, cpu = time.perf_counter(), time.process_time()
             scores[side] = sides[side](*pairs)
             spent[side].append((time.perf_counter() - wall, time.process_time() - cpu))
-            print(f"  {side:14s} {spent[side][-1][0]:7.3f} s, CPU {spent[side][-1][1]:7.3f} s", file=sys.stderr)
+            print(
+                f"  {side:14s} {spent[side][-1][0]:7.3f} s, CPU {spent[side][-1][1]:7.3f} s",
+                file=sys.stderr,
+            )
     return spent, scores
 
 
@@ -91,7 +103,10 @@ def summarise(
     """
     from scipy.stats import kendalltau
 
-    wall, cpu = ({side: statistics.median(times[i] for times in spent[side]) for side in spent} for i in (0, 1))
+    wall, cpu = (
+        {side: statistics.median(times[i] for times in spent[side]) for side in spent}
+        for i in (0, 1)
+    )
     first = next(iter(spent))
     return {
         side: {
@@ -110,7 +125,9 @@ def summarise(
 def cost(side: str, weights: Path, pairs: Pairs) -> float:
     """Operations of a side for all pairs."""
     is_stock = not side.startswith("encoder")
-    return operations(encoder_of("encoder" if is_stock else side, weights), *pairs, is_stock=is_stock)
+    return operations(
+        encoder_of("encoder" if is_stock else side, weights), *pairs, is_stock=is_stock
+    )
 
 
 def latency(score: Score, pairs: Pairs, n_repeats: int) -> dict[str, float]:
@@ -128,7 +145,11 @@ def latency(score: Score, pairs: Pairs, n_repeats: int) -> dict[str, float]:
 def cold_start(side: str, weights: Path) -> float:
     """Seconds from the start of a process to its first score."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, __file__, "--cold", side, "--weights", weights], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, __file__, "--cold", side, "--weights", weights],
+        check=True,
+        stdout=sys.stderr,
+    )
     return time.perf_counter() - start
 
 
@@ -145,7 +166,9 @@ def present(wanted: Sequence[str]) -> Iterator[str]:
     for side in wanted:
         missing = [name for name in SIDES[side] if importlib.util.find_spec(name) is None]
         if missing:
-            print(f"{side}: not measured, {', '.join(missing)} is not installed (pip install -e '.[export,bench]')")
+            print(
+                f"{side}: not measured, {', '.join(missing)} is not installed (pip install -e '.[export,bench]')"
+            )
         else:
             yield side
 
@@ -168,13 +191,20 @@ def main() -> None:
         for task, pairs in tasks(texts, args.candidates, args.bulk).items():
             if task in args.task:
                 spent, scores = rounds(sides, pairs, args.repeats)
-                peak = max(peak, peak_per_s())  # of two looks, since the machine may have had other work
+                peak = max(
+                    peak, peak_per_s()
+                )  # of two looks, since the machine may have had other work
                 costs = {side: cost(side, weights, pairs) for side in sides}
                 result[task] = summarise(spent, scores, costs, peak)
-                print_table(f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds", result[task])
+                print_table(
+                    f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds", result[task]
+                )
         if args.latency:
             one = tasks(texts, args.candidates, 0)["one"]
-            facts = {s: latency(sides[s], one, args.latency) | {"cold_s": cold_start(s, weights)} for s in sides}
+            facts = {
+                s: latency(sides[s], one, args.latency) | {"cold_s": cold_start(s, weights)}
+                for s in sides
+            }
             result["latency"] = facts
             print_table(f"one reader, {args.candidates} candidates, {args.latency} times", facts)
     print(json.dumps(result | {"peak_gflops": peak / 1e9}))
@@ -182,14 +212,30 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES, help="ratios are to the first")
+    parser.add_argument(
+        "--sides", nargs="+", default=list(SIDES), choices=SIDES, help="ratios are to the first"
+    )
     parser.add_argument("--task", nargs="+", default=["one", "bulk"], choices=["one", "bulk"])
     parser.add_argument("--repeats", type=int, default=3, help="rounds of every side")
-    parser.add_argument("--candidates", type=int, default=100, help="of the task one, and of the latency")
+    parser.add_argument(
+        "--candidates", type=int, default=100, help="of the task one, and of the latency"
+    )
     parser.add_argument("--bulk", type=int, default=2000, help="pairs of the task bulk")
-    parser.add_argument("--latency", type=int, default=0, help="measure one reader's list so often, and a cold start")
-    parser.add_argument("--cache", type=Path, default=ROOT / "outputs" / "cache", help="where the demo world is kept")
-    parser.add_argument("--keep", type=Path, help="where what the sides load is kept (default: nowhere)")
+    parser.add_argument(
+        "--latency",
+        type=int,
+        default=0,
+        help="measure one reader's list so often, and a cold start",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=ROOT / "outputs" / "cache",
+        help="where the demo world is kept",
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="where what the sides load is kept (default: nowhere)"
+    )
     parser.add_argument("--cold", choices=SIDES, help="load a side, score one pair, and leave")
     parser.add_argument("--weights", type=Path, help="--cold: the folder of weights")
     return parser.parse_args()

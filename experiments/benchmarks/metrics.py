@@ -34,14 +34,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from reranker.eval import metrics
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]  # (n_rows,) user, label, score
-WORLDS = {"1e6 x 12": (1_000_000, 12, 3), "2e4 x 100": (20_000, 100, 5)}  # users, candidates, positives
-MAX_ROWS = {"scikit-learn": 24_000, "pytrec_eval": 1_200_000, "ranx": 240_000}  # what a side is timed on
+WORLDS = {
+    "1e6 x 12": (1_000_000, 12, 3),
+    "2e4 x 100": (20_000, 100, 5),
+}  # users, candidates, positives
+MAX_ROWS = {
+    "scikit-learn": 24_000,
+    "pytrec_eval": 1_200_000,
+    "ranx": 240_000,
+}  # what a side is timed on
 
 
 def world(n_users: int, size: int, n_positives: int, *, seed: int = 0) -> Columns:
     """Lists without ties, positives anywhere in them and somewhat ahead."""
     rng = np.random.default_rng(seed)
-    label = rng.permuted(np.tile(np.arange(size) < n_positives, (n_users, 1)), axis=1).ravel().astype(np.int8)
+    label = (
+        rng.permuted(np.tile(np.arange(size) < n_positives, (n_users, 1)), axis=1)
+        .ravel()
+        .astype(np.int8)
+    )
     score = (rng.normal(size=len(label)) + label).astype(np.float32)
     return np.repeat(np.arange(n_users), size), label, score
 
@@ -58,7 +69,9 @@ def scikit_learn(columns: Columns) -> np.ndarray:
     user, label, score = columns
     bounds = np.flatnonzero(np.diff(user)) + 1
     lists = zip(np.split(label, bounds), np.split(score, bounds), strict=True)
-    return np.array([(average_precision_score(t, s), ndcg_score(t[None], s[None], k=10)) for t, s in lists])
+    return np.array(
+        [(average_precision_score(t, s), ndcg_score(t[None], s[None], k=10)) for t, s in lists]
+    )
 
 
 def pytrec_eval(columns: Columns) -> np.ndarray:
@@ -67,16 +80,25 @@ def pytrec_eval(columns: Columns) -> np.ndarray:
 
     user, label, score = columns
     qrel, run = _nested(user, label.astype(int).tolist()), _nested(user, score.tolist())
-    result = trec.RelevanceEvaluator(qrel, {"map", "ndcg_cut.10", "recip_rank", "recall.10"}).evaluate(run)
-    values = np.array([[v[m] for m in ("map", "ndcg_cut_10", "recip_rank", "recall_10")] for v in result.values()])
+    result = trec.RelevanceEvaluator(
+        qrel, {"map", "ndcg_cut.10", "recip_rank", "recall.10"}
+    ).evaluate(run)
+    values = np.array(
+        [[v[m] for m in ("map", "ndcg_cut_10", "recip_rank", "recall_10")] for v in result.values()]
+    )
     values[:, 2] *= values[:, 2] >= 0.1  # it has no cut-off for MRR
     return values
 
 
 def _nested(user: np.ndarray, values: list[float]) -> dict[str, dict[str, float]]:
     bounds = [0, *(np.flatnonzero(np.diff(user)) + 1).tolist(), len(user)]
-    books = [str(i) for i in range(int(np.diff(bounds).max()))]  # ids of candidates, made once for all users
-    return {str(i): dict(zip(books, values[a:b], strict=False)) for i, (a, b) in enumerate(pairwise(bounds))}
+    books = [
+        str(i) for i in range(int(np.diff(bounds).max()))
+    ]  # ids of candidates, made once for all users
+    return {
+        str(i): dict(zip(books, values[a:b], strict=False))
+        for i, (a, b) in enumerate(pairwise(bounds))
+    }
 
 
 def ranx(columns: Columns) -> np.ndarray:
@@ -87,7 +109,9 @@ def ranx(columns: Columns) -> np.ndarray:
     size = int(np.bincount(user).max())
     books = np.arange(size).astype(str).astype(object)
     ids = {"q_id": user.astype(str).astype(object), "doc_id": np.resize(books, len(user))}
-    ids = {name: pd.Series(values, dtype=object) for name, values in ids.items()}  # it refuses pandas 3's strings
+    ids = {
+        name: pd.Series(values, dtype=object) for name, values in ids.items()
+    }  # it refuses pandas 3's strings
     qrels = Qrels.from_df(pd.DataFrame(ids | {"score": label.astype(np.int64)}))
     run = Run.from_df(pd.DataFrame(ids | {"score": score.astype(np.float64)}))
     names = ["map", "ndcg@10", "mrr@10", "recall@10"]
@@ -131,20 +155,29 @@ def measure(name: str, columns: Columns, size: int, repeats: int) -> dict[str, f
         begin = time.perf_counter()
         values = SIDES[name](mine)
         walls.append(time.perf_counter() - begin)
-    np.testing.assert_allclose(values.mean(axis=0), ours(mine).mean(axis=0)[: values.shape[1]], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        values.mean(axis=0), ours(mine).mean(axis=0)[: values.shape[1]], rtol=0, atol=1e-6
+    )
     wall = statistics.median(walls)
     return {"rows": len(mine[0]), "wall_s": wall, "rows_per_s": len(mine[0]) / wall}
 
 
 def main() -> None:
     """Check, measure, print a table and, last, one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--users-fraction", type=float, default=1.0, help="of each world's users, for a quick look")
+    parser.add_argument(
+        "--users-fraction", type=float, default=1.0, help="of each world's users, for a quick look"
+    )
     args = parser.parse_args()
     check()
     out: dict[str, dict[str, float]] = {}
-    print(f"{'world':10} {'side':13} {'rows timed':>11} {'seconds':>9} {'rows/s':>12} {'ours is':>9}", flush=True)
+    print(
+        f"{'world':10} {'side':13} {'rows timed':>11} {'seconds':>9} {'rows/s':>12} {'ours is':>9}",
+        flush=True,
+    )
     for title, (n_users, size, n_positives) in WORLDS.items():
         columns = world(max(1, int(n_users * args.users_fraction)), size, n_positives)
         mine, out[title] = 0.0, {}
@@ -156,7 +189,9 @@ def main() -> None:
                 f"{title:10} {name:13} {found['rows']:11} {found['wall_s']:9.3f} {rate:12.0f} {mine / rate:8.1f}x",
                 flush=True,
             )
-            out[title] |= {f"{name} rows/s": round(rate)} | ({} if name == "ours" else {f"{name} ratio": mine / rate})
+            out[title] |= {f"{name} rows/s": round(rate)} | (
+                {} if name == "ours" else {f"{name} ratio": mine / rate}
+            )
     print(json.dumps(out))
 
 

@@ -31,12 +31,23 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]
 N_CORES = 2
-FLAT = {"ours": "ours", "seed": "seed", "duckdb": "with_duckdb", "polars": "with_polars", "write": "writing"}
+FLAT = {
+    "ours": "ours",
+    "seed": "seed",
+    "duckdb": "with_duckdb",
+    "polars": "with_polars",
+    "write": "writing",
+}
 SAMPLERS = {"draw": "prepare_draw", "lenskit": "prepare_lenskit", "recbole": "prepare_recbole"}
 PAIR_MAKERS = ("ours", "seed", "duckdb", "polars")
-NEEDS = {"duckdb": "duckdb", "polars": "polars"}  # side -> what its group in pyproject.toml installs
+NEEDS = {
+    "duckdb": "duckdb",
+    "polars": "polars",
+}  # side -> what its group in pyproject.toml installs
 N_BOOKS = 17_663  # of the Goodreads sample that the project is tried on
-USERS_PER_RATING = 0.0417  # of the demo world: 24 ratings each, less what rounding and merged editions take
+USERS_PER_RATING = (
+    0.0417  # of the demo world: 24 ratings each, less what rounding and merged editions take
+)
 
 
 def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str, object]:
@@ -56,7 +67,11 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     prepared_s, before = time.perf_counter() - start, _resident_mib()
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
-    facts: dict[str, object] = {"side": side, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    facts: dict[str, object] = {
+        "side": side,
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() - cpu,
+    }
     facts["prepare_s"] = prepared_s
     if side in PAIR_MAKERS:  # the peak of others is that of what they were given
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -72,7 +87,9 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     facts["file_mb"] = sum(f.stat().st_size for f in files) / 1e6
     counts = check_flat(truth, files, contexts=side != "seed")
     if counts["seen"] or counts["duplicates"]:
-        raise SystemExit(f"{side}: {counts['seen']} seen and {counts['duplicates']} repeated negatives; not the task.")
+        raise SystemExit(
+            f"{side}: {counts['seen']} seen and {counts['duplicates']} repeated negatives; not the task."
+        )
     return facts | counts
 
 
@@ -89,19 +106,31 @@ def make_world(n_ratings: float, raw: str | None, cache: Path) -> Path:
     from reranker.config import compose
     from reranker.data import build_contexts, load
 
-    world = [f"data.world.n_books={N_BOOKS}", f"data.world.n_users={round(n_ratings * USERS_PER_RATING)}"]
+    world = [
+        f"data.world.n_books={N_BOOKS}",
+        f"data.world.n_users={round(n_ratings * USERS_PER_RATING)}",
+    ]
     sizes = ["data.context_titles=6", "data.context_genres=4"]
     cfg = compose([*(["data=bookdb", f"data.root={raw}"] if raw else world), *sizes]).data
     tables = load(cfg, Cache(cache))
 
     def build(folder: Path) -> dict[str, object]:
-        contexts = pd.DataFrame({"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text})
-        frames = {"books": tables.books, "users": tables.users, "editions": tables.editions, "contexts": contexts}
+        contexts = pd.DataFrame(
+            {"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text}
+        )
+        frames = {
+            "books": tables.books,
+            "users": tables.users,
+            "editions": tables.editions,
+            "contexts": contexts,
+        }
         for name, frame in (frames | {"histories": tables.histories}).items():
             frame.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
         return {"ratings": len(tables.histories)}
 
-    return Cache(cache).fetch("benchmark_worlds", {"version": 1, "tables": tables.digest}, build).path
+    return (
+        Cache(cache).fetch("benchmark_worlds", {"version": 1, "tables": tables.digest}, build).path
+    )
 
 
 def _child(python: str, *args: object) -> str:
@@ -109,20 +138,30 @@ def _child(python: str, *args: object) -> str:
     n = str(N_CORES)
     env = os.environ | {"POLARS_MAX_THREADS": n, "OMP_NUM_THREADS": n, "TQDM_DISABLE": "1"}
     env["PYTHONPATH"] = str(ROOT)
-    run = subprocess.run([python, HERE, *map(str, args)], env=env, stdout=subprocess.PIPE, text=True)
+    run = subprocess.run(
+        [python, HERE, *map(str, args)], env=env, stdout=subprocess.PIPE, text=True
+    )
     if run.returncode:
-        raise SystemExit(f"{' '.join(map(str, args))}: failed with status {run.returncode}; its own words are above.")
+        raise SystemExit(
+            f"{' '.join(map(str, args))}: failed with status {run.returncode}; its own words are above."
+        )
     return run.stdout.strip().splitlines()[-1]
 
 
-def compare(world: Path, sides: dict[str, str], n_repeats: int, seed_users: int) -> list[dict[str, object]]:
+def compare(
+    world: Path, sides: dict[str, str], n_repeats: int, seed_users: int
+) -> list[dict[str, object]]:
     """Every side n_repeats times, in turn; the turn goes backwards every other time."""
     runs = []
     for repeat in range(n_repeats):
         for side in list(sides)[:: -1 if repeat % 2 else 1]:
             with tempfile.TemporaryDirectory(dir=world.parent, prefix=".out-") as out:
                 users = ["--n-users", seed_users] if side == "seed" else []
-                runs.append(json.loads(_child(sides[side], "--side", side, "--world", world, "--out", out, *users)))
+                runs.append(
+                    json.loads(
+                        _child(sides[side], "--side", side, "--world", world, "--out", out, *users)
+                    )
+                )
                 print(f"  {side:8s} {runs[-1]['wall_s']:8.3f} s", file=sys.stderr)
     return runs
 
@@ -131,11 +170,20 @@ def summarise(runs: list[dict[str, object]]) -> dict[str, dict[str, float]]:
     """Medians of every side, and the interquartile range of its seconds."""
     out: dict[str, dict[str, float]] = {}
     for side in dict.fromkeys(str(run["side"]) for run in runs):
-        mine = [{k: float(str(v)) for k, v in run.items() if k != "side"} for run in runs if run["side"] == side]
+        mine = [
+            {k: float(str(v)) for k, v in run.items() if k != "side"}
+            for run in runs
+            if run["side"] == side
+        ]
         out[side] = {k: statistics.median(run[k] for run in mine) for k in mine[0]}
         wall = sorted(run["wall_s"] for run in mine)
-        low, _, high = statistics.quantiles(wall, n=4, method="inclusive") if len(wall) > 1 else (wall * 3)
-        out[side] |= {"wall_iqr_s": high - low, "rows_per_s": out[side]["rows"] / out[side]["wall_s"]}
+        low, _, high = (
+            statistics.quantiles(wall, n=4, method="inclusive") if len(wall) > 1 else (wall * 3)
+        )
+        out[side] |= {
+            "wall_iqr_s": high - low,
+            "rows_per_s": out[side]["rows"] / out[side]["wall_s"],
+        }
     return out
 
 
@@ -170,9 +218,13 @@ COLUMNS = {
 
 def print_table(title: str, sides: dict[str, dict[str, float]], missing: list[str]) -> None:
     """A table in Markdown; a side that is missing says so."""
-    print(f"\n{title}\n\n| side | {' | '.join(head for head, _ in COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}")
+    print(
+        f"\n{title}\n\n| side | {' | '.join(head for head, _ in COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}"
+    )
     for side, facts in sides.items():
-        cells = [format(facts[key], form) if key in facts else "" for key, (_, form) in COLUMNS.items()]
+        cells = [
+            format(facts[key], form) if key in facts else "" for key, (_, form) in COLUMNS.items()
+        ]
         print(f"| {side} | {' | '.join(cells)} |")
     for side in missing:
         print(f"| {side} | not measured |{' |' * (len(COLUMNS) - 1)}")
@@ -206,28 +258,49 @@ def main() -> None:
         world = Path(_child(sys.executable, "--make", n_ratings, "--cache", args.cache, *raw))
         n_repeats = args.repeats[min(i, len(args.repeats) - 1)]
         sides = summarise(compare(world, present, n_repeats, args.seed_users))
-        print_table(f"{n_ratings:.0e} ratings, medians of {n_repeats}", sides, [s for s in pythons if s not in present])
+        print_table(
+            f"{n_ratings:.0e} ratings, medians of {n_repeats}",
+            sides,
+            [s for s in pythons if s not in present],
+        )
         result[f"{n_ratings:.0e}"] = {"ratios": ratios(sides), "sides": sides}
     print(json.dumps(result))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ratings", type=float, nargs="+", default=[1e5, 1e6], help="sizes of the worlds")
-    parser.add_argument("--repeats", type=int, nargs="+", default=[5], help="runs of a side, for each world")
-    parser.add_argument("--raw", nargs="+", help="folders of raw tables, for each world, instead of demo worlds")
-    parser.add_argument("--cache", type=Path, default=ROOT / "outputs" / "cache", help="where worlds are kept")
-    parser.add_argument("--sides", nargs="+", default=[*FLAT, *SAMPLERS], choices=[*FLAT, *SAMPLERS])
     parser.add_argument(
-        "--seed-users", type=int, default=500, help="train users of the seed's side; pairs/s is compared"
+        "--ratings", type=float, nargs="+", default=[1e5, 1e6], help="sizes of the worlds"
+    )
+    parser.add_argument(
+        "--repeats", type=int, nargs="+", default=[5], help="runs of a side, for each world"
+    )
+    parser.add_argument(
+        "--raw", nargs="+", help="folders of raw tables, for each world, instead of demo worlds"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=ROOT / "outputs" / "cache", help="where worlds are kept"
+    )
+    parser.add_argument(
+        "--sides", nargs="+", default=[*FLAT, *SAMPLERS], choices=[*FLAT, *SAMPLERS]
+    )
+    parser.add_argument(
+        "--seed-users",
+        type=int,
+        default=500,
+        help="train users of the seed's side; pairs/s is compared",
     )
     parser.add_argument("--lenskit-python", help="an interpreter that has lenskit, pyarrow")
     parser.add_argument("--recbole-python", help="an interpreter that has recbole, torch, pyarrow")
-    parser.add_argument("--side", choices=[*FLAT, *SAMPLERS], help="run one side here; prints one line of JSON")
+    parser.add_argument(
+        "--side", choices=[*FLAT, *SAMPLERS], help="run one side here; prints one line of JSON"
+    )
     parser.add_argument("--world", type=Path, help="--side: folder of feature tables")
     parser.add_argument("--out", type=Path, help="--side: an empty folder")
     parser.add_argument("--n-users", type=int, help="--side: only the first train users")
-    parser.add_argument("--make", type=float, help="make a world of so many ratings; prints its folder")
+    parser.add_argument(
+        "--make", type=float, help="make a world of so many ratings; prints its folder"
+    )
     return parser.parse_args()
 
 

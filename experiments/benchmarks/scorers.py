@@ -42,7 +42,11 @@ def _saved(folder: Path, attention: str) -> Path:
     from reranker.model import load
 
     if not folder.exists():
-        keys = ["model=minilm_wheel", f"model.max_length={MAX_LENGTH}", f"model.attention={attention}"]
+        keys = [
+            "model=minilm_wheel",
+            f"model.max_length={MAX_LENGTH}",
+            f"model.attention={attention}",
+        ]
         load(compose(keys).model).save(folder)
     return folder
 
@@ -111,7 +115,9 @@ def _onnx(graph: Path, weights: Path) -> Score:
 
     def score(queries: Sequence[str], candidates: Sequence[str]) -> Any:
         pairs = list(zip(queries, candidates, strict=True))
-        order = sorted(range(len(pairs)), key=lambda i: -len(candidates[i]))  # by characters, as predict sorts
+        order = sorted(
+            range(len(pairs)), key=lambda i: -len(candidates[i])
+        )  # by characters, as predict sorts
         logits = np.empty(len(pairs), dtype=np.float32)
         for start in range(0, len(pairs), BATCH):
             rows = order[start : start + BATCH]
@@ -131,12 +137,16 @@ def _openvino_fp32(weights: Path) -> Score:
     """The graph of our bf16 variant, computed in fp32."""
     from tokenizers import Tokenizer
 
-    from reranker.model.exported import Exported, folder_name, read_manifest, runtime
+    from reranker.model.openvino_scorer import Exported, folder_name, read_manifest, runtime
 
     openvino = runtime()
     folder = weights / folder_name("bf16")
-    model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return Exported(model, Tokenizer.from_file(str(folder / "tokenizer.json")), read_manifest(folder)).score
+    model = openvino.Core().compile_model(
+        str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return Exported(
+        model, Tokenizer.from_file(str(folder / "tokenizer.json")), read_manifest(folder)
+    ).score
 
 
 def prepare(side: str, weights: Path, texts: Texts) -> None:
@@ -149,14 +159,16 @@ def prepare(side: str, weights: Path, texts: Texts) -> None:
 
 def _export(variant: str, weights: Path, texts: Texts) -> None:
     from reranker.config import ModelConfig
-    from reranker.model.export import Agreement, export
+    from reranker.model.openvino_export import Agreement, export
 
     if (weights / f"openvino_{variant}").exists():
         return
     contexts, books = texts
     pairs = list(zip(contexts[-N_CALIBRATION:], books[-N_CALIBRATION:], strict=True))
     cfg = ModelConfig(name="bench", source="path", path=str(weights), max_length=MAX_LENGTH)
-    unmeasured = Agreement(*[float("nan")] * 4, n_lists=0)  # a drawn head finds nothing; agreement is measured below
+    unmeasured = Agreement(
+        *[float("nan")] * 4, n_lists=0
+    )  # a drawn head finds nothing; agreement is measured below
     export(cfg, variant, pairs, lambda exact, other: unmeasured, force=True)
 
 
@@ -170,13 +182,21 @@ def _export_onnx(weights: Path) -> None:
     graph = weights.parent / "onnx.onnx"
     if graph.exists():
         return
-    model = AutoModelForSequenceClassification.from_pretrained(weights, attn_implementation="eager").eval()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        weights, attn_implementation="eager"
+    ).eval()
     names = ["input_ids", "attention_mask", "token_type_ids"]
     example = tuple(torch.ones((2, 16), dtype=torch.int64) for _ in names)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, example, graph, input_names=names, dynamo=True, dynamic_shapes=[axes] * 3, verbose=False
+            model,
+            example,
+            graph,
+            input_names=names,
+            dynamo=True,
+            dynamic_shapes=[axes] * 3,
+            verbose=False,
         )
     quantize_dynamic(graph, weights.parent / "onnx_int8.onnx", weight_type=QuantType.QInt8)

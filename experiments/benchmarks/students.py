@@ -21,7 +21,7 @@ MAX_LENGTH = 256  # of weights that lie in no bundle
 def scorer(name: str) -> Score:
     """The model's scores, in fp32."""
     from reranker.model import load
-    from reranker.tracking import find_teacher
+    from reranker.serving.teacher_lookup import find_teacher
 
     found = find_teacher(name, max_length=MAX_LENGTH)
     assert found is not None
@@ -33,14 +33,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of every model")
-    parser.add_argument("--cache", type=Path, default=ROOT / "outputs" / "cache", help="where the demo world is kept")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=ROOT / "outputs" / "cache",
+        help="where the demo world is kept",
+    )
     args = parser.parse_args()
     sides = {name: scorer(name) for name in args.models}
     result = {}
     for task, pairs in tasks(make_texts(args.cache), 100, 300).items():
         spent, scores = rounds(sides, pairs, args.repeats)
         result[task] = summarise(spent, scores, len(pairs[0]))
-        print_table(f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds", result[task])
+        print_table(
+            f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds", result[task]
+        )
     print(json.dumps(result))
 
 

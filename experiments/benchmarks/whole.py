@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig, compose
-from reranker.data import build_contexts, load, sources
+from reranker.data import build_contexts, load
+from reranker.data.sources import fetch
 from reranker.sampling import audit, build_pairs
 
 N_BOOKS = 17_663  # books of the seed's catalogue
@@ -33,14 +34,21 @@ def stage(name: str, stages: Stages) -> Iterator[None]:
     begin = time.perf_counter()
     yield
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    stages[name] = {"wall_s": round(time.perf_counter() - begin, 2), "peak_gib_so_far": round(peak, 2)}
+    stages[name] = {
+        "wall_s": round(time.perf_counter() - begin, 2),
+        "peak_gib_so_far": round(peak, 2),
+    }
     print(f"{name:10} {stages[name]['wall_s']:8.1f} s   peak so far {peak:.2f} GiB", flush=True)
 
 
 def main() -> None:
     """Run the stages and print, last, one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--raw", help="a folder of the four raw tables; without it a demo world is made")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--raw", help="a folder of the four raw tables; without it a demo world is made"
+    )
     parser.add_argument("--users", type=int, default=41_700)
     parser.add_argument("--cache", required=True)
     args = parser.parse_args()
@@ -48,7 +56,7 @@ def main() -> None:
     cfg = compose(["data=bookdb", f"data.root={args.raw}"] if args.raw else world).data
     cache, stages = Cache(args.cache), Stages()
     with stage("raw", stages):
-        sources.fetch(cfg, cache)
+        fetch.fetch(cfg, cache)
     with stage("tables", stages):
         tables = load(cfg, cache)
     with stage("contexts", stages):
@@ -57,8 +65,21 @@ def main() -> None:
         pairs = build_pairs(tables, contexts, SamplingConfig(), EngineConfig("threads", 2), cache)
     with stage("audit", stages):
         checked = audit(tables, contexts, pairs)
-    facts = {"ratings": len(tables.histories), "users": len(tables.users), "pairs": len(pairs.codes)}
-    print(json.dumps({"stages": stages, **facts, "all_pairs": pairs.counts["pairs_before_refinement"], **checked}))
+    facts = {
+        "ratings": len(tables.histories),
+        "users": len(tables.users),
+        "pairs": len(pairs.codes),
+    }
+    print(
+        json.dumps(
+            {
+                "stages": stages,
+                **facts,
+                "all_pairs": pairs.counts["pairs_before_refinement"],
+                **checked,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,11 @@ def check_storage(root: str | None, storage: StorageConfig) -> None:
     Raises:
         ConfigError: Another scheme than `s3://`, no bucket, an endpoint that is not http(s)://HOST[:PORT], or userinfo.
     """
-    if root is not None and "://" in root and not re.fullmatch(r"s3://[A-Za-z0-9][\w.-]+(/[^?#\0]*)?", root):
+    if (
+        root is not None
+        and "://" in root
+        and not re.fullmatch(r"s3://[A-Za-z0-9][\w.-]+(/[^?#\0]*)?", root)
+    ):
         raise ConfigError(
             f"data.root={root.split(':')[0]}://… is neither a folder nor s3://BUCKET/PREFIX (a bucket's name has "
             "letters, digits, '.', '-' and '_'; credentials come from the environment or the AWS chain alone)."
@@ -73,14 +77,20 @@ def check_storage(root: str | None, storage: StorageConfig) -> None:
 
 def _check_genres(genres: dict[str, list[str]]) -> None:
     if not genres:
-        raise ConfigError("data.genres is empty; choose a vocabulary, data/genres=goodreads, or give genre: [shelves].")
+        raise ConfigError(
+            "data.genres is empty; choose a vocabulary, data/genres=goodreads, or give genre: [shelves]."
+        )
     seen: dict[str, str] = {}
     for genre, shelves in genres.items():
         if genre != " ".join(genre.split()) or "," in genre or not genre:
-            raise ConfigError(f"data.genres: {genre!r} is no genre; give words, single spaces, no comma.")
+            raise ConfigError(
+                f"data.genres: {genre!r} is no genre; give words, single spaces, no comma."
+            )
         for shelf in shelves:
             if (other := seen.setdefault(shelf, genre)) != genre:
-                raise ConfigError(f"data.genres: shelf {shelf!r} means {other!r} and {genre!r}; give each shelf once.")
+                raise ConfigError(
+                    f"data.genres: shelf {shelf!r} means {other!r} and {genre!r}; give each shelf once."
+                )
 
 
 def _value(config: Config, key: str) -> object:
@@ -92,7 +102,9 @@ def _value(config: Config, key: str) -> object:
 
 def _check_members(key: str, values: list[str], choices: tuple[str, ...]) -> None:
     if not values or len(set(values)) < len(values):
-        raise ConfigError(f"{key}={values}: give at least one, each once; choose from {', '.join(choices)}.")
+        raise ConfigError(
+            f"{key}={values}: give at least one, each once; choose from {', '.join(choices)}."
+        )
     for value in values:
         if value not in choices:
             raise ConfigError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
@@ -134,7 +146,11 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("sampling.max_users", "at least 1, or null", s.max_users is None or s.max_users >= 1),
         ("model.max_length", "at least 16", c.model.max_length >= 16),
         ("model.layers", "at least 1, or null", c.model.layers is None or c.model.layers >= 1),
-        ("model.dropout", "from 0 to below 1, or null", c.model.dropout is None or 0 <= c.model.dropout < 1),
+        (
+            "model.dropout",
+            "from 0 to below 1, or null",
+            c.model.dropout is None or 0 <= c.model.dropout < 1,
+        ),
         ("trainer.epochs", "above 0", t.epochs > 0),
         ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
         ("trainer.teacher_weight", "at least 0", t.teacher_weight >= 0),
@@ -143,18 +159,34 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("trainer.group_size", "at least 2", t.group_size >= 2),
         ("trainer.batch_tokens", "at least 1", t.batch_tokens >= 1),
         ("trainer.learning_rate", "above 0", t.learning_rate > 0),
-        ("trainer.head_learning_rate", "above 0, or null", t.head_learning_rate is None or t.head_learning_rate > 0),
+        (
+            "trainer.head_learning_rate",
+            "above 0, or null",
+            t.head_learning_rate is None or t.head_learning_rate > 0,
+        ),
         ("trainer.freeze_body_fraction", "from 0 to 1", 0 <= t.freeze_body_fraction <= 1),
         ("trainer.weight_decay", "at least 0", t.weight_decay >= 0),
-        ("trainer.max_grad_norm", "above 0, or null", t.max_grad_norm is None or t.max_grad_norm > 0),
+        (
+            "trainer.max_grad_norm",
+            "above 0, or null",
+            t.max_grad_norm is None or t.max_grad_norm > 0,
+        ),
         ("trainer.warmup_fraction", "from 0 to below 1", 0 <= t.warmup_fraction < 1),
         ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
         ("trainer.patience", "at least 1, or null", t.patience is None or t.patience >= 1),
         ("trainer.log_steps", "at least 1", t.log_steps >= 1),
         ("eval.n_candidates", "at least 2", e.n_candidates >= 2),
-        ("eval.max_positives", "at least 1 and below eval.n_candidates", 1 <= e.max_positives < e.n_candidates),
+        (
+            "eval.max_positives",
+            "at least 1 and below eval.n_candidates",
+            1 <= e.max_positives < e.n_candidates,
+        ),
         ("eval.max_users", "at least 2, or null", e.max_users is None or e.max_users >= 2),
-        ("eval.max_dev_users", "at least 1, or null", e.max_dev_users is None or e.max_dev_users >= 1),
+        (
+            "eval.max_dev_users",
+            "at least 1, or null",
+            e.max_dev_users is None or e.max_dev_users >= 1,
+        ),
         (
             "eval.cutoffs",
             "distinct ranks of at least 1",
@@ -183,7 +215,9 @@ def _check_combinations(c: Config) -> None:
             f"data.world.* belongs to data=demo; data={c.data.name} reads real ratings. Leave it as it is."
         )
     if c.data.name == "demo" and c.data.root is not None:
-        raise ConfigError(f"data.root={c.data.root!r} belongs to real data; data=demo makes its own tables.")
+        raise ConfigError(
+            f"data.root={c.data.root!r} belongs to real data; data=demo makes its own tables."
+        )
     if (c.engine.scheduler == "cluster") != (c.engine.address is not None):
         raise ConfigError(
             f"engine.scheduler={c.engine.scheduler} with engine.address={c.engine.address!r}: a cluster has the "
@@ -198,7 +232,9 @@ def _check_combinations(c: Config) -> None:
             )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
-        raise ConfigError(f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint.")
+        raise ConfigError(
+            f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint."
+        )
     if "retriever" in c.eval.kinds and c.eval.retriever not in c.eval.baselines:
         raise ConfigError(
             f"eval.kinds has retriever lists, whose own order is the baseline {c.eval.retriever}, but eval.baselines="
@@ -211,7 +247,9 @@ def _check_combinations(c: Config) -> None:
 
 def _check_trainer(t: TrainerConfig) -> None:
     if t.pos_weight != 1 and t.loss != "bce":
-        raise ConfigError(f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}.")
+        raise ConfigError(
+            f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}."
+        )
     learns = t.loss in ON_SCORES or t.teacher_weight > 0
     if (t.teacher is not None) != learns or (t.loss in ON_SCORES and t.teacher_weight > 0):
         raise ConfigError(
@@ -249,7 +287,12 @@ def _check_teaching_baseline(c: Config) -> None:
 
 
 def _check_model(m: ModelConfig) -> None:
-    needs = {"hub": ("hub_id", "revision"), "wheel": ("package", "sha256"), "path": ("path",), "random": ()}[m.source]
+    needs = {
+        "hub": ("hub_id", "revision"),
+        "wheel": ("package", "sha256"),
+        "path": ("path",),
+        "random": (),
+    }[m.source]
     for name in needs:
         if getattr(m, name) is None:
             raise ConfigError(f"model.source={m.source} needs model.{name}, which is null.")
@@ -267,6 +310,8 @@ def _check_authors(d: DataConfig) -> None:
 def _check_mix(s: SamplingConfig) -> None:
     shares = dataclasses.asdict(s.mix)
     if s.strategy != "mix" and any(shares.values()):
-        raise ConfigError(f"sampling.mix={shares} belongs to sampling.strategy=mix, but it is {s.strategy}.")
+        raise ConfigError(
+            f"sampling.mix={shares} belongs to sampling.strategy=mix, but it is {s.strategy}."
+        )
     if s.strategy == "mix" and (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9):
         raise ConfigError(f"sampling.mix={shares}: shares must be at least 0 and add up to 1.")

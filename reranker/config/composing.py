@@ -52,13 +52,17 @@ def check_overrides(args: list[str]) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
-        raise ConfigError(f"{error.override}: not an override of the form key=value ({error})") from error
+        raise ConfigError(
+            f"{error.override}: not an override of the form key=value ({error})"
+        ) from error
     for override in parsed:
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] != "hydra" and not override.is_delete():
             secret = re.search("secret|password|token|key|credential", key.rsplit(".", 1)[-1])
             _check_key(key.replace("/", "."), f"{key}=***" if secret else str(override.input_line))
-            if key in GROUPS and isinstance(override.value(), int | float | None):  # Hydra answers with a traceback
+            if key in GROUPS and isinstance(
+                override.value(), int | float | None
+            ):  # Hydra answers with a traceback
                 raise ConfigError(
                     f"{override.input_line!r}: {key} takes the name of one of its options; python main.py --help lists "
                     "them."
@@ -80,7 +84,10 @@ def _check_key(key: str, given: str) -> None:
             )
         if get_origin(fields[part]) is dict:
             return  # its keys are free: data.genres.fantasy
-        node = next((t for t in getattr(fields[part], "__args__", [fields[part]]) if t is not type(None)), Any)
+        node = next(
+            (t for t in getattr(fields[part], "__args__", [fields[part]]) if t is not type(None)),
+            Any,
+        )
 
 
 def from_yaml(text: str) -> Config:
@@ -106,7 +113,9 @@ def from_hydra(cfg: DictConfig) -> Config:
     """
     missing = sorted(k for k in OmegaConf.missing_keys(cfg) if not k.startswith("hydra"))
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: no value given. Choose a group (data=demo, model=tiny) or set it.")
+        raise ConfigError(
+            f"{', '.join(missing)}: no value given. Choose a group (data=demo, model=tiny) or set it."
+        )
     config = OmegaConf.to_object(cfg)
     if not isinstance(config, Config):
         raise ConfigError(
@@ -124,4 +133,6 @@ def _from_folder(m: ModelConfig) -> ModelConfig:
     How it is used (max_length, dropout, activation) stays as it was chosen; model=path chooses nothing of it.
     """
     own = m.sha256 if m.source == "path" else None
-    return dataclasses.replace(m, name="path", source="path", hub_id=None, revision=None, package=None, sha256=own)
+    return dataclasses.replace(
+        m, name="path", source="path", hub_id=None, revision=None, package=None, sha256=own
+    )

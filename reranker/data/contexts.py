@@ -15,9 +15,9 @@ from reranker import templates
 from reranker.config import DataConfig
 from reranker.data import texts
 from reranker.data.draws import BoolArray, FloatArray, IntArray
-from reranker.data.ease import EASE_BOOKS, Ease
 from reranker.data.features import short_title
-from reranker.data.match import Match
+from reranker.data.numeric_features import Match
+from reranker.data.retrieval.ease import EASE_BOOKS, Ease
 from reranker.data.tables import Tables
 from reranker.errors import DataError
 
@@ -28,7 +28,10 @@ N_COUNTS = 2**20  # genre counts of contexts in work at a time
 def context_names(books: pd.DataFrame) -> list[str]:
     """What a context calls each book: `Title by First Author`, the title without its series."""
     author = (authors.partition(", ")[0] for authors in books["authors"])
-    return [f"{short_title(t)} by {a}" if a else short_title(t) for t, a in zip(books["title"], author, strict=True)]
+    return [
+        f"{short_title(t)} by {a}" if a else short_title(t)
+        for t, a in zip(books["title"], author, strict=True)
+    ]
 
 
 class ContextBuilder:
@@ -51,7 +54,9 @@ class ContextBuilder:
         self.template = template
         self._parts = templates.parse_context(template)
         self._names = texts.arrow(context_names(books))
-        first = texts.arrow([authors.partition(", ")[0] for authors in books["authors"]]).dictionary_encode()
+        first = texts.arrow(
+            [authors.partition(", ")[0] for authors in books["authors"]]
+        ).dictionary_encode()
         self._author_names, self._author_codes = first.dictionary, first.indices.to_numpy()
         genres = texts.arrow(books["genres"])
         lists = pc.split_pattern(pc.if_else(pc.equal(genres, ""), None, genres), ", ")
@@ -60,7 +65,9 @@ class ContextBuilder:
         self._n_genres_of = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
         self._genres_start = np.cumsum(self._n_genres_of) - self._n_genres_of
 
-    def render(self, user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray) -> dict[int, str]:
+    def render(
+        self, user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray
+    ) -> dict[int, str]:
         """The context text of every user.
 
         A context is made of the books that a user liked (rating of at least positive_rating) or, where there are none,
@@ -107,14 +114,21 @@ class ContextBuilder:
         """
         order = _best_first(user, book, rating, timestamp)
         by_user, book, liked = user[order], book[order], rating[order] >= self.positive_rating
-        low, high = (np.searchsorted(by_user, left_user.astype(by_user.dtype), side) for side in ("left", "right"))
+        low, high = (
+            np.searchsorted(by_user, left_user.astype(by_user.dtype), side)
+            for side in ("left", "right")
+        )
         size = high - low
         ends = np.concatenate([[0], np.cumsum(size)])
         out: list[str] = []
         for first, last in _blocks(ends, max_groups=BLOCK_ROWS):
             pair, row = _expand(low[first:last], size[first:last])
             left = pd.DataFrame({"user": np.arange(last - first), "book": left_book[first:last]})
-            rows = without(pd.DataFrame({"user": pair, "book": book[row], "liked": liked[row]}), left, len(self._names))
+            rows = without(
+                pd.DataFrame({"user": pair, "book": book[row], "liked": liked[row]}),
+                left,
+                len(self._names),
+            )
             _refuse_alone(rows["user"], left_user[first:last], left_book[first:last])
             rows = rows[_telling(rows["user"].to_numpy(), rows["liked"].to_numpy())]
             n_rows = np.bincount(rows["user"], minlength=last - first)
@@ -128,8 +142,12 @@ class ContextBuilder:
             sizes = np.diff(ends[first : last + 1])
             context, mine = np.repeat(np.arange(len(sizes)), sizes), book[ends[first] : ends[last]]
             shown = _places(sizes) < self.n_titles
-            titles = texts.joined(context[shown], self._names.take(pa.array(mine[shown])), len(sizes), "; ")
-            names = {"authors": self._top_authors(context, mine, len(sizes))} if self.n_authors else {}
+            titles = texts.joined(
+                context[shown], self._names.take(pa.array(mine[shown])), len(sizes), "; "
+            )
+            names = (
+                {"authors": self._top_authors(context, mine, len(sizes))} if self.n_authors else {}
+            )
             names |= {"titles": titles, "genres": self._top_genres(context, mine, len(sizes))}
             out += texts.fill(self._parts, names).to_pylist()
         return out
@@ -138,14 +156,18 @@ class ContextBuilder:
         """(n,) the first authors of each context's books, joined: most frequent first, then the better rated."""
         n_authors = len(self._author_names)
         known = np.flatnonzero(
-            pc.not_equal(self._author_names, "").to_numpy(zero_copy_only=False)[self._author_codes[book]]
+            pc.not_equal(self._author_names, "").to_numpy(zero_copy_only=False)[
+                self._author_codes[book]
+            ]
         )
         cell = context[known] * n_authors + self._author_codes[book[known]]
         cells, first, counts = np.unique(cell, return_index=True, return_counts=True)
         order = np.lexsort((first, -counts, cells // n_authors))
         of = cells[order] // n_authors
         shown = _places(np.bincount(of, minlength=n)) < self.n_authors
-        return texts.joined(of[shown], self._author_names.take(pa.array(cells[order][shown] % n_authors)), n, ", ")
+        return texts.joined(
+            of[shown], self._author_names.take(pa.array(cells[order][shown] % n_authors)), n, ", "
+        )
 
     def _top_genres(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
         """(n,) the genres of each context, joined: most frequent first, then as its books have them."""
@@ -154,8 +176,12 @@ class ContextBuilder:
         n_genres = len(self._genre_names)
         cell = context[row] * n_genres + self._genre_codes[entry]
         first = np.empty(n * n_genres, dtype=np.int64)
-        first[cell[::-1]] = np.arange(len(cell))[::-1]  # of entries with one cell the last assignment stands: the first
-        cells = cell[first[cell] == np.arange(len(cell))]  # in the order of their first appearance, so by context
+        first[cell[::-1]] = np.arange(len(cell))[
+            ::-1
+        ]  # of entries with one cell the last assignment stands: the first
+        cells = cell[
+            first[cell] == np.arange(len(cell))
+        ]  # in the order of their first appearance, so by context
         counts = np.bincount(cell, minlength=1)[cells]
         of, most = cells // max(1, n_genres), counts.max(initial=0)
         order = np.argsort(of * (most + 1) + most - counts, kind="stable")
@@ -164,10 +190,14 @@ class ContextBuilder:
         return texts.joined(of[shown], names, n, ", ")
 
 
-def _best_first(user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray) -> IntArray:
+def _best_first(
+    user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray
+) -> IntArray:
     """The order of rows by user, then best rated, then latest, then ascending book."""
     step = np.diff(user)
-    if ((step > 0) | ((step == 0) & (np.diff(book) > 0))).all():  # as histories are: the stable sort keeps books' order
+    if (
+        (step > 0) | ((step == 0) & (np.diff(book) > 0))
+    ).all():  # as histories are: the stable sort keeps books' order
         return np.lexsort((-timestamp, -rating, user))
     return np.lexsort((book, -timestamp, -rating, user))
 
@@ -249,7 +279,9 @@ class Contexts:
 
 def build(tables: Tables, cfg: DataConfig) -> Contexts:
     """The context of every user, from the context side of the history alone."""
-    rows = without(tables.histories, tables.histories[tables.histories["is_target"]], len(tables.books))
+    rows = without(
+        tables.histories, tables.histories[tables.histories["is_target"]], len(tables.books)
+    )
     builder = ContextBuilder(
         tables.books,
         n_titles=cfg.context_titles,
@@ -267,7 +299,9 @@ def _match(tables: Tables, cfg: DataConfig) -> Match | None:
     if not cfg.shows_ratings:
         return Match(tables.books) if cfg.shows_match else None
     known = tables.known()
-    ease = Ease.fit(known, n_users=len(tables.users), n_books=len(tables.books), n_kept=EASE_BOOKS).rounded()
+    ease = Ease.fit(
+        known, n_users=len(tables.users), n_books=len(tables.books), n_kept=EASE_BOOKS
+    ).rounded()
     return Match(tables.books, names=cfg.shows_match, ease=ease, known=known)
 
 
@@ -276,7 +310,10 @@ def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.
 
     The original compared an int id with a string here, so nothing was ever removed.
     """
-    keys = [pd.Series(f["user"].to_numpy().astype(np.int64) * n_books + f["book"]) for f in (histories, targets)]
+    keys = [
+        pd.Series(f["user"].to_numpy().astype(np.int64) * n_books + f["book"])
+        for f in (histories, targets)
+    ]
     return histories[~keys[0].isin(keys[1]).to_numpy()]
 
 
@@ -284,7 +321,9 @@ def shows_book(text: str, name: str, template: str) -> bool:
     """Whether a context of this template lists the book that `context_names` calls `name` among its titles."""
     lead, behind, end = _title_marks(template)
     sections = [text.removesuffix(end)]
-    sections += [text[:at] for mark in behind if (at := text.rfind(mark)) >= 0]  # the text has authors, or genres
+    sections += [
+        text[:at] for mark in behind if (at := text.rfind(mark)) >= 0
+    ]  # the text has authors, or genres
     return any(f"; {name}; " in f"; {section[len(lead) :]}; " for section in sections)
 
 

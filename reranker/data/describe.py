@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from reranker.data.folds import FOLDS
+from reranker.data.splits import FOLDS
 from reranker.data.tables import Tables
 from reranker.errors import DataError
 
@@ -73,10 +73,14 @@ def _csv(path: Path) -> tuple[int, list[str]]:
         return "skip"
 
     with pa.input_stream(str(path)) as stream:
-        options = pa_csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)  # one thread: `count` is not locked
+        options = pa_csv.ReadOptions(
+            block_size=BLOCK_BYTES, use_threads=False
+        )  # one thread: `count` is not locked
         parse = pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=count)
         columns = _header(path)
-        convert = pa_csv.ConvertOptions(include_columns=columns[:1], column_types={columns[0]: pa.binary()})
+        convert = pa_csv.ConvertOptions(
+            include_columns=columns[:1], column_types={columns[0]: pa.binary()}
+        )
         with pa_csv.open_csv(stream, options, parse, convert) as reader:
             rows = sum(batch.num_rows for batch in reader)
     return rows + n_odd, columns
@@ -103,18 +107,27 @@ def _books(tables: Tables, texts: Path) -> dict[str, int]:
     with pq.ParquetFile(texts) as file:
         for batch in file.iter_batches(columns=["book_id", "text"]):
             blank = pc.equal(
-                pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(batch["text"].cast(pa.large_string()), ""))), 0
+                pc.utf8_length(
+                    pc.utf8_trim_whitespace(pc.fill_null(batch["text"].cast(pa.large_string()), ""))
+                ),
+                0,
             )
             ids.append(batch["book_id"].filter(pc.invert(blank)).to_numpy(zero_copy_only=False))
     books = tables.books
     own = np.isin(books["book_id"].to_numpy(), np.concatenate([*ids, []]).astype(np.int64))
-    return {"n": len(books), "own_text": int(own.sum())} | {c: int((books[c].str.strip() != "").sum()) for c in COLUMNS}
+    return {"n": len(books), "own_text": int(own.sum())} | {
+        c: int((books[c].str.strip() != "").sum()) for c in COLUMNS
+    }
 
 
 def _ratings(tables: Tables) -> dict[str, Any]:
     h = tables.histories
     timed = h.loc[h["timestamp"] != 0, "timestamp"]
-    first, last = (str(np.datetime64(int(t), "s")) for t in (timed.min(), timed.max())) if len(timed) else (None, None)
+    first, last = (
+        (str(np.datetime64(int(t), "s")) for t in (timed.min(), timed.max()))
+        if len(timed)
+        else (None, None)
+    )
     by_value = h["rating"].value_counts().sort_index()
     return {
         "n": len(h),
@@ -127,7 +140,9 @@ def _positives(tables: Tables) -> dict[str, float]:
     h = tables.histories
     liked = h.loc[h["rating"] >= tables.positive_rating, "user"]
     per_user = np.bincount(liked, minlength=len(tables.users))
-    quantiles = np.quantile(per_user, list(QUANTILES.values()), method="lower")  # a number of books, not between two
+    quantiles = np.quantile(
+        per_user, list(QUANTILES.values()), method="lower"
+    )  # a number of books, not between two
     return {name: int(q) for name, q in zip(QUANTILES, quantiles, strict=True)} | {
         "mean": round(float(per_user.mean()), 3),
         "users_without": int((per_user == 0).sum()),

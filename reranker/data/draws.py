@@ -22,7 +22,9 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 def text_keys(texts: Iterable[str]) -> KeyArray:
     """(n,) stable 64-bit keys of strings, the same in every process and on every machine (BLAKE2b)."""
-    digests = b"".join(hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts)
+    digests = b"".join(
+        hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts
+    )
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
@@ -86,7 +88,9 @@ def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray
     from reranker.data import kernels
 
     start = np.uint64(bits(seed, purpose))
-    return kernels.distinct(start, np.asarray(n, np.int64), np.asarray(k, np.int64), np.asarray(key, np.uint64))
+    return kernels.distinct(
+        start, np.asarray(n, np.int64), np.asarray(k, np.int64), np.asarray(key, np.uint64)
+    )
 
 
 def unseen(rank: IntArray, k: IntArray, ends: IntArray, seen_book: IntArray) -> IntArray:

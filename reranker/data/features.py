@@ -12,13 +12,15 @@ import pyarrow.compute as pc
 from reranker import templates
 from reranker.config import DataConfig
 from reranker.data import texts
-from reranker.data.bookdb import RawTables
 from reranker.data.draws import IntArray
+from reranker.data.sources.bookdb import RawTables
 
 BATCH_ROWS = 65_536  # books in work at a time
 
 _BRACKET = re.compile(r"\s*\(([^()]*)\)\s*$")
-_NUMBER = re.compile(r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)")  # #1, #0.5, and #1-3 of a volume with three
+_NUMBER = re.compile(
+    r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)"
+)  # #1, #0.5, and #1-3 of a volume with three
 
 
 def short_title(title: str) -> str:
@@ -55,14 +57,18 @@ def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
     done: list[pa.Table] = []
     at = 0
     for batch in raw.books.select(["title", "description"]).to_batches(max_chunksize=BATCH_ROWS):
-        done.append(_texts(batch, {name: c.slice(at, len(batch)) for name, c in columns.items()}, parts))
+        done.append(
+            _texts(batch, {name: c.slice(at, len(batch)) for name, c in columns.items()}, parts)
+        )
         at += len(batch)
     frame = pa.concat_tables(done).combine_chunks().to_pandas()
     frame.insert(0, "book_id", raw.books["book_id"].to_numpy().astype(np.int64))
     return frame.sort_values("book_id", ignore_index=True)
 
 
-def _texts(batch: pa.RecordBatch, columns: dict[str, pa.Array], parts: tuple[templates.Part, ...]) -> pa.Table:
+def _texts(
+    batch: pa.RecordBatch, columns: dict[str, pa.Array], parts: tuple[templates.Part, ...]
+) -> pa.Table:
     title = texts.clean(batch["title"])
     known = {
         "title": title,
@@ -72,12 +78,16 @@ def _texts(batch: pa.RecordBatch, columns: dict[str, pa.Array], parts: tuple[tem
         "description": texts.clean(texts.without_markup(batch["description"])),
     }
     given = columns["given"]
-    return pa.table(known | {"book_text": pc.if_else(pc.equal(given, ""), texts.fill(parts, known), given)})
+    return pa.table(
+        known | {"book_text": pc.if_else(pc.equal(given, ""), texts.fill(parts, known), given)}
+    )
 
 
 def _given_texts(raw: RawTables) -> pa.Array:
     """(n_books,) the text that came with each book, empty where none did."""
-    at = pc.index_in(raw.books["book_id"].cast(pa.int64()), value_set=raw.texts["book_id"].cast(pa.int64()))
+    at = pc.index_in(
+        raw.books["book_id"].cast(pa.int64()), value_set=raw.texts["book_id"].cast(pa.int64())
+    )
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
 
 
@@ -88,7 +98,9 @@ def with_readers(book_text: pd.Series, n_readers: IntArray) -> pd.Series:
         n_readers: (n_books,) how many context sides hold each book.
     """
     level = readers_level(n_readers).astype(str)
-    return ("Readers: " + pd.Series(level, index=book_text.index) + " | " + book_text).astype(book_text.dtype)
+    return ("Readers: " + pd.Series(level, index=book_text.index) + " | " + book_text).astype(
+        book_text.dtype
+    )
 
 
 def readers_level(n_readers: IntArray) -> IntArray:
@@ -103,7 +115,9 @@ def given_ids(raw: RawTables) -> IntArray:
 
 
 def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
-    name = texts.clean(pc.replace_substring(texts.arrow(authors["name"]), ",", ""))  # the comma separates authors
+    name = texts.clean(
+        pc.replace_substring(texts.arrow(authors["name"]), ",", "")
+    )  # the comma separates authors
     code = np.where(pc.equal(name, "").to_numpy(zero_copy_only=False), -1, np.arange(len(name)))
     row, author = _members(column, texts.arrow(authors["author_id"]), code)
     return texts.joined(row, name.take(pa.array(author)), len(column), ", ")
@@ -113,10 +127,14 @@ def _genres(column: pa.ChunkedArray, cfg: DataConfig) -> pa.Array:
     code = np.repeat(np.arange(len(cfg.genres)), [len(shelves) for shelves in cfg.genres.values()])
     shelves = texts.arrow([shelf for shelves in cfg.genres.values() for shelf in shelves])
     row, genre = _members(column, shelves, code)
-    order = np.lexsort((np.bincount(genre)[genre], row))  # stable: ties keep the order of the shelves
+    order = np.lexsort(
+        (np.bincount(genre)[genre], row)
+    )  # stable: ties keep the order of the shelves
     row, genre = row[order], genre[order]
     kept = np.arange(len(row)) - np.searchsorted(row, row) < cfg.max_genres
-    return texts.joined(row[kept], texts.arrow(list(cfg.genres)).take(pa.array(genre[kept])), len(column), ", ")
+    return texts.joined(
+        row[kept], texts.arrow(list(cfg.genres)).take(pa.array(genre[kept])), len(column), ", "
+    )
 
 
 def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[IntArray, IntArray]:
@@ -148,7 +166,9 @@ def work_keys(books: pd.DataFrame) -> pd.Series:
     The number counts only where one title and author have several (`Naruto (#1)`, `Naruto (#2)`), so that `Dune` and
     `Dune (Dune Chronicles, #1)` are one work. A book without title or author is a work of its own.
     """
-    title = books["title"].map(short_title).str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
+    title = (
+        books["title"].map(short_title).str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
+    )
     author = books["authors"].str.replace(",.*", "", regex=True).str.lower()
     base = title + " / " + author
     number = books["series"].str.extract(r"#(\S+)$", expand=False).fillna("")

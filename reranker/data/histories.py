@@ -43,7 +43,9 @@ class Ratings:
         for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             n = size[a:b]
             row = np.arange(n.sum()) + np.repeat(first[a:b] - (np.cumsum(n) - n), n)
-            rows = np.memmap(self.path, ROW, "r")[row]  # opened for each block, so that its pages are let go
+            rows = np.memmap(self.path, ROW, "r")[
+                row
+            ]  # opened for each block, so that its pages are let go
             rows["user"] = np.repeat(np.arange(a, b), n)
             yield rows
 
@@ -83,7 +85,10 @@ def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
             user, user_ids = _codes(table["user_id"], user_ids)
             rows = np.empty(table.num_rows, ROW)
             rows["user"], rows["book"] = user, place.to_numpy()
-            rows["rating"], rows["timestamp"] = table["rating"].to_numpy(), table["timestamp"].to_numpy()
+            rows["rating"], rows["timestamp"] = (
+                table["rating"].to_numpy(),
+                table["timestamp"].to_numpy(),
+            )
             out.write(rows.tobytes())
             n_of_book += np.bincount(rows["book"], minlength=len(book_ids))
             n_more = np.bincount(user, minlength=len(user_ids))
@@ -113,7 +118,9 @@ def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
         spooled: Its file is removed once its rows are in buckets.
         book: (n_books,) the book code of every place in the catalogue.
     """
-    order = pc.array_sort_indices(spooled.user_ids).to_numpy()  # by UTF-8 bytes: the order of Python's str
+    order = pc.array_sort_indices(
+        spooled.user_ids
+    ).to_numpy()  # by UTF-8 bytes: the order of Python's str
     size = spooled.n_of_user[order]
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
@@ -123,7 +130,9 @@ def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
     spooled.path.unlink()
     n_of_user = np.zeros(len(order), np.int64)
     with path.open("wb") as out:
-        for a, rows in zip(bounds.tolist(), _read(buckets, np.add.reduceat(size, bounds[:-1])), strict=False):
+        for a, rows in zip(
+            bounds.tolist(), _read(buckets, np.add.reduceat(size, bounds[:-1])), strict=False
+        ):
             once = _once(rows)
             n = np.bincount(once["user"] - a)
             n_of_user[a : a + len(n)] = n
@@ -133,7 +142,14 @@ def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
 
 
 def _spread(
-    source: Path, buckets: Path, *, rank: IntArray, book: IntArray, size: IntArray, bounds: IntArray, n_rows: int
+    source: Path,
+    buckets: Path,
+    *,
+    rank: IntArray,
+    book: IntArray,
+    size: IntArray,
+    bounds: IntArray,
+    n_rows: int,
 ) -> None:
     """The rows of `source` at the place of their bucket: users bounds[i] to bounds[i + 1], in new codes."""
     bucket_of = np.repeat(np.arange(len(bounds) - 1, dtype=np.int32), np.diff(bounds))

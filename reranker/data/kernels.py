@@ -58,7 +58,11 @@ def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntAr
     size = 4
     while size < 4 * most:
         size *= 2
-    places, content, used = np.full(size, -1), np.empty(size, dtype=np.int64), np.empty(most, dtype=np.int64)
+    places, content, used = (
+        np.full(size, -1),
+        np.empty(size, dtype=np.int64),
+        np.empty(most, dtype=np.int64),
+    )
     out = np.empty(k.sum(), dtype=np.int32)
     first = 0
     for row in range(len(k)):

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from reranker.cache import COMPRESSION, Cache, digest, digest_file
 from reranker.config import DataConfig, StorageConfig, WorldConfig
-from reranker.data import bookdb, features, folds, histories, sources
+from reranker.data import features, histories, splits
 from reranker.data.draws import IntArray, KeyArray, bits, text_keys
+from reranker.data.sources import bookdb, fetch
 from reranker.errors import DataError
 
 VERSION = 5  # of what this file writes; raise it when the same inputs give other tables
@@ -84,7 +85,9 @@ class Tables:
         """The target ratings of a fold's users that are positives, sorted by (user, book)."""
         h = self.histories
         in_fold = (self.users["fold"] == fold).to_numpy()[h["user"]]
-        return h[in_fold & h["is_target"].to_numpy() & (h["rating"] >= self.positive_rating).to_numpy()]
+        return h[
+            in_fold & h["is_target"].to_numpy() & (h["rating"] >= self.positive_rating).to_numpy()
+        ]
 
 
 def load(cfg: DataConfig, cache: Cache) -> Tables:
@@ -97,12 +100,16 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
     Raises:
         DataError: The source is missing, corrupt, of another schema, or too small for three folds.
     """
-    source = sources.fetch(cfg, cache)
+    source = fetch.fetch(cfg, cache)
     key = {
         "version": VERSION,
         "files": {path.name: digest_file(path) for path in bookdb.files(source.folder)},
         "data": dataclasses.replace(
-            cfg, root=None, world=WorldConfig(), storage=StorageConfig(), batch_rows=DataConfig.batch_rows
+            cfg,
+            root=None,
+            world=WorldConfig(),
+            storage=StorageConfig(),
+            batch_rows=DataConfig.batch_rows,
         ),
     }
     entry = cache.fetch("tables", key, lambda folder: _build(source.folder, cfg, folder))
@@ -110,11 +117,17 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
         pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "editions")
     )
     # Column by column, each given back as soon as it is copied: 10 million ratings are 210 MB, and once is enough.
-    rated = pq.read_table(entry.path / "histories.parquet").to_pandas(split_blocks=True, self_destruct=True)
-    counts = {f"source_{k}": v for k, v in source.counts.items()} | {k: int(str(v)) for k, v in entry.info.items()}
+    rated = pq.read_table(entry.path / "histories.parquet").to_pandas(
+        split_blocks=True, self_destruct=True
+    )
+    counts = {f"source_{k}": v for k, v in source.counts.items()} | {
+        k: int(str(v)) for k, v in entry.info.items()
+    }
     # Settings too: positive_rating and the context sizes decide pairs and lists, and leave no trace in the files.
     identity = digest({"files": entry.digest, "data": key["data"]})
-    return Tables(books, users, rated, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit)
+    return Tables(
+        books, users, rated, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit
+    )
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
@@ -124,27 +137,37 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
         raw = bookdb.ratings(root, cfg.batch_rows)
         spool = histories.spool(raw, all_books["book_id"].to_numpy(), Path(temp) / "spool")
         books, editions = features.merge_editions(all_books, spool.n_of_book)
-        rated = histories.merge(spool.ratings, editions["book"].to_numpy(), Path(temp) / "rated", cfg.batch_rows)
+        rated = histories.merge(
+            spool.ratings, editions["book"].to_numpy(), Path(temp) / "rated", cfg.batch_rows
+        )
         counts: dict[str, object] = {
             "books_in": len(all_books),
             "books": len(books),
-            "books_with_given_text": int(np.isin(books["book_id"], given).sum()) if cfg.text == "given" else 0,
+            "books_with_given_text": int(np.isin(books["book_id"], given).sum())
+            if cfg.text == "given"
+            else 0,
             "ratings_in": spool.n_in,
             "ratings_dropped_unknown_book": spool.n_unknown,
             "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),
         }
         kept, keys = _keep_users(rated, cfg, counts)
-        users = folds.build_users(rated.user_ids.take(pa.array(kept)), keys, cfg)
+        users = splits.build_users(rated.user_ids.take(pa.array(kept)), keys, cfg)
         n_targets = _write_histories(folder, books, users, _split(rated, kept, keys, cfg))
         if cfg.shows_readers:
             n_readers = _n_readers(folder / "histories.parquet", len(books))
             books = books.assign(book_text=features.with_readers(books["book_text"], n_readers))
         _write(folder, books, users, editions)
-    counts |= {"users": len(users), "ratings": int(rated.n_of_user[kept].sum()), "targets": n_targets}
-    return counts | {f"users_{fold}": int((users["fold"] == fold).sum()) for fold in folds.FOLDS}
+    counts |= {
+        "users": len(users),
+        "ratings": int(rated.n_of_user[kept].sum()),
+        "targets": n_targets,
+    }
+    return counts | {f"users_{fold}": int((users["fold"] == fold).sum()) for fold in splits.FOLDS}
 
 
-def _keep_users(rated: histories.Ratings, cfg: DataConfig, counts: dict[str, object]) -> tuple[IntArray, KeyArray]:
+def _keep_users(
+    rated: histories.Ratings, cfg: DataConfig, counts: dict[str, object]
+) -> tuple[IntArray, KeyArray]:
     """Places of the users that stay, ascending, and the keys of their ids."""
     kept = np.flatnonzero(rated.n_of_user >= cfg.min_ratings)
     keys = text_keys(rated.user_ids.take(pa.array(kept)).to_pylist())
@@ -152,7 +175,9 @@ def _keep_users(rated: histories.Ratings, cfg: DataConfig, counts: dict[str, obj
     counts["users_dropped_few_ratings"] = len(rated.n_of_user) - len(kept)
     if cfg.max_users is not None and len(kept) > cfg.max_users:
         counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
-        sample = np.sort(np.argsort(bits(cfg.seed, "sample users", keys), kind="stable")[: cfg.max_users])
+        sample = np.sort(
+            np.argsort(bits(cfg.seed, "sample users", keys), kind="stable")[: cfg.max_users]
+        )
         kept, keys = kept[sample], keys[sample]
     if len(kept) == 0:
         raise DataError(
@@ -162,14 +187,20 @@ def _keep_users(rated: histories.Ratings, cfg: DataConfig, counts: dict[str, obj
     return kept, keys
 
 
-def _split(rated: histories.Ratings, kept: IntArray, keys: KeyArray, cfg: DataConfig) -> Iterator[pa.Table]:
+def _split(
+    rated: histories.Ratings, kept: IntArray, keys: KeyArray, cfg: DataConfig
+) -> Iterator[pa.Table]:
     """The histories of the users that stay, with both sides, a row group at a time."""
     for rows in rated.blocks(kept, ROW_GROUP):
         columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
         first = int(columns["user"][0])
         user = columns["user"] - first
-        columns["is_target"] = folds.is_target(
-            user, columns["book"], columns["timestamp"], keys=keys[first : first + int(user[-1]) + 1], cfg=cfg
+        columns["is_target"] = splits.is_target(
+            user,
+            columns["book"],
+            columns["timestamp"],
+            keys=keys[first : first + int(user[-1]) + 1],
+            cfg=cfg,
         )
         yield pa.table(columns, _HISTORIES)
 
@@ -181,7 +212,9 @@ def _write(folder: Path, books: pd.DataFrame, users: pd.DataFrame, editions: pd.
     seed_books.to_parquet(folder / "reduce_books_df.parquet", index=False, compression=COMPRESSION)
 
 
-def _write_histories(folder: Path, books: pd.DataFrame, users: pd.DataFrame, blocks: Iterator[pa.Table]) -> int:
+def _write_histories(
+    folder: Path, books: pd.DataFrame, users: pd.DataFrame, blocks: Iterator[pa.Table]
+) -> int:
     """Write both tables of ratings, ours and the seed's, and count the targets."""
     book_ids, user_ids = books["book_id"].to_numpy(), pa.array(users["user_id"])
     n_targets = 0
@@ -193,7 +226,9 @@ def _write_histories(folder: Path, books: pd.DataFrame, users: pd.DataFrame, blo
             use_dictionary=["book", "rating"],
             column_encoding=_ENCODING,
         ) as ours,
-        pq.ParquetWriter(folder / "sampled_users_book.parquet", _BOOKS_READ, compression=COMPRESSION) as seeds,
+        pq.ParquetWriter(
+            folder / "sampled_users_book.parquet", _BOOKS_READ, compression=COMPRESSION
+        ) as seeds,
     ):
         for block in blocks:
             ours.write_table(block)
@@ -209,7 +244,10 @@ def _n_readers(histories_path: Path, n_books: int) -> IntArray:
     """
     with pq.ParquetFile(histories_path) as file:
         blocks = file.iter_batches(columns=["book", "is_target"])
-        counts = (np.bincount(b["book"].filter(pc.invert(b["is_target"])), minlength=n_books) for b in blocks)
+        counts = (
+            np.bincount(b["book"].filter(pc.invert(b["is_target"])), minlength=n_books)
+            for b in blocks
+        )
         return np.sum(list(counts), axis=0)
 
 
@@ -220,4 +258,6 @@ def _books_read(block: pa.Table, book_ids: IntArray, user_ids: pa.Array) -> pa.T
     size = np.bincount(user - user[0])
     offsets = pa.array(np.append(0, np.cumsum(size)), pa.int32())
     lists = pa.ListArray.from_arrays(offsets, pa.array(book_ids[book[order]]))
-    return pa.table([user_ids.slice(int(user[0]), len(size)).cast(pa.string()), lists], schema=_BOOKS_READ)
+    return pa.table(
+        [user_ids.slice(int(user[0]), len(size)).cast(pa.string()), lists], schema=_BOOKS_READ
+    )

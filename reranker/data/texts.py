@@ -14,7 +14,14 @@ from reranker.data.draws import IntArray
 from reranker.templates import Part
 
 TEXT = pa.large_string()  # 64-bit offsets: a column of book texts passes 2 GiB
-NULL_WORDS = ("nan", "NaN", "None", "null", "NULL", "<NA>")  # a missing value that went through str()
+NULL_WORDS = (
+    "nan",
+    "NaN",
+    "None",
+    "null",
+    "NULL",
+    "<NA>",
+)  # a missing value that went through str()
 
 # What str.split() splits at, where it is more than single spaces inside the text.
 _UNTIDY = r"^ | $|  |[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
@@ -95,4 +102,6 @@ def fill(parts: Sequence[Part], values: Mapping[str, pa.Array]) -> pa.Array:
 
 
 def _where(condition: pa.Array, yes: pa.Array | str, no: str) -> pa.Array:
-    return pc.if_else(condition, pa.scalar(yes, TEXT) if isinstance(yes, str) else yes, pa.scalar(no, TEXT))
+    return pc.if_else(
+        condition, pa.scalar(yes, TEXT) if isinstance(yes, str) else yes, pa.scalar(no, TEXT)
+    )

@@ -6,12 +6,14 @@ import numpy as np
 
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray
-from reranker.eval.evaluate import Scorer, mean_ndcg_10, score_lists
 from reranker.eval.lists import Lists
-from reranker.model.export import Agreement
+from reranker.eval.scoring import Scorer, mean_ndcg_10, score_lists
+from reranker.model.openvino_export import Agreement
 
 
-def agree(exact: Scorer, other: Scorer, tables: Tables, contexts: Contexts, lists: Lists, kind: str) -> Agreement:
+def agree(
+    exact: Scorer, other: Scorer, tables: Tables, contexts: Contexts, lists: Lists, kind: str
+) -> Agreement:
     """NDCG@10 of both scorers on the lists of one kind, and the rank correlation between their orders."""
     frame = lists.frame[lists.frame["kind"] == kind]
     headline = Lists(frame, lists.hash, lists.fold, lists.hit, lists.counts)
@@ -31,4 +33,6 @@ def kendall(user: np.ndarray, first: FloatArray, second: FloatArray) -> FloatArr
     from scipy.stats import kendalltau
 
     lists = (np.flatnonzero(user == one) for one in np.unique(user))
-    return np.nan_to_num(np.array([kendalltau(first[rows], second[rows]).statistic for rows in lists]))
+    return np.nan_to_num(
+        np.array([kendalltau(first[rows], second[rows]).statistic for rows in lists])
+    )

@@ -19,8 +19,8 @@ from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, bits, uniform
 from reranker.data.features import readers_level
-from reranker.data.match import shared, unit_sets
-from reranker.data.retrieval import Bm25, fit_first_stage
+from reranker.data.numeric_features import shared, unit_sets
+from reranker.data.retrieval.first_stages import Bm25, fit_first_stage
 from reranker.eval.lists import Lists
 
 VERSION = 1  # raise it when a baseline changes
@@ -49,19 +49,35 @@ class Questions:
 
     @classmethod
     def of(
-        cls, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig, pairs: pd.DataFrame | None = None
+        cls,
+        tables: Tables,
+        contexts: Contexts,
+        lists: Lists,
+        cfg: EvalConfig,
+        pairs: pd.DataFrame | None = None,
     ) -> Questions:
         """The questions that a run's config asks of lists."""
-        return cls(tables, contexts, lists, cfg.seed, cfg.ease_books, pd.DataFrame() if pairs is None else pairs)
+        return cls(
+            tables,
+            contexts,
+            lists,
+            cfg.seed,
+            cfg.ease_books,
+            pd.DataFrame() if pairs is None else pairs,
+        )
 
     @classmethod
-    def about(cls, pairs: pd.DataFrame, digest: str, tables: Tables, contexts: Contexts, cfg: EvalConfig) -> Questions:
+    def about(
+        cls, pairs: pd.DataFrame, digest: str, tables: Tables, contexts: Contexts, cfg: EvalConfig
+    ) -> Questions:
         """The same questions, asked of training pairs: user, book, label; a user has one context.
 
         Only the baselines of config.TEACHERS are to be asked: the others know each reader's ratings, among which those
         of a training reader are the answers.
         """
-        return cls.of(tables, contexts, Lists(pairs, digest, "train", hit=False, counts={}), cfg, pairs)
+        return cls.of(
+            tables, contexts, Lists(pairs, digest, "train", hit=False, counts={}), cfg, pairs
+        )
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -75,7 +91,9 @@ class Questions:
         return rows[rows["user"].isin(self.rows["user"].unique())]
 
 
-def score_baselines(names: Sequence[str], questions: Questions, embed: Embed, cache: Cache) -> dict[str, FloatArray]:
+def score_baselines(
+    names: Sequence[str], questions: Questions, embed: Embed, cache: Cache
+) -> dict[str, FloatArray]:
     """Scores of the named baselines, each (n_rows,) float64, aligned to the lists' frame.
 
     A baseline depends on tables, lists and seed alone, so its scores come from the cache when these are the same. The
@@ -86,7 +104,9 @@ def score_baselines(names: Sequence[str], questions: Questions, embed: Embed, ca
         embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder` and `bi_encoder_top3`; see `once_per_text`.
     """
     shows = questions.contexts.match is not None and len(questions.pairs) > 0
-    return {name: _cached(name, questions, embed, cache) for name in names if shows or name != "numbers"}
+    return {
+        name: _cached(name, questions, embed, cache) for name in names if shows or name != "numbers"
+    }
 
 
 def once_per_text(embed: Embed) -> Embed:
@@ -114,7 +134,9 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
     }
 
     def build(folder: Path) -> dict[str, object]:
-        scores = EMBEDDED[name](questions, embed) if name in EMBEDDED else BASELINES[name](questions)
+        scores = (
+            EMBEDDED[name](questions, embed) if name in EMBEDDED else BASELINES[name](questions)
+        )
         np.save(folder / "scores.npy", scores, allow_pickle=False)
         return {}
 
@@ -126,12 +148,16 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
 def random(q: Questions) -> FloatArray:
     """A hash of (seed, user, book): chance level, the same in every run."""
     user = q.tables.users["key"].to_numpy()[q.rows["user"]]
-    return uniform(bits(q.seed, "random baseline", user, q.tables.books["book_id"].to_numpy()[q.rows["book"]]))
+    return uniform(
+        bits(q.seed, "random baseline", user, q.tables.books["book_id"].to_numpy()[q.rows["book"]])
+    )
 
 
 def popularity(q: Questions) -> FloatArray:
     """Known ratings of the candidate, by any reader."""
-    return np.bincount(q.tables.known()["book"], minlength=len(q.tables.books)).astype(np.float64)[q.rows["book"]]
+    return np.bincount(q.tables.known()["book"], minlength=len(q.tables.books)).astype(np.float64)[
+        q.rows["book"]
+    ]
 
 
 def item_knn(q: Questions) -> FloatArray:
@@ -198,7 +224,9 @@ def _levels(q: Questions, rows: pd.DataFrame) -> FloatArray:
     """(n_rows, n_levels)."""
     user, book = (rows[name].to_numpy() for name in ("user", "book"))
     n_readers = np.bincount(q.contexts.rows["book"], minlength=len(q.tables.books))
-    return np.column_stack([readers_level(n_readers)[book], *q.contexts.levels(user, book).values()]).astype(float)
+    return np.column_stack(
+        [readers_level(n_readers)[book], *q.contexts.levels(user, book).values()]
+    ).astype(float)
 
 
 def _digest(pairs: pd.DataFrame) -> str:
@@ -239,7 +267,9 @@ def bi_encoder_top3(q: Questions, embed: Embed) -> FloatArray:
 def _vectors(q: Questions, embed: Embed) -> tuple[np.ndarray, FloatArray]:
     """The books of contexts and lists, ascending, and their unit vectors in float64."""
     books = np.union1d(q.context_rows["book"], q.rows["book"])
-    return books, np.asarray(embed(q.tables.books["book_text"].iloc[books].tolist()), dtype=np.float64)
+    return books, np.asarray(
+        embed(q.tables.books["book_text"].iloc[books].tolist()), dtype=np.float64
+    )
 
 
 BASELINES: dict[str, Callable[[Questions], FloatArray]] = {

@@ -15,7 +15,7 @@ from reranker.eval import metrics, statistics
 from reranker.eval.baselines import Questions
 
 if TYPE_CHECKING:
-    from reranker.eval.evaluate import Scorer
+    from reranker.eval.scoring import Scorer
 
 N_BINS = 10
 MIN_STD = 1e-6  # about 16 steps of float32 at 1: below it the order of candidates is rounding
@@ -24,7 +24,9 @@ MAX_TIES = 0.5
 COLUMNS = ["kind", "check", "metric", "value", "own_value", "gap", "low", "high"]
 
 
-def check_contexts(scorer: Scorer, questions: Questions, own: FloatArray, cfg: EvalConfig) -> pd.DataFrame:
+def check_contexts(
+    scorer: Scorer, questions: Questions, own: FloatArray, cfg: EvalConfig
+) -> pd.DataFrame:
     """What is left of a scorer when it does not see the reader's own context: the personalisation gap.
 
     `shuffled_contexts`: every user gets the context of another user of the lists, all of them that of a different one.
@@ -48,17 +50,23 @@ def check_contexts(scorer: Scorer, questions: Questions, own: FloatArray, cfg: E
     keep = ((questions.rows["kind"] == kind) & questions.rows["user"].isin(users)).to_numpy()
     rows = questions.rows[keep]
     books, contexts, book = questions.tables.books, questions.contexts, rows["book"].to_numpy()
-    distinct, row = np.unique(book, return_inverse=True)  # with one context for all, a book has one score
+    distinct, row = np.unique(
+        book, return_inverse=True
+    )  # with one context for all, a book has one score
     blank = contexts.candidates_of_nobody(books, distinct).to_pylist()
     values = {"blank_context": np.asarray(scorer([""] * len(blank), blank))[row]}
     if len(users) > 1:
         order = np.argsort(users)
         donor = np.roll(users, 1)[order][np.searchsorted(users[order], rows["user"])]
         dealt = [contexts.text[user] for user in donor.tolist()]
-        values["shuffled_contexts"] = scorer(dealt, contexts.candidates(books, donor, book).to_pylist())
+        values["shuffled_contexts"] = scorer(
+            dealt, contexts.candidates(books, donor, book).to_pylist()
+        )
     own_ndcg = _ndcg_10(rows, np.asarray(own)[keep])
     found = {name: _gap(own_ndcg, _ndcg_10(rows, score), cfg) for name, score in values.items()}
-    return pd.DataFrame([{"kind": kind, "check": name, **gap} for name, gap in found.items()])[COLUMNS]
+    return pd.DataFrame([{"kind": kind, "check": name, **gap} for name, gap in found.items()])[
+        COLUMNS
+    ]
 
 
 def _checked_users(questions: Questions, kind: str, n: int) -> IntArray:
@@ -72,13 +80,24 @@ def _checked_users(questions: Questions, kind: str, n: int) -> IntArray:
 
 
 def _ndcg_10(rows: pd.DataFrame, score: FloatArray) -> FloatArray:
-    return metrics.ndcg(metrics.rank(rows["user"].to_numpy(), rows["label"].to_numpy(), score), k=10)
+    return metrics.ndcg(
+        metrics.rank(rows["user"].to_numpy(), rows["label"].to_numpy(), score), k=10
+    )
 
 
 def _gap(own: FloatArray, checked: FloatArray, cfg: EvalConfig) -> dict[str, object]:
-    gap, low, high = statistics.paired_lift(own, checked, n_resamples=cfg.n_bootstrap, seed=cfg.seed)
+    gap, low, high = statistics.paired_lift(
+        own, checked, n_resamples=cfg.n_bootstrap, seed=cfg.seed
+    )
     value, own_value = float(checked.mean()), float(own.mean())
-    return {"metric": "ndcg_10", "value": value, "own_value": own_value, "gap": gap, "low": low, "high": high}
+    return {
+        "metric": "ndcg_10",
+        "value": value,
+        "own_value": own_value,
+        "gap": gap,
+        "low": low,
+        "high": high,
+    }
 
 
 def check_scores(scores: FloatArray, before: FloatArray | None = None) -> list[str]:
@@ -96,7 +115,9 @@ def check_scores(scores: FloatArray, before: FloatArray | None = None) -> list[s
         )
     elif before is not None and std < MIN_SPREAD * float(np.std(before)):
         share = std / float(np.std(before))
-        found.append(f"collapse: the scores have {share:.2%} of the spread that they had before training")
+        found.append(
+            f"collapse: the scores have {share:.2%} of the spread that they had before training"
+        )
     ties = tie_fraction(scores)
     if ties > MAX_TIES:
         found.append(f"saturation: {ties:.0%} of the scores are equal to another one")

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from reranker.cache import Cache
 from reranker.config import EvalConfig
-from reranker.data import Contexts, Tables
+from reranker.data import Tables
 from reranker.data.draws import BoolArray, FloatArray, IntArray
 from reranker.eval import checks as score_checks
 from reranker.eval import metrics, slices, statistics
 from reranker.eval.first_stage import depth_curve, summarise_first_stage
 from reranker.eval.lists import Lists
+from reranker.eval.scoring import (
+    MODEL,
+    MODELS,
+)
 
-VERSION = 1  # raise it when `score_lists` changes
-Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
-MODEL = "fine_tuned"
-MODELS = (MODEL, "fused")  # what fine-tuning made, alone and mixed with a baseline: never a baseline of either
 LIFT_COLUMNS = ["kind", "model", "over", "is_best", "lift", "low", "high"]
-MEANS = ("mrr_10", "recall_10", "hit_10", "precision_10", "ndcg_exp_10", "tie_fraction")  # told without an interval
+MEANS = (
+    "mrr_10",
+    "recall_10",
+    "hit_10",
+    "precision_10",
+    "ndcg_exp_10",
+    "tie_fraction",
+)  # told without an interval
 MAX_K = 20  # of the curve NDCG by k
 K = range(1, MAX_K + 1)
 
@@ -70,7 +74,9 @@ class Evaluation:
     bands: pd.DataFrame = field(default_factory=_empty("scorer", "kind", "k", "low", "high"))
     checks: pd.DataFrame = field(default_factory=_empty(*score_checks.COLUMNS))
     slices: pd.DataFrame = field(
-        default_factory=_empty("scorer", "kind", "slice", "bin", "step", "n_users", "ndcg_10", "low", "high", "chance")
+        default_factory=_empty(
+            "scorer", "kind", "slice", "bin", "step", "n_users", "ndcg_10", "low", "high", "chance"
+        )
     )
     calibration: pd.DataFrame = field(
         default_factory=_empty("kind", "bin", "mean_probability", "positive_fraction", "n_rows")
@@ -82,48 +88,6 @@ class Evaluation:
     chance: pd.DataFrame = field(default_factory=_empty("kind", "ndcg_10", "map"))
     first_stage: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists) -> FloatArray:
-    """(n_rows,) scores of every candidate for its user's context, aligned to `lists.frame`."""
-    user, book = lists.frame["user"].to_numpy(), lists.frame["book"].to_numpy()
-    return scorer([contexts.text[u] for u in user], contexts.candidates(tables.books, user, book).to_pylist())
-
-
-def score_lists_once(
-    scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists, model: object, cache: Cache
-) -> FloatArray:
-    """`score_lists`, from the cache where a run has asked it of this model: of one that no training has changed.
-
-    Args:
-        model: All that decides what it scores, as plain values or dataclasses.
-    """
-
-    def build(folder: Path) -> dict[str, object]:
-        np.save(folder / "scores.npy", score_lists(scorer, tables, contexts, lists), allow_pickle=False)
-        return {}
-
-    key = {"version": VERSION, "model": model, "tables": tables.digest, "lists": lists.hash}
-    scores: FloatArray = np.load(cache.fetch("untrained", key, build).path / "scores.npy", allow_pickle=False)
-    return scores
-
-
-def dev_scorer(
-    scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig
-) -> Callable[[], float]:
-    """A function that scores the dev lists of the headline kind afresh and returns their mean NDCG@10."""
-    kind = cfg.kinds[0]
-    headline = dataclasses.replace(lists, frame=lists.frame[lists.frame["kind"] == kind])
-    return lambda: mean_ndcg_10(headline, score_lists(scorer, tables, contexts, headline), kind)
-
-
-def mean_ndcg_10(lists: Lists, scores: FloatArray, kind: str) -> float:
-    """Mean NDCG@10 over the users of one list kind: what dev lists decide by."""
-    rows = (lists.frame["kind"] == kind).to_numpy()
-    ranking = metrics.rank(
-        lists.frame["user"].to_numpy()[rows], lists.frame["label"].to_numpy()[rows], np.asarray(scores)[rows]
-    )
-    return float(np.nanmean(metrics.ndcg(ranking, k=10)))
 
 
 def evaluate(
@@ -150,11 +114,22 @@ def evaluate(
     for kind, index in lists.frame.groupby("kind").indices.items():
         rows = lists.frame.iloc[index].reset_index(drop=True)
         own = {name: np.asarray(values)[index] for name, values in scores.items()}
-        own = {name: values for name, values in own.items() if name == MODEL or not np.isnan(values).all()}
-        frames = _evaluate_kind(tables, rows, own, cfg, None if truncated is None else truncated[index])
+        own = {
+            name: values
+            for name, values in own.items()
+            if name == MODEL or not np.isnan(values).all()
+        }
+        frames = _evaluate_kind(
+            tables, rows, own, cfg, None if truncated is None else truncated[index]
+        )
         if MODEL in own:
-            frames["calibration"] = score_checks.calibrate(rows["label"].to_numpy(), own[MODEL], activation)
-            warnings += [f"{kind} lists: {w}" for w in score_checks.check_scores(own[MODEL], own.get("before"))]
+            frames["calibration"] = score_checks.calibrate(
+                rows["label"].to_numpy(), own[MODEL], activation
+            )
+            warnings += [
+                f"{kind} lists: {w}"
+                for w in score_checks.check_scores(own[MODEL], own.get("before"))
+            ]
         for name, frame in frames.items():
             if len(frame):
                 frame.insert(int(frame.columns[0] == "scorer"), "kind", str(kind))
@@ -179,21 +154,36 @@ def _evaluate_kind(
     """Frames of `Evaluation` by name, for one list kind, without the column kind."""
     user, label = rows["user"].to_numpy(), rows["label"].to_numpy()
     positives = slices.describe_positives(tables, rows, truncated)
-    users = {name: metrics.evaluate(user, label, values, cutoffs=cfg.cutoffs) for name, values in scores.items()}
-    curves = {name: metrics.ndcg_curve(user, label, values, max_k=MAX_K) for name, values in scores.items()}
-    best = _best({name: float(frame["ndcg_10"].mean()) for name, frame in users.items() if name not in MODELS})
+    users = {
+        name: metrics.evaluate(user, label, values, cutoffs=cfg.cutoffs)
+        for name, values in scores.items()
+    }
+    curves = {
+        name: metrics.ndcg_curve(user, label, values, max_k=MAX_K)
+        for name, values in scores.items()
+    }
+    best = _best(
+        {
+            name: float(frame["ndcg_10"].mean())
+            for name, frame in users.items()
+            if name not in MODELS
+        }
+    )
     told = [name for name in scores if name in (*MODELS, best)]
     return {
         "per_user": _per_user(tables, users, positives),
         "summary": pd.DataFrame(
-            {"scorer": name, **_summarise(frame, label, scores[name], cfg)} for name, frame in users.items()
+            {"scorer": name, **_summarise(frame, label, scores[name], cfg)}
+            for name, frame in users.items()
         ),
         "curve": pd.concat(
             pd.DataFrame({"scorer": name, "k": K, "ndcg": pd.DataFrame(values).mean()})
             for name, values in curves.items()
         ),
         "bands": pd.DataFrame([row for name in told for row in _bands(name, curves[name], cfg)]),
-        "lift": pd.DataFrame(_lift({name: frame["ndcg_10"].to_numpy() for name, frame in users.items()}, best, cfg)),
+        "lift": pd.DataFrame(
+            _lift({name: frame["ndcg_10"].to_numpy() for name, frame in users.items()}, best, cfg)
+        ),
         "slices": slices.evaluate_slices(
             rows, positives, {name: scores[name] for name in told if name in (MODEL, best)}, cfg
         ),
@@ -206,9 +196,13 @@ def _best(means: dict[str, float]) -> str | None:
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def _per_user(tables: Tables, users: dict[str, pd.DataFrame], positives: pd.DataFrame) -> pd.DataFrame:
+def _per_user(
+    tables: Tables, users: dict[str, pd.DataFrame], positives: pd.DataFrame
+) -> pd.DataFrame:
     """Every scorer's users, under their ids, with what slices go by."""
-    frame = pd.concat({name: frame for name, frame in users.items()}, names=["scorer"]).reset_index(level=0)
+    frame = pd.concat({name: frame for name, frame in users.items()}, names=["scorer"]).reset_index(
+        level=0
+    )
     group = frame.pop("group").to_numpy()
     frame.insert(1, "user_id", tables.users["user_id"].to_numpy()[group])
     return frame.assign(**slices.user_columns(tables, group, positives))
@@ -221,22 +215,36 @@ def _chance(user: IntArray, label: IntArray) -> pd.DataFrame:
 
 def _bands(scorer: str, curve: FloatArray, cfg: EvalConfig) -> Iterator[dict[str, object]]:
     for k in K:
-        _, low, high = statistics.bootstrap_mean(curve[:, k - 1], n_resamples=cfg.n_bootstrap, seed=cfg.seed)
+        _, low, high = statistics.bootstrap_mean(
+            curve[:, k - 1], n_resamples=cfg.n_bootstrap, seed=cfg.seed
+        )
         yield {"scorer": scorer, "k": k, "low": low, "high": high}
 
 
-def _summarise(users: pd.DataFrame, label: np.ndarray, score: FloatArray, cfg: EvalConfig) -> dict[str, object]:
-    out: dict[str, object] = {"n_users": len(users), "n_without_positives": int(users["ap"].isna().sum())}
+def _summarise(
+    users: pd.DataFrame, label: np.ndarray, score: FloatArray, cfg: EvalConfig
+) -> dict[str, object]:
+    out: dict[str, object] = {
+        "n_users": len(users),
+        "n_without_positives": int(users["ap"].isna().sum()),
+    }
     for name, column in (("map", "ap"), ("ndcg_10", "ndcg_10")):
         values = users[column].to_numpy()
-        mean, low, high = statistics.bootstrap_mean(values, n_resamples=cfg.n_bootstrap, seed=cfg.seed)
+        mean, low, high = statistics.bootstrap_mean(
+            values, n_resamples=cfg.n_bootstrap, seed=cfg.seed
+        )
         out |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     out |= {f"ndcg_{k}": users[f"ndcg_{k}"].mean() for k in cfg.cutoffs if k != 10}
     out |= {name: users[name].mean() for name in MEANS}
-    return out | {"auc": metrics.auc(label, score), "ap": metrics.global_average_precision(label, score)}
+    return out | {
+        "auc": metrics.auc(label, score),
+        "ap": metrics.global_average_precision(label, score),
+    }
 
 
-def _lift(ndcg: dict[str, FloatArray], best: str | None, cfg: EvalConfig) -> Iterator[dict[str, object]]:
+def _lift(
+    ndcg: dict[str, FloatArray], best: str | None, cfg: EvalConfig
+) -> Iterator[dict[str, object]]:
     """Every model over every baseline, of the same users in the same order."""
     for model in (name for name in MODELS if name in ndcg):
         for other in (name for name in ndcg if name not in MODELS):

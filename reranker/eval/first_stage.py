@@ -36,7 +36,10 @@ def summarise_first_stage(tables: Tables, lists: Lists) -> dict[str, float]:
 
 
 def depth_curve(
-    tables: Tables, lists: Lists, scores: Mapping[str, FloatArray], depths: Sequence[int] = (10, 20, 50, 100)
+    tables: Tables,
+    lists: Lists,
+    scores: Mapping[str, FloatArray],
+    depths: Sequence[int] = (10, 20, 50, 100),
 ) -> pd.DataFrame:
     """What each scorer makes of the `retriever` lists when it reranks only their first books.
 
@@ -66,9 +69,15 @@ def depth_curve(
             ndcg = metrics.ndcg(ranking, k=K)
             whole = np.nan_to_num(ndcg) * _ideal(found) / _ideal(wanted)
             recall = np.nan_to_num(metrics.recall(ranking, k=K)) * found / wanted
-            means = {"ndcg_10": whole.mean(), "recall_10": recall.mean(), "ndcg_10_retrieved": np.nanmean(ndcg)}
+            means = {
+                "ndcg_10": whole.mean(),
+                "recall_10": recall.mean(),
+                "ndcg_10_retrieved": np.nanmean(ndcg),
+            }
             out.append({"scorer": scorer, "depth": depth, **means})
-    return pd.DataFrame(out, columns=["scorer", "depth", "ndcg_10", "recall_10", "ndcg_10_retrieved"])
+    return pd.DataFrame(
+        out, columns=["scorer", "depth", "ndcg_10", "recall_10", "ndcg_10_retrieved"]
+    )
 
 
 def _rows(lists: Lists) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from reranker.data.draws import FloatArray
-from reranker.eval.evaluate import MODEL, mean_ndcg_10
 from reranker.eval.lists import Lists
+from reranker.eval.scoring import MODEL, mean_ndcg_10
 
 WEIGHTS = np.arange(21) / 20
 
@@ -32,19 +32,28 @@ def _choose(dev: Lists, scores: Mapping[str, FloatArray], kind: str) -> dict[str
     other = max(value, key=lambda name: value[name])
     weight = choose_weight(dev, scores[MODEL], scores[other], kind)
     both = fuse(dev, scores[MODEL], scores[other], weight)
-    return {"kind": kind, "other": other, "weight": weight, "dev_ndcg_10": mean_ndcg_10(dev, both, kind)}
+    return {
+        "kind": kind,
+        "other": other,
+        "weight": weight,
+        "dev_ndcg_10": mean_ndcg_10(dev, both, kind),
+    }
 
 
 def fuse_lists(lists: Lists, scores: Mapping[str, FloatArray], fusions: pd.DataFrame) -> FloatArray:
     """(n_rows,) fused scores, each list kind by its own row of `choose_fusions`."""
     out = np.empty(len(lists.frame))
-    for kind, other, weight in zip(fusions["kind"], fusions["other"], fusions["weight"], strict=True):
+    for kind, other, weight in zip(
+        fusions["kind"], fusions["other"], fusions["weight"], strict=True
+    ):
         rows = (lists.frame["kind"] == kind).to_numpy()
         out[rows] = fuse(lists, scores[MODEL], scores[other], weight)[rows]
     return out
 
 
-def choose_weight(lists: Lists, model_scores: FloatArray, other_scores: FloatArray, kind: str) -> float:
+def choose_weight(
+    lists: Lists, model_scores: FloatArray, other_scores: FloatArray, kind: str
+) -> float:
     """The weight of the model, of 0, .05, …, 1, that gives the highest mean NDCG@10 on one list kind.
 
     Of equals the largest: the model alone where another scorer adds nothing.

@@ -12,8 +12,8 @@ from reranker.cache import COMPRESSION, Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
 from reranker.data.draws import FloatArray, IntArray, KeyArray, bits, uniform
-from reranker.data.ease import Ease
-from reranker.data.retrieval import ItemKNN, fit_first_stage
+from reranker.data.retrieval.ease import Ease
+from reranker.data.retrieval.first_stages import ItemKNN, fit_first_stage
 from reranker.errors import DataError
 
 VERSION = 2
@@ -89,7 +89,10 @@ def hash_kind(lists: Lists, tables: Tables, kind: str) -> str:
 def name_lists(lists: Lists, tables: Tables) -> pd.DataFrame:
     """The lists by ids, to be kept and read without the tables: kind, user_id, book_id, label, retrieval_score."""
     f = lists.frame
-    user_id, book_id = tables.users["user_id"].to_numpy()[f["user"]], tables.books["book_id"].to_numpy()[f["book"]]
+    user_id, book_id = (
+        tables.users["user_id"].to_numpy()[f["user"]],
+        tables.books["book_id"].to_numpy()[f["book"]],
+    )
     named = pd.DataFrame({"kind": f["kind"], "user_id": user_id, "book_id": book_id})
     return named.assign(label=f["label"], retrieval_score=f["retrieval_score"])
 
@@ -99,10 +102,14 @@ def hash_lists(frame: pd.DataFrame, tables: Tables) -> str:
     user_id = tables.users["user_id"].to_numpy()[frame["user"]]
     book_id = tables.books["book_id"].to_numpy()[frame["book"]]
     rows = zip(frame["kind"], user_id, book_id.tolist(), frame["label"].tolist(), strict=True)
-    return hashlib.sha256("\n".join(f"{k}\t{u}\t{b}\t{label}" for k, u, b, label in rows).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(f"{k}\t{u}\t{b}\t{label}" for k, u, b, label in rows).encode()
+    ).hexdigest()
 
 
-def _build(tables: Tables, cfg: EvalConfig, fold: str, max_users: int | None) -> tuple[pd.DataFrame, dict[str, int]]:
+def _build(
+    tables: Tables, cfg: EvalConfig, fold: str, max_users: int | None
+) -> tuple[pd.DataFrame, dict[str, int]]:
     positives = tables.positives(fold)
     in_fold = int((tables.users["fold"] == fold).sum())
     users = np.unique(positives["user"])
@@ -115,18 +122,28 @@ def _build(tables: Tables, cfg: EvalConfig, fold: str, max_users: int | None) ->
     keys = tables.users["key"].to_numpy()
     if max_users is not None and len(users) > max_users:
         counts["users_dropped_by_limit"] = len(users) - max_users
-        users = np.sort(users[np.argsort(bits(cfg.seed, "list users", keys[users]), kind="stable")[:max_users]])
+        users = np.sort(
+            users[np.argsort(bits(cfg.seed, "list users", keys[users]), kind="stable")[:max_users]]
+        )
     positives = positives[positives["user"].isin(users)]
     parts = [_kind(kind, tables, positives, keys, cfg) for kind in sorted(cfg.kinds)]
     frame = pd.concat(parts, ignore_index=True)
-    counts |= {"users": len(users), "positives": len(_keep_positives(positives, keys, cfg.seed, cfg.max_positives))}
+    counts |= {
+        "users": len(users),
+        "positives": len(_keep_positives(positives, keys, cfg.seed, cfg.max_positives)),
+    }
     counts |= {"rows": len(frame)} | _shortfalls(frame, len(users))
     return frame, counts
 
 
 def _shortfalls(frame: pd.DataFrame, n_users: int) -> dict[str, int]:
     """Users of a kind without a list, or whose list holds no positive, where there are such users."""
-    found = frame.groupby(["kind", "user"])["label"].sum().groupby("kind").agg(["size", lambda n: (n == 0).sum()])
+    found = (
+        frame.groupby(["kind", "user"])["label"]
+        .sum()
+        .groupby("kind")
+        .agg(["size", lambda n: (n == 0).sum()])
+    )
     without = {f"users_without_{kind}_list": n_users - int(n) for kind, n in found["size"].items()}
     empty = {f"users_without_{kind}_positive": int(n) for kind, n in found.iloc[:, 1].items()}
     return {name: n for name, n in (without | empty).items() if n}
@@ -138,7 +155,9 @@ def _keep_positives(positives: pd.DataFrame, keys: KeyArray, seed: int, n: int) 
     return positives[(place <= n).to_numpy()]
 
 
-def _kind(kind: str, tables: Tables, positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig) -> pd.DataFrame:
+def _kind(
+    kind: str, tables: Tables, positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig
+) -> pd.DataFrame:
     if kind == "retriever":
         rows = _retrieved(tables, positives, cfg)
     elif kind == "seed":
@@ -146,7 +165,9 @@ def _kind(kind: str, tables: Tables, positives: pd.DataFrame, keys: KeyArray, cf
     else:
         kept = _keep_positives(positives, keys, cfg.seed, cfg.max_positives)
         rows = _with_negatives(kind, tables, kept, cfg.n_candidates, keys, cfg)
-    rows = rows.astype({"user": np.int32, "book": np.int32, "label": np.int8}).sort_values(["user", "book"])
+    rows = rows.astype({"user": np.int32, "book": np.int32, "label": np.int8}).sort_values(
+        ["user", "book"]
+    )
     rows["retrieval_score"] = rows.get("retrieval_score", np.float32("nan"))
     rows.insert(0, "kind", kind)
     return rows.reset_index(drop=True)
@@ -161,7 +182,10 @@ def _with_negatives(
     users, n_positives = np.unique(positives["user"], return_counts=True)
     chunks = range(0, len(users), CHUNK)
     negatives = [
-        _race(kind, tables, users[i : i + CHUNK], size - n_positives[i : i + CHUNK], weight, keys, cfg) for i in chunks
+        _race(
+            kind, tables, users[i : i + CHUNK], size - n_positives[i : i + CHUNK], weight, keys, cfg
+        )
+        for i in chunks
     ]
     return pd.concat([positives[["user", "book"]].assign(label=1), *negatives], ignore_index=True)
 
@@ -183,9 +207,14 @@ def _retrieved(tables: Tables, positives: pd.DataFrame, cfg: EvalConfig) -> pd.D
     context = h[h["user"].isin(users).to_numpy() & ~h["is_target"].to_numpy()]
     shape = {"n_users": len(tables.users), "n_books": n_books}
     stage = fit_first_stage(cfg.retriever, tables.known(), **shape, ease_books=cfg.ease_books)
-    tops = [_top(stage, tables, users[i : i + CHUNK], context, cfg) for i in range(0, len(users), CHUNK)]
+    tops = [
+        _top(stage, tables, users[i : i + CHUNK], context, cfg) for i in range(0, len(users), CHUNK)
+    ]
     rows = pd.concat(tops, ignore_index=True)
-    key, liked = (f["user"].to_numpy().astype(np.int64) * n_books + f["book"].to_numpy() for f in (rows, positives))
+    key, liked = (
+        f["user"].to_numpy().astype(np.int64) * n_books + f["book"].to_numpy()
+        for f in (rows, positives)
+    )
     label = np.isin(key, liked)
     if not label.any():
         raise DataError(
@@ -205,13 +234,23 @@ def _top(
     scores[np.searchsorted(users, mine["user"]), mine["book"]] = -np.inf
     n = np.full(len(users), cfg.n_candidates)
     _refuse_short("retriever", tables, users, np.isfinite(scores).sum(axis=1), n, cfg)
-    book = np.argsort(-scores, axis=1, kind="stable")[:, : cfg.n_candidates]  # codes ascend with book_id
+    book = np.argsort(-scores, axis=1, kind="stable")[
+        :, : cfg.n_candidates
+    ]  # codes ascend with book_id
     found = np.take_along_axis(scores, book, axis=1)
-    return pd.DataFrame({"user": np.repeat(users, n), "book": book.ravel(), "retrieval_score": found.ravel()})
+    return pd.DataFrame(
+        {"user": np.repeat(users, n), "book": book.ravel(), "retrieval_score": found.ravel()}
+    )
 
 
 def _race(
-    kind: str, tables: Tables, users: IntArray, n: IntArray, weight: FloatArray, keys: KeyArray, cfg: EvalConfig
+    kind: str,
+    tables: Tables,
+    users: IntArray,
+    n: IntArray,
+    weight: FloatArray,
+    keys: KeyArray,
+    cfg: EvalConfig,
 ) -> pd.DataFrame:
     """For each user the n unrated books whose exponential clocks of rate `weight` ring first."""
     ids = tables.books["book_id"].to_numpy()
@@ -227,7 +266,9 @@ def _race(
     return pd.DataFrame({"user": users[row], "book": order[row, place], "label": 0})
 
 
-def _refuse_short(kind: str, tables: Tables, users: IntArray, n_open: IntArray, n: IntArray, cfg: EvalConfig) -> None:
+def _refuse_short(
+    kind: str, tables: Tables, users: IntArray, n_open: IntArray, n: IntArray, cfg: EvalConfig
+) -> None:
     short = np.flatnonzero(n_open < n)
     if len(short):
         books = "books outside the context" if kind == "retriever" else "unrated books"

@@ -41,7 +41,9 @@ def ndcg(ranking: Ranking, k: int, gain: Gain = "linear") -> FloatArray:
 
 
 def _ndcg(ranking: Ranking, cutoffs: Iterable[int], gain: Gain) -> FloatArray:
-    block_gain = np.add.reduceat(_gains(ranking.label, gain), ranking.block_start) / ranking.block_size
+    block_gain = (
+        np.add.reduceat(_gains(ranking.label, gain), ranking.block_start) / ranking.block_size
+    )
     discounted = block_gain[ranking.block] / np.log2(ranking.position + 2)
     n_ideal = ranking.n_positives[ranking.n_positives > 0]
     ideal_start = np.cumsum(n_ideal) - n_ideal
@@ -51,7 +53,11 @@ def _ndcg(ranking: Ranking, cutoffs: Iterable[int], gain: Gain) -> FloatArray:
     for k in cutoffs:
         _check_cutoff(k)
         best = np.add.reduceat(ideal * (ideal_position < k), ideal_start)
-        columns.append(_spread(ranking, np.add.reduceat(discounted * (ranking.position < k), ranking.start) / best))
+        columns.append(
+            _spread(
+                ranking, np.add.reduceat(discounted * (ranking.position < k), ranking.start) / best
+            )
+        )
     return np.stack(columns, axis=1)
 
 
@@ -59,7 +65,9 @@ def _gains(label: FloatArray, gain: Gain) -> FloatArray:
     if gain == "linear":
         return label
     if label.max(initial=0) > MAX_EXPONENT:
-        raise ValueError(f"label {label.max():g} is too large for exponential gain; at most {MAX_EXPONENT} is allowed.")
+        raise ValueError(
+            f"label {label.max():g} is too large for exponential gain; at most {MAX_EXPONENT} is allowed."
+        )
     return np.exp2(label) - 1
 
 
@@ -78,7 +86,9 @@ def average_precision(ranking: Ranking) -> FloatArray:
     c, r, b = ranking.block_size, ranking.block_positives, ranking.block
     n_positives = ranking.n_positives[ranking.n_positives > 0]
     before = np.cumsum(r) - r  # relevant rows before the block, in all groups together
-    before_group = np.repeat(np.cumsum(n_positives) - n_positives, np.diff(ranking.start, append=len(b)))
+    before_group = np.repeat(
+        np.cumsum(n_positives) - n_positives, np.diff(ranking.start, append=len(b))
+    )
     earlier = np.arange(len(b)) - ranking.block_start[b]  # j - 1
     hits = before[b] - before_group + 1 + earlier * ((r - 1) / np.maximum(c - 1, 1))[b]
     terms = (r / c)[b] * hits / (ranking.position + 1)
@@ -108,7 +118,9 @@ def hit(ranking: Ranking, k: int) -> FloatArray:
 
     Arguments, returns and errors as `mrr`.
     """
-    return np.minimum(_of_first(ranking, k, np.ones_like), 1)  # the chances of all places may sum to 1 + 2e-16
+    return np.minimum(
+        _of_first(ranking, k, np.ones_like), 1
+    )  # the chances of all places may sum to 1 + 2e-16
 
 
 def _of_first(ranking: Ranking, k: int, value: Callable[[FloatArray], FloatArray]) -> FloatArray:
@@ -208,7 +220,9 @@ def evaluate(
     )
 
 
-def chance(group: IntArray, label: FloatArray | IntArray, *, cutoffs: Sequence[int]) -> pd.DataFrame:
+def chance(
+    group: IntArray, label: FloatArray | IntArray, *, cutoffs: Sequence[int]
+) -> pd.DataFrame:
     """Every metric's expected value of every group under a random order: `evaluate` of a constant scorer.
 
     For one list of n rows, r of them relevant: `chance(np.zeros(n, int), np.arange(n) < r, cutoffs=[10])`.
@@ -219,7 +233,9 @@ def chance(group: IntArray, label: FloatArray | IntArray, *, cutoffs: Sequence[i
     return evaluate(group, label, np.zeros(len(label), dtype=np.float32), cutoffs=cutoffs)
 
 
-def ndcg_curve(group: IntArray, label: FloatArray | IntArray, score: FloatArray, *, max_k: int = 20) -> FloatArray:
+def ndcg_curve(
+    group: IntArray, label: FloatArray | IntArray, score: FloatArray, *, max_k: int = 20
+) -> FloatArray:
     """`ndcg` at every cut-off from 1 to max_k, (n_groups, max_k), groups in ascending order of id.
 
     Raises:
@@ -239,7 +255,11 @@ def auc(label: FloatArray | IntArray, score: FloatArray) -> float:
     """
     labels, scores = checked(label, score)
     positive = labels > 0
-    return float(roc_auc_score(positive, scores)) if positive.any() and not positive.all() else float("nan")
+    return (
+        float(roc_auc_score(positive, scores))
+        if positive.any() and not positive.all()
+        else float("nan")
+    )
 
 
 def global_average_precision(label: FloatArray | IntArray, score: FloatArray) -> float:

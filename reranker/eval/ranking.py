@@ -54,7 +54,9 @@ def rank(group: IntArray, label: FloatArray | IntArray, score: FloatArray) -> Ra
     group = np.asarray(group)
     label, score = checked(label, score)
     if group.shape != label.shape:
-        raise ValueError(f"group has shape {group.shape}, label and score have {label.shape}; give one id per row.")
+        raise ValueError(
+            f"group has shape {group.shape}, label and score have {label.shape}; give one id per row."
+        )
     ids, code = _codes(group)
     levels, level = _levels(label)
     shift, top = np.uint64(32), len(levels) - 1
@@ -80,7 +82,9 @@ def rank(group: IntArray, label: FloatArray | IntArray, score: FloatArray) -> Ra
     )
 
 
-def _kept_rows(first: IntArray, depth: IntArray, top: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+def _kept_rows(
+    first: IntArray, depth: IntArray, top: int
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     """The rows of blocks with a positive and the block of each; first kept row and size of each such block.
 
     Args:
@@ -122,7 +126,9 @@ def _codes(group: IntArray) -> tuple[IntArray, IntArray]:
     if group.dtype.kind == "i" and len(group):
         low, high = int(group.min()), int(group.max())
         if high - low < 2 * len(group):
-            return (np.arange(high - low + 1) + low).astype(group.dtype), group.astype(np.int64) - low
+            return (np.arange(high - low + 1) + low).astype(group.dtype), group.astype(
+                np.int64
+            ) - low
     return np.unique(group, return_inverse=True)
 
 
@@ -149,17 +155,23 @@ def _begins(values: NDArray[Any]) -> NDArray[np.bool_]:
     return begins
 
 
-def checked(label: FloatArray | IntArray, score: FloatArray) -> tuple[FloatArray, NDArray[np.float32]]:
+def checked(
+    label: FloatArray | IntArray, score: FloatArray
+) -> tuple[FloatArray, NDArray[np.float32]]:
     """Labels as float64 and scores as float32, both (n_pairs,).
 
     Raises:
         ValueError: As `rank`.
     """
     labels = np.asarray(label, dtype=np.float64)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused by name below
+    with np.errstate(
+        over="ignore"
+    ):  # a float64 beyond float32 becomes infinite and is refused by name below
         scores = np.asarray(score).astype(np.float32)
     if labels.ndim != 1 or labels.shape != scores.shape:
-        raise ValueError(f"label has shape {labels.shape}, score has {scores.shape}; both must be (n_pairs,).")
+        raise ValueError(
+            f"label has shape {labels.shape}, score has {scores.shape}; both must be (n_pairs,)."
+        )
     _refuse("labels are negative, NaN or infinite", ~((labels >= 0) & np.isfinite(labels)), label)
     _refuse("scores are NaN or infinite in float32", ~np.isfinite(scores), score)
     return labels, scores

@@ -37,7 +37,9 @@ def truncated_rows(
     return truncated
 
 
-def describe_positives(tables: Tables, rows: pd.DataFrame, truncated: BoolArray | None) -> pd.DataFrame:
+def describe_positives(
+    tables: Tables, rows: pd.DataFrame, truncated: BoolArray | None
+) -> pd.DataFrame:
     """A row for each positive of the lists' rows, by its place among them.
 
     Columns: user, n_context_books (of the user), popularity (known ratings of the book), same_author (an author of the
@@ -72,16 +74,22 @@ def _same_author(tables: Tables, positives: pd.DataFrame) -> BoolArray:
     names = names[names != ""]
     wrote = pd.DataFrame({"book": names.index.astype(np.int32), "author": pd.factorize(names)[0]})
     h = tables.histories
-    context = h[~h["is_target"] & h["user"].isin(positives["user"])][["user", "book"]].merge(wrote, on="book")
+    context = h[~h["is_target"] & h["user"].isin(positives["user"])][["user", "book"]].merge(
+        wrote, on="book"
+    )
     offered = positives.assign(row=np.arange(len(positives))).merge(wrote, on="book")
     n_authors = len(wrote) + 1
-    seen, asked = (f["user"].to_numpy().astype(np.int64) * n_authors + f["author"] for f in (context, offered))
+    seen, asked = (
+        f["user"].to_numpy().astype(np.int64) * n_authors + f["author"] for f in (context, offered)
+    )
     out = np.zeros(len(positives), dtype=bool)
     out[offered["row"][asked.isin(seen)]] = True
     return out
 
 
-def user_columns(tables: Tables, users: IntArray, positives: pd.DataFrame) -> dict[str, FloatArray | IntArray]:
+def user_columns(
+    tables: Tables, users: IntArray, positives: pd.DataFrame
+) -> dict[str, FloatArray | IntArray]:
     """Columns of the users, (n_users,) each: what slices go by, over the positives of a user's list.
 
     n_context_books, mean_target_popularity (known ratings; NaN without a positive), has_same_author, n_cold (positives
@@ -135,7 +143,16 @@ def evaluate_slices(
             mean, low, high = statistics.bootstrap_mean(
                 _ndcg_10(*part, values[keep]), n_resamples=cfg.n_bootstrap, seed=cfg.seed
             )
-            out.append({"scorer": scorer, **row, "ndcg_10": mean, "low": low, "high": high, "chance": chance})
+            out.append(
+                {
+                    "scorer": scorer,
+                    **row,
+                    "ndcg_10": mean,
+                    "low": low,
+                    "high": high,
+                    "chance": chance,
+                }
+            )
     return pd.DataFrame(out)
 
 
@@ -167,4 +184,9 @@ def _popularity_bins(n_ratings: IntArray) -> Iterator[Bin]:
     decile = 1 + ((rankdata(n_ratings) - 0.5) * N_DECILES / max(1, len(n_ratings))).astype(np.int64)
     for step in np.unique(decile).tolist():
         mine = n_ratings[decile == step]
-        yield "target_popularity", f"{step} ({mine.min()}-{mine.max()} ratings)", step, decile == step
+        yield (
+            "target_popularity",
+            f"{step} ({mine.min()}-{mine.max()} ratings)",
+            step,
+            decile == step,
+        )

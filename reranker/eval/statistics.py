@@ -16,7 +16,9 @@ CHUNK = 4_000_000  # users drawn at a time, 32 MB of indices and 32 MB of values
 EQUAL = 1e-12  # values of one user this close are a tie: metrics are exact to 1e-12
 
 
-def bootstrap_mean(values: FloatArray, *, n_resamples: int, seed: int) -> tuple[float, float, float]:
+def bootstrap_mean(
+    values: FloatArray, *, n_resamples: int, seed: int
+) -> tuple[float, float, float]:
     """The mean over users, and the ends of its 95 % percentile bootstrap interval.
 
     Users are resampled with replacement, as many as there are with a value: the interval says how the mean would
@@ -56,7 +58,9 @@ def _resampled_means(values: FloatArray, n_resamples: int, seed: int) -> FloatAr
     return np.concatenate([values[rng.integers(n, size=(size, n))].mean(axis=1) for size in sizes])
 
 
-def paired_lift(ours: FloatArray, theirs: FloatArray, *, n_resamples: int, seed: int) -> tuple[float, float, float]:
+def paired_lift(
+    ours: FloatArray, theirs: FloatArray, *, n_resamples: int, seed: int
+) -> tuple[float, float, float]:
     """The mean difference ours - theirs over users, and the ends of its 95 % percentile bootstrap interval.
 
     A user's two values are resampled together: what makes a user easy or hard for both scorers cancels, which makes
@@ -78,7 +82,9 @@ def paired_lift(ours: FloatArray, theirs: FloatArray, *, n_resamples: int, seed:
     """
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.shape != theirs.shape:
-        raise ValueError(f"ours has shape {ours.shape}, theirs {theirs.shape}; give the same users, in the same order.")
+        raise ValueError(
+            f"ours has shape {ours.shape}, theirs {theirs.shape}; give the same users, in the same order."
+        )
     return bootstrap_mean(ours - theirs, n_resamples=n_resamples, seed=seed)
 
 
@@ -105,19 +111,27 @@ def over_seeds(values: FloatArray, *, n_resamples: int, seed: int) -> tuple[floa
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or len(values) == 0:
-        raise ValueError(f"values has shape {values.shape}; it must be (n_seeds, n_users) with at least one seed.")
+        raise ValueError(
+            f"values has shape {values.shape}; it must be (n_seeds, n_users) with at least one seed."
+        )
     values = values[:, ~np.isnan(values).any(axis=0)]
     n_seeds, n_users = values.shape
     mean = float(values.mean()) if n_users else float("nan")
     if n_users < 2:
         return mean, float("nan"), float("nan")
-    drawn = np.random.default_rng([seed, n_seeds]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_resamples)
-    by_seed = np.stack([_resampled_means(row, n_resamples, seed) for row in values], axis=1)  # each: the same users
+    drawn = np.random.default_rng([seed, n_seeds]).multinomial(
+        n_seeds, np.full(n_seeds, 1 / n_seeds), n_resamples
+    )
+    by_seed = np.stack(
+        [_resampled_means(row, n_resamples, seed) for row in values], axis=1
+    )  # each: the same users
     low, high = np.quantile((by_seed * drawn).sum(axis=1) / n_seeds, INTERVAL)
     return mean, float(low), float(high)
 
 
-def paired_permutation(ours: FloatArray, theirs: FloatArray, *, n_permutations: int, seed: int) -> float:
+def paired_permutation(
+    ours: FloatArray, theirs: FloatArray, *, n_permutations: int, seed: int
+) -> float:
     """The two-sided p value of a mean difference over users at least this far from 0, if each sign were a coin's.
 
     Under the null hypothesis a user's two values might as well be exchanged, which flips the sign of the difference.
@@ -201,7 +215,9 @@ def wins_ties_losses(ours: FloatArray, theirs: FloatArray) -> tuple[int, int, in
     return wins, len(differences) - wins - losses, losses
 
 
-def minimal_detectable_difference(differences: FloatArray, *, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimal_detectable_difference(
+    differences: FloatArray, *, power: float = 0.8, alpha: float = 0.05
+) -> float:
     """The mean difference that a two-sided paired test at alpha would find with this power, given the users' spread.
 
     (t(1 - alpha/2) + t(power)) * s / sqrt(n), Student's quantiles with n - 1 degrees of freedom. `paired_permutation`
@@ -223,7 +239,9 @@ def minimal_detectable_difference(differences: FloatArray, *, power: float = 0.8
     return _detectable(_deviation(differences), n, power, alpha) if n >= 2 else float("nan")
 
 
-def users_needed(differences: FloatArray, difference: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
+def users_needed(
+    differences: FloatArray, difference: float, *, power: float = 0.8, alpha: float = 0.05
+) -> float:
     """The least number of users like these whose minimal detectable difference is at most |difference|.
 
     Args:
@@ -263,6 +281,8 @@ def _deviation(differences: FloatArray) -> float:
 def _differences(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.shape != theirs.shape or ours.ndim != 1:
-        raise ValueError(f"ours has shape {ours.shape}, theirs {theirs.shape}; give the same users, in the same order.")
+        raise ValueError(
+            f"ours has shape {ours.shape}, theirs {theirs.shape}; give the same users, in the same order."
+        )
     differences = ours - theirs
     return differences[~np.isnan(differences)]

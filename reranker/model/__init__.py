@@ -2,10 +2,10 @@
 
 from reranker.model.bi_encoder import embed
 from reranker.model.encoder import Encoder, device
-from reranker.model.exported import Exported, load_exported
 from reranker.model.loading import load, trained_attention
-from reranker.model.source import Weights, resolve
+from reranker.model.openvino_scorer import Exported, load_exported
 from reranker.model.tokens import Batch, Tokens
+from reranker.model.weights import Weights, resolve
 
 __all__ = [
     "Batch",

@@ -22,20 +22,32 @@ class Span:
 
 def spans(batch: Batch) -> list[Span]:
     """One span for each segment, all of whose tokens attend."""
-    segments = [slice(a, b) for a, b in zip(batch.start[:-1].tolist(), batch.start[1:].tolist(), strict=True)]
+    segments = [
+        slice(a, b)
+        for a, b in zip(batch.start[:-1].tolist(), batch.start[1:].tolist(), strict=True)
+    ]
     return [
-        Span(own, own, segments[c] if c >= 0 else None) for own, c in zip(segments, batch.context.tolist(), strict=True)
+        Span(own, own, segments[c] if c >= 0 else None)
+        for own, c in zip(segments, batch.context.tolist(), strict=True)
     ]
 
 
 def first_spans(batch: Batch) -> list[Span]:
     """One span for each pair, of which the [CLS] alone attends; query i is pair i's."""
     every = spans(batch)
-    return [Span(slice(i, i + 1), every[s].own, every[s].context) for i, s in enumerate(batch.pair.tolist())]
+    return [
+        Span(slice(i, i + 1), every[s].own, every[s].context)
+        for i, s in enumerate(batch.pair.tolist())
+    ]
 
 
 def attend(
-    states: torch.Tensor, query: torch.Tensor | None, plan: list[Span], *, dropout: float, training: bool
+    states: torch.Tensor,
+    query: torch.Tensor | None,
+    plan: list[Span],
+    *,
+    dropout: float,
+    training: bool,
 ) -> torch.Tensor:
     """Scaled dot-product attention of every span.
 
@@ -63,10 +75,14 @@ def attend_padded(
     """What `attend` gives, by one call of PyTorch's own attention over spans that are padded to the longest."""
     queries = states[:, 0] if query is None else query
     query_rows, is_query = _padded([[span.query] for span in plan], states.device)
-    key_rows, is_key = _padded([[*([span.context] if span.context else []), span.own] for span in plan], states.device)
+    key_rows, is_key = _padded(
+        [[*([span.context] if span.context else []), span.own] for span in plan], states.device
+    )
     q, k, v = (
         x[rows].transpose(1, 2)
-        for x, rows in zip((queries, states[:, -2], states[:, -1]), (query_rows, key_rows, key_rows), strict=True)
+        for x, rows in zip(
+            (queries, states[:, -2], states[:, -1]), (query_rows, key_rows, key_rows), strict=True
+        )
     )
     attended = torch.nn.functional.scaled_dot_product_attention(
         q, k, v, attn_mask=is_key[:, None, None], dropout_p=dropout
@@ -74,7 +90,9 @@ def attend_padded(
     return attended.transpose(1, 2)[is_query]
 
 
-def attend_inputs(module: Any, x: torch.Tensor, first: torch.Tensor, plan: list[Span]) -> torch.Tensor:
+def attend_inputs(
+    module: Any, x: torch.Tensor, first: torch.Tensor, plan: list[Span]
+) -> torch.Tensor:
     """What `attend` gives, of one query for each span, without the keys and values of the tokens.
 
     A query times the key weights meets the inputs themselves, and the inputs' mean under the probabilities meets the
@@ -97,7 +115,9 @@ def attend_inputs(module: Any, x: torch.Tensor, first: torch.Tensor, plan: list[
     for q, span in zip(toward, plan, strict=True):
         inputs = rows_of(x, span, dim=0)
         means.append(torch.softmax(q @ inputs.t(), -1) @ inputs)
-    attended = torch.bmm(torch.stack(means, 1), module.value.weight.view(*heads, -1).transpose(1, 2))
+    attended = torch.bmm(
+        torch.stack(means, 1), module.value.weight.view(*heads, -1).transpose(1, 2)
+    )
     return attended.transpose(0, 1).reshape(len(first), -1) + module.value.bias
 
 
@@ -120,13 +140,17 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         queries = states[:, 0] if query is None else query
         attended = torch.empty(queries.shape, dtype=states.dtype)
-        q, k, v, out = (x.transpose(0, 1) for x in (queries, states[:, -2], states[:, -1], attended))
+        q, k, v, out = (
+            x.transpose(0, 1) for x in (queries, states[:, -2], states[:, -1], attended)
+        )
         keep = any(ctx.needs_input_grad)
         kept = []
         for span in plan:
             scores = torch.bmm(q[:, span.query], rows_of(k, span, dim=1).transpose(1, 2))
             p = torch.softmax(scores.mul_(q.shape[-1] ** -0.5), -1, out=scores)
-            mask = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+            mask = (
+                torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+            )
             # into the strided rows themselves it would be one product a head
             out[:, span.query] = torch.bmm(p if mask is None else p * mask, rows_of(v, span, dim=1))
             if keep:
@@ -141,7 +165,15 @@ class _Attention(torch.autograd.Function):
         queries = states[:, 0] if query is None else query
         to_states = torch.zeros_like(states)
         to_query = to_states[:, 0] if query is None else torch.empty_like(query)
-        outside = [queries, states[:, -2], states[:, -1], grads[0], to_query, to_states[:, -2], to_states[:, -1]]
+        outside = [
+            queries,
+            states[:, -2],
+            states[:, -1],
+            grads[0],
+            to_query,
+            to_states[:, -2],
+            to_states[:, -1],
+        ]
         steps = _Backward(*(x.transpose(0, 1) for x in outside))
         for span, p, mask in zip(ctx.plan, kept[::2], kept[1::2], strict=True):
             steps.take(span, p, mask)
@@ -151,7 +183,11 @@ class _Attention(torch.autograd.Function):
 
 def rows_of(x: torch.Tensor, span: Span, *, dim: int) -> torch.Tensor:
     """The rows of x, along `dim`, that the span attends to."""
-    parts = [x.narrow(dim, rows.start, rows.stop - rows.start) for rows in (span.context, span.own) if rows is not None]
+    parts = [
+        x.narrow(dim, rows.start, rows.stop - rows.start)
+        for rows in (span.context, span.own)
+        if rows is not None
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
@@ -176,7 +212,9 @@ class _Backward:
         to_p = torch.bmm(grad, rows_of(self.v, span, dim=1).transpose(1, 2))
         if mask is not None:
             to_p *= mask
-        to_scores = torch._softmax_backward_data(to_p, p, -1, p.dtype).mul_(self.q.shape[-1] ** -0.5)
+        to_scores = torch._softmax_backward_data(to_p, p, -1, p.dtype).mul_(
+            self.q.shape[-1] ** -0.5
+        )
         self.to_q[:, span.query] = torch.bmm(to_scores, rows_of(self.k, span, dim=1))
         self._add(span, torch.bmm(to_scores.transpose(1, 2), self.q[:, span.query]), to_v)
 
@@ -184,7 +222,9 @@ class _Backward:
         n = 0
         if span.context is not None:
             n = span.context.stop - span.context.start
-            _, k, v = self._shared.setdefault(span.context.start, (span.context, *self._zeros(to_k[:, :n])))
+            _, k, v = self._shared.setdefault(
+                span.context.start, (span.context, *self._zeros(to_k[:, :n]))
+            )
             k += to_k[:, :n]
             v += to_v[:, :n]
         self.to_k[:, span.own] = to_k[:, n:]

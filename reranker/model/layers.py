@@ -45,6 +45,8 @@ def cut(model: PreTrainedModel, n: int, folder: Path) -> None:
     encoder: Any = model.base_model.encoder
     layers = encoder.layer
     if n > len(layers):
-        raise ModelError(f"model.layers={n} is above the {len(layers)} layers of {folder}; give at most that, or null.")
+        raise ModelError(
+            f"model.layers={n} is above the {len(layers)} layers of {folder}; give at most that, or null."
+        )
     encoder.layer = ModuleList(layers[i] for i in kept(len(layers), n))
     model.config.num_hidden_layers = n

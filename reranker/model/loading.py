@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
 from reranker.model.layers import cut
-from reranker.model.source import WEIGHTS, Weights, quiet, resolve
+from reranker.model.weights import WEIGHTS, Weights, quiet, resolve
 
 if TYPE_CHECKING:
     from sentence_transformers.base.modules import Transformer
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
     from reranker.model.encoder import Encoder
 
-HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")  # (n_labels, hidden) where it is stored
+HEADS = (
+    "classifier.weight",
+    "classifier.out_proj.weight",
+    "score.weight",
+)  # (n_labels, hidden) where it is stored
 ATTENTION = "reranker_attention"  # in config.json: which attention the weights were trained with
 
 
@@ -49,13 +53,17 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(cfg.seed)
         transformer = _transformer(cfg, weights.folder)
-    setattr(transformer.model.config, ATTENTION, cfg.attention)  # which save writes into config.json
+    setattr(
+        transformer.model.config, ATTENTION, cfg.attention
+    )  # which save writes into config.json
     new = _new_names(transformer.model, set(shapes), weights.folder)
     _check_fit(transformer, cfg, weights.folder)
     if cfg.layers is not None:
         cut(transformer.model, cfg.layers, weights.folder)
     activation = {"identity": torch.nn.Identity, "sigmoid": torch.nn.Sigmoid}[cfg.activation]()
-    model = CrossEncoder(modules=[transformer], device=device, activation_fn=activation, local_files_only=True)
+    model = CrossEncoder(
+        modules=[transformer], device=device, activation_fn=activation, local_files_only=True
+    )
     encoder = Encoder(
         model.eval(),
         activation,
@@ -70,7 +78,9 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
 
 def trained_attention(folder: Path) -> str | None:
     """Which `model.attention` the weights of a folder were trained with; None where the folder does not say."""
-    trained: str | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(ATTENTION)
+    trained: str | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(
+        ATTENTION
+    )
     return trained
 
 
@@ -103,7 +113,9 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ModelError(f"{folder / WEIGHTS}: not a whole safetensors file ({error}). Save it again.") from error
+        raise ModelError(
+            f"{folder / WEIGHTS}: not a whole safetensors file ({error}). Save it again."
+        ) from error
     for name in HEADS:
         if name in shapes and shapes[name][0] != 1:
             raise ModelError(
@@ -130,14 +142,22 @@ def _transformer(cfg: ModelConfig, folder: Path) -> Transformer:
             config_kwargs={**local, "num_labels": 1, **dropout},
         )
     except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{folder} does not load as a cross-encoder: {error}. Choose other weights.") from error
+        raise ModelError(
+            f"{folder} does not load as a cross-encoder: {error}. Choose other weights."
+        ) from error
 
 
 def _new_names(model: PreTrainedModel, stored: set[str], folder: Path) -> list[str]:
     """Parameters that the file lacks; without a head those are the classifier and the pooler, and nothing else."""
     prefix = f"{model.base_model_prefix}."
-    names = {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in stored}  # BERT's first spelling
-    new = [name for name, _ in model.named_parameters() if not {name, name.removeprefix(prefix)} & names]
+    names = {
+        name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in stored
+    }  # BERT's first spelling
+    new = [
+        name
+        for name, _ in model.named_parameters()
+        if not {name, name.removeprefix(prefix)} & names
+    ]
     body = [name for name in new if name.startswith(prefix) and ".pooler." not in name]
     if body:
         raise ModelError(
@@ -153,14 +173,20 @@ def _check_fit(transformer: Transformer, cfg: ModelConfig, folder: Path) -> None
     embeddings = getattr(model.base_model, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
     if table is not None:
-        offset = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from after the padding id
+        offset = (
+            0 if table.padding_idx is None else table.padding_idx + 1
+        )  # RoBERTa counts from after the padding id
         n_positions = table.num_embeddings - offset
         if cfg.max_length > n_positions:
-            raise ModelError(f"model.max_length={cfg.max_length} is above the {n_positions} positions of {folder}.")
+            raise ModelError(
+                f"model.max_length={cfg.max_length} is above the {n_positions} positions of {folder}."
+            )
     n_tokens, n_rows = len(tokenizer), model.get_input_embeddings().num_embeddings
     if not n_rows // 2 < n_tokens <= n_rows:
         raise ModelError(
             f"{folder}: the tokenizer has {n_tokens} tokens, and the model embeds {n_rows}; they are not a pair."
         )
     if cfg.dropout is not None and not hasattr(model.config, "hidden_dropout_prob"):
-        raise ModelError(f"model.dropout={cfg.dropout} cannot be set for a {model.config.model_type}; set it to null.")
+        raise ModelError(
+            f"model.dropout={cfg.dropout} cannot be set for a {model.config.model_type}; set it to null."
+        )

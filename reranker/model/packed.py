@@ -16,7 +16,9 @@ from reranker.model.precision import Linears
 from reranker.model.throughput import Cost
 from reranker.model.tokens import Batch
 
-AddNorm = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float, float], torch.Tensor]
+AddNorm = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float, float], torch.Tensor
+]
 
 
 class Packed:
@@ -49,7 +51,9 @@ class Packed:
         for layer in layers[:-1]:
             x = run(self._layer, layer, x, plan, bf16, add_norm or _add_norm)
         first = torch.from_numpy(batch.start[batch.pair]).to(x.device)
-        x = run(self._last_layer, layers[-1], x, first, first_spans(batch), bf16, add_norm or _add_norm)
+        x = run(
+            self._last_layer, layers[-1], x, first, first_spans(batch), bf16, add_norm or _add_norm
+        )
         return self._head(x)
 
     def compiled(self) -> Callable[..., torch.Tensor]:
@@ -68,7 +72,9 @@ class Packed:
         device = table.word_embeddings.weight.device
         ids, types = (torch.from_numpy(x).to(device) for x in (batch.ids, batch.types))
         x = table.word_embeddings(ids) + table.token_type_embeddings(types)
-        return table.dropout(table.LayerNorm(x + table.position_embeddings(self._positions(batch).to(device))))
+        return table.dropout(
+            table.LayerNorm(x + table.position_embeddings(self._positions(batch).to(device)))
+        )
 
     def _positions(self, batch: Batch) -> torch.Tensor:
         """The module's own count: RoBERTa's starts after the padding id and passes over text that spells padding."""
@@ -82,25 +88,39 @@ class Packed:
         before = (counts - real)[batch.start[:-1]].repeat(batch.start[1:] - batch.start[:-1])
         return torch.from_numpy((counts - before) * real + padding)
 
-    def _layer(self, layer: Any, x: torch.Tensor, plan: list[Span], bf16: bool, add_norm: AddNorm) -> torch.Tensor:
+    def _layer(
+        self, layer: Any, x: torch.Tensor, plan: list[Span], bf16: bool, add_norm: AddNorm
+    ) -> torch.Tensor:
         attention = layer.attention.self
         states = self._linears(x, [attention.query, attention.key, attention.value], bf16=bf16)
         attended = self._attend(attention, states, None, plan)
         return self._after_attention(layer, attended, x, bf16, add_norm)
 
     def _last_layer(
-        self, layer: Any, x: torch.Tensor, first: torch.Tensor, plan: list[Span], bf16: bool, add_norm: AddNorm
+        self,
+        layer: Any,
+        x: torch.Tensor,
+        first: torch.Tensor,
+        plan: list[Span],
+        bf16: bool,
+        add_norm: AddNorm,
     ) -> torch.Tensor:
         attention = layer.attention.self
         only_scores = not (bf16 or torch.is_grad_enabled() or attention.training)
         if only_scores and x.device.type == "cpu":
-            return self._after_attention(layer, attend_inputs(attention, x, x[first], plan), x[first], bf16, add_norm)
+            return self._after_attention(
+                layer, attend_inputs(attention, x, x[first], plan), x[first], bf16, add_norm
+            )
         states = self._linears(x, [attention.key, attention.value], bf16=bf16)
         x = x[first]
         query = self._linears(x, [attention.query], bf16=bf16)
-        return self._after_attention(layer, self._attend(attention, states, query, plan), x, bf16, add_norm)
+        return self._after_attention(
+            layer, self._attend(attention, states, query, plan), x, bf16, add_norm
+        )
 
-    def _attend(self, module: Any, states: torch.Tensor, query: torch.Tensor | None, plan: list[Span]) -> torch.Tensor:
+    def _attend(
+        self, module: Any, states: torch.Tensor, query: torch.Tensor | None, plan: list[Span]
+    ) -> torch.Tensor:
         heads = module.num_attention_heads, module.attention_head_size
         states = states.view(len(states), -1, *heads)
         query = None if query is None else query.view(-1, *heads)
@@ -112,9 +132,13 @@ class Packed:
     ) -> torch.Tensor:
         x = self._residual(layer.attention.output, attended, x, bf16, add_norm)
         inner = self._linears(x, [layer.intermediate.dense], bf16=bf16)
-        return self._residual(layer.output, layer.intermediate.intermediate_act_fn(inner), x, bf16, add_norm)
+        return self._residual(
+            layer.output, layer.intermediate.intermediate_act_fn(inner), x, bf16, add_norm
+        )
 
-    def _residual(self, module: Any, y: torch.Tensor, x: torch.Tensor, bf16: bool, add_norm: AddNorm) -> torch.Tensor:
+    def _residual(
+        self, module: Any, y: torch.Tensor, x: torch.Tensor, bf16: bool, add_norm: AddNorm
+    ) -> torch.Tensor:
         y = self._linears(y, [module.dense], bf16=bf16)
         norm, rate = module.LayerNorm, module.dropout.p if module.training else 0.0
         return add_norm(y, x, norm.weight, norm.bias, norm.eps, rate)
@@ -138,7 +162,9 @@ class Padded:
         self._recomputes = False
         self.sizes = Cost.of(model)
 
-    def __call__(self, batch: Batch, *, bf16: bool, recompute: bool = False, module: Any = None) -> torch.Tensor:
+    def __call__(
+        self, batch: Batch, *, bf16: bool, recompute: bool = False, module: Any = None
+    ) -> torch.Tensor:
         """(n_pairs,) float32 logits; bf16 is autocast.
 
         Args:
@@ -152,11 +178,16 @@ class Padded:
         lengths = torch.from_numpy(batch.start[1:] - batch.start[:-1])
         real = torch.arange(int(lengths.max())) < lengths[:, None]
         device = self._model.device
-        features = {"input_ids": self._fill(batch.ids, real, self._padding_id), "attention_mask": real.long()}
+        features = {
+            "input_ids": self._fill(batch.ids, real, self._padding_id),
+            "attention_mask": real.long(),
+        }
         if self._uses_types:
             features["token_type_ids"] = self._fill(batch.types, real, 0)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = (module or self._model)(**{name: values.to(device) for name, values in features.items()}).logits
+            logits = (module or self._model)(
+                **{name: values.to(device) for name, values in features.items()}
+            ).logits
         return logits.squeeze(-1).float()
 
     def compiled(self) -> Callable[..., torch.Tensor]:
@@ -165,7 +196,9 @@ class Padded:
 
     def cost(self, batch: Batch) -> tuple[int, float]:
         """The tokens that a forward computes, padding among them, and the FLOPs of the real ones (see `Cost.flops`)."""
-        return batch.n_pairs * int((batch.start[1:] - batch.start[:-1]).max()), self.sizes.flops(batch, last_layer=True)
+        return batch.n_pairs * int((batch.start[1:] - batch.start[:-1]).max()), self.sizes.flops(
+            batch, last_layer=True
+        )
 
     def _set_recompute(self, wanted: bool) -> None:
         if wanted == self._recomputes:
@@ -175,7 +208,9 @@ class Padded:
                 f"{type(self._model).__name__} cannot compute its layers again. Set trainer.gradient_checkpointing="
                 "false, and a smaller trainer.batch_tokens to save memory."
             )
-        kind = "activation" if hasattr(self._model, "activation_checkpointing_enable") else "gradient"  # its older name
+        kind = (
+            "activation" if hasattr(self._model, "activation_checkpointing_enable") else "gradient"
+        )  # its older name
         if wanted:
             getattr(self._model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
             self._model.disable_input_require_grads()  # a hook on embeddings, which reentrant checkpoints alone need
@@ -193,7 +228,12 @@ def _call(function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
 
 
 def _add_norm(
-    y: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, rate: float
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    rate: float,
 ) -> torch.Tensor:
     return functional.layer_norm(functional.dropout(y, rate) + x, weight.shape, weight, bias, eps)
 
@@ -209,7 +249,9 @@ def forward_of(model: Any) -> tuple[Packed | Padded, bool]:
     module, tokenizer = model[0].model, model.tokenizer
     if is_packable(module):
         return Packed(module), True
-    return Padded(module, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names), False
+    return Padded(
+        module, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names
+    ), False
 
 
 def is_packable(model: Any) -> bool:
@@ -220,5 +262,9 @@ def is_packable(model: Any) -> bool:
         XLMRobertaForSequenceClassification,
     )
 
-    known = (BertForSequenceClassification, RobertaForSequenceClassification, XLMRobertaForSequenceClassification)
+    known = (
+        BertForSequenceClassification,
+        RobertaForSequenceClassification,
+        XLMRobertaForSequenceClassification,
+    )
     return type(model) in known and not model.config.is_decoder

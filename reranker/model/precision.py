@@ -52,9 +52,15 @@ class Linears:
 
     def _working(self, layers: Sequence[Linear]) -> tuple[torch.Tensor, torch.Tensor]:
         key = tuple(id(layer) for layer in layers)
-        stamp = [_STEPS.n, *((p.data_ptr(), p._version) for layer in layers for p in (layer.weight, layer.bias))]
+        stamp = [
+            _STEPS.n,
+            *((p.data_ptr(), p._version) for layer in layers for p in (layer.weight, layer.bias)),
+        ]
         if key not in self._copies or self._copies[key][0] != stamp:
-            with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not train later
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):  # a tensor of inference mode could not train later
                 weight = torch.cat([layer.weight for layer in layers]).bfloat16()
                 bias = torch.cat([layer.bias for layer in layers]).bfloat16()
             self._copies[key] = stamp, weight, bias
@@ -77,7 +83,9 @@ _STEPS = _Steps()
 
 class _Bf16Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *masters: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *masters: torch.Tensor
+    ) -> Any:
         ctx.save_for_backward(x, weight)
         ctx.sizes = [len(m) for m in masters[::2]]
         return torch.nn.functional.linear(x, weight, bias)
@@ -102,7 +110,9 @@ def bf16_is_faster(device: str) -> bool:
     """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return _products_per_s(torch.bfloat16) > 1.2 * _products_per_s(torch.float32)  # below that the casts eat the gain
+    return _products_per_s(torch.bfloat16) > 1.2 * _products_per_s(
+        torch.float32
+    )  # below that the casts eat the gain
 
 
 def _products_per_s(dtype: torch.dtype) -> float:
@@ -154,4 +164,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from musl
     if mallopt is None:
         return False
-    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_ARENA_MAX, 1)])
+    return all(
+        [mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_ARENA_MAX, 1)]
+    )

@@ -57,7 +57,11 @@ class Cost:
         """The sizes of a transformers classifier."""
         from torch.nn import Linear
 
-        linears = [m for name, m in model.base_model.named_modules() if isinstance(m, Linear) and "pooler" not in name]
+        linears = [
+            m
+            for name, m in model.base_model.named_modules()
+            if isinstance(m, Linear) and "pooler" not in name
+        ]
         n_weights = sum(linear.weight.numel() for linear in linears)
         return Cost(model.config.num_hidden_layers, model.config.hidden_size, n_weights)
 
@@ -77,5 +81,9 @@ class Cost:
         keys = length + np.where(batch.context >= 0, length[batch.context], 0)
         weights, of_keys = self.n_weights / self.n_layers, 2 * self.hidden**2
         layer = 2 * weights * batch.n_tokens + 4 * self.hidden * float(length @ keys)
-        first = 2 * (weights - of_keys) * batch.n_pairs + 4 * self.hidden * float(keys[batch.pair].sum())
-        return (self.n_layers - 1) * layer + (layer if last_layer else 2 * of_keys * batch.n_tokens + first)
+        first = 2 * (weights - of_keys) * batch.n_pairs + 4 * self.hidden * float(
+            keys[batch.pair].sum()
+        )
+        return (self.n_layers - 1) * layer + (
+            layer if last_layer else 2 * of_keys * batch.n_tokens + first
+        )

@@ -163,15 +163,21 @@ def kept_shared(query: IntArray, candidate: IntArray, max_tokens: int) -> tuple[
     return new_query, np.minimum(candidate, max_tokens - new_query)
 
 
-def assemble(form: Template, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray) -> Batch:
+def assemble(
+    form: Template, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
+) -> Batch:
     """Pairs as the tokenizer would join and truncate them, one segment each.
 
     Args:
         query: (n_pairs,) rows of `queries`.
         candidate: (n_pairs,) rows of `candidates`.
     """
-    n_query, n_candidate = kept(queries.lengths[query], candidates.lengths[candidate], form.max_tokens)
-    before, between, after = (_constant(part, len(query)) for part in (form.before, form.between, form.after))
+    n_query, n_candidate = kept(
+        queries.lengths[query], candidates.lengths[candidate], form.max_tokens
+    )
+    before, between, after = (
+        _constant(part, len(query)) for part in (form.before, form.between, form.after)
+    )
     parts = [
         before,
         _rows(queries, query, n_query, form.keeps_end),
@@ -184,7 +190,9 @@ def assemble(form: Template, queries: Tokens, candidates: Tokens, query: IntArra
     return Batch(ids, _count(start), types, start, np.full(n, -1), np.arange(n))
 
 
-def assemble_shared(form: Template, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray) -> Batch:
+def assemble_shared(
+    form: Template, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
+) -> Batch:
     """Pairs with each distinct query once: all contexts' segments, then one segment for each pair.
 
     A context's segment is the query and what follows it up to the candidate; a pair's is [CLS], candidate and what
@@ -195,12 +203,15 @@ def assemble_shared(form: Template, queries: Tokens, candidates: Tokens, query: 
         candidate: (n_pairs,) rows of `candidates`.
     """
     distinct, of = np.unique(query, return_inverse=True)
-    n_query, n_candidate = kept_shared(queries.lengths[query], candidates.lengths[candidate], form.max_tokens)
+    n_query, n_candidate = kept_shared(
+        queries.lengths[query], candidates.lengths[candidate], form.max_tokens
+    )
     n_context = np.minimum(queries.lengths[distinct], form.max_tokens // 2)
     n_groups, n_pairs, n_before = len(distinct), len(query), len(form.before)
     types = form.types
     context = _interleave(
-        [_rows(queries, distinct, n_context, form.keeps_end), _constant(form.between, n_groups)], types[1:3]
+        [_rows(queries, distinct, n_context, form.keeps_end), _constant(form.between, n_groups)],
+        types[1:3],
     )
     pair = _interleave(
         [
@@ -212,7 +223,10 @@ def assemble_shared(form: Template, queries: Tokens, candidates: Tokens, query: 
     )
     place = _count(pair[2])
     after_context = np.repeat(n_query + len(form.between), np.diff(pair[2]))
-    positions = [_count(context[2]) + n_before, place + np.where(place < n_before, 0, after_context)]
+    positions = [
+        _count(context[2]) + n_before,
+        place + np.where(place < n_before, 0, after_context),
+    ]
     return Batch(
         ids=np.concatenate([context[0], pair[0]]),
         positions=np.concatenate(positions),
@@ -223,7 +237,9 @@ def assemble_shared(form: Template, queries: Tokens, candidates: Tokens, query: 
     )
 
 
-def _rows(tokens: Tokens, text: IntArray, n_kept: IntArray, keeps_end: bool) -> tuple[IntArray, IntArray]:
+def _rows(
+    tokens: Tokens, text: IntArray, n_kept: IntArray, keeps_end: bool
+) -> tuple[IntArray, IntArray]:
     """The first (or last) `n_kept` tokens of each text: ids one after another, and how many."""
     first = tokens.start[text + 1] - n_kept if keeps_end else tokens.start[text]
     ends = np.cumsum(n_kept)

@@ -33,7 +33,9 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
     """
     frames = (frame[["user", "book", "label"]] for frame in (pairs.codes.iloc[:0], *lists))
     ranked = pd.concat(frames, ignore_index=True)
-    kinds = pd.concat([pd.Series(dtype=str), *(frame["kind"] for frame in lists)], ignore_index=True)
+    kinds = pd.concat(
+        [pd.Series(dtype=str), *(frame["kind"] for frame in lists)], ignore_index=True
+    )
     codes = pairs.codes.assign(text=_texts(tables, pairs))
     targets = codes[codes["label"] > 0]
     found = ranked[ranked["label"] > 0].drop_duplicates()
@@ -64,15 +66,23 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
 
 def _texts(tables: Tables, pairs: Pairs) -> pd.Categorical:
     """The context of every row, as it stands in the file that training reads; its other columns are the codes'."""
-    table = pq.read_table(pairs.path, columns=["user_id", "user_ctx", "book_id", "label"]).unify_dictionaries()
+    table = pq.read_table(
+        pairs.path, columns=["user_id", "user_ctx", "book_id", "label"]
+    ).unify_dictionaries()
     user_id, text = (table[name].combine_chunks() for name in ("user_id", "user_ctx"))
     if table.num_rows != len(pairs.codes):
-        raise LeakError(f"{pairs.path}: {table.num_rows} rows, and {len(pairs.codes)} codes; build the pairs again.")
-    user = pd.Index(tables.users["user_id"]).get_indexer(user_id.dictionary.to_pylist())[user_id.indices]
+        raise LeakError(
+            f"{pairs.path}: {table.num_rows} rows, and {len(pairs.codes)} codes; build the pairs again."
+        )
+    user = pd.Index(tables.users["user_id"]).get_indexer(user_id.dictionary.to_pylist())[
+        user_id.indices
+    ]
     book = tables.books["book_id"].to_numpy()[pairs.codes["book"]]
     same = (user == pairs.codes["user"]) & (table["book_id"].to_numpy() == book)
     _fail(
-        tables, pairs.codes[~(same & (table["label"].to_numpy() == pairs.codes["label"]))], "rows differ from the file"
+        tables,
+        pairs.codes[~(same & (table["label"].to_numpy() == pairs.codes["label"]))],
+        "rows differ from the file",
     )
     return pd.Categorical.from_codes(text.indices.to_numpy(), text.dictionary.to_pylist())
 
@@ -100,13 +110,22 @@ def _among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _check_same_text(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
     once = targets.drop_duplicates(["user", "text"])
-    other = [contexts.text[u] != text for u, text in zip(once["user"].tolist(), once["text"], strict=True)]
-    _fail(tables, once[other], "users have another context in the pairs file than the run asks with")
+    other = [
+        contexts.text[u] != text
+        for u, text in zip(once["user"].tolist(), once["text"], strict=True)
+    ]
+    _fail(
+        tables, once[other], "users have another context in the pairs file than the run asks with"
+    )
 
 
 def _check_left_out(tables: Tables, targets: pd.DataFrame) -> None:
     """A context of its own leaves one book out; a second target that shares it would stand in it."""
-    _fail(tables, targets[targets.duplicated("context")], "targets share a context that leaves out one of them only")
+    _fail(
+        tables,
+        targets[targets.duplicated("context")],
+        "targets share a context that leaves out one of them only",
+    )
 
 
 def _check_ids(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> None:
@@ -123,12 +142,18 @@ def _check_works(tables: Tables, contexts: Contexts, targets: pd.DataFrame) -> N
     _fail(tables, targets[_among(right, left)], "targets have another edition in their own context")
 
 
-def _check_titles(tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, template: str, *, at_most: int) -> None:
+def _check_titles(
+    tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, template: str, *, at_most: int
+) -> None:
     """A title in the text is a leak unless more than `at_most` of the user's `rows` share it (`Naruto #1`, `#2`)."""
     name = np.asarray(context_names(tables.books), dtype=object)
     title = pd.factorize(name)[0]
-    known = Counter((rows["user"].to_numpy().astype(np.int64) * len(title) + title[rows["book"]]).tolist())
-    mine = (targets["user"].to_numpy().astype(np.int64) * len(title) + title[targets["book"]]).tolist()
+    known = Counter(
+        (rows["user"].to_numpy().astype(np.int64) * len(title) + title[rows["book"]]).tolist()
+    )
+    mine = (
+        targets["user"].to_numpy().astype(np.int64) * len(title) + title[targets["book"]]
+    ).tolist()
     leaked = [
         known[key] <= at_most and shows_book(text, n, template)
         for key, n, text in zip(mine, name[targets["book"]], targets["text"], strict=True)
@@ -145,7 +170,11 @@ def _check_retrieved(tables: Tables, ranked: pd.DataFrame) -> None:
     """A first stage may offer all but context books; of the targets those are negatives that the user did not like."""
     h = tables.histories
     known = h[~h["is_target"].to_numpy()]
-    _fail(tables, ranked[_among(_keys(ranked, tables), _keys(known, tables))], "retrieved books stand in the context")
+    _fail(
+        tables,
+        ranked[_among(_keys(ranked, tables), _keys(known, tables))],
+        "retrieved books stand in the context",
+    )
     liked = h[(h["rating"] >= tables.positive_rating).to_numpy()]
     negatives = ranked[ranked["label"] == 0]
     wrong = _among(_keys(negatives, tables), _keys(liked, tables))
@@ -166,7 +195,15 @@ def _check_repeats(tables: Tables, codes: pd.DataFrame) -> None:
 
 def _check_folds(tables: Tables, codes: pd.DataFrame, ranked: pd.DataFrame) -> None:
     fold = tables.users["fold"].to_numpy()
-    _fail(tables, codes[fold[codes["user"]] != "train"], "pairs belong to users outside the train fold")
+    _fail(
+        tables,
+        codes[fold[codes["user"]] != "train"],
+        "pairs belong to users outside the train fold",
+    )
     _fail(tables, ranked[fold[ranked["user"]] == "train"], "list rows belong to train users")
     both = np.intersect1d(codes["user"], ranked["user"])
-    _fail(tables, ranked[ranked["user"].isin(both)], "list rows belong to users who gave training pairs")
+    _fail(
+        tables,
+        ranked[ranked["user"].isin(both)],
+        "list rows belong to users who gave training pairs",
+    )

@@ -43,7 +43,9 @@ def run(function: Callable[[T], R], parts: Sequence[T], cfg: EngineConfig) -> li
     tasks = bag.map_partitions(_run_all, function)
     if cfg.scheduler == "cluster":
         return _on_cluster(tasks, str(cfg.address))
-    with ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr) if sys.stderr.isatty() else nullcontext():
+    with (
+        ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr) if sys.stderr.isatty() else nullcontext()
+    ):
         return list(tasks.compute(scheduler=LOCAL[cfg.scheduler]))
 
 

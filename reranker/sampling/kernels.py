@@ -47,15 +47,27 @@ def lay(
         drawn, source: (sum of n * neg_ratio,) the draws, user by user.
     """
     size = len(book) + np.sum(drawn != MISSING)
-    rows, positives, books = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int32)
-    labels, sources, is_kept = np.zeros(size, np.int8), np.zeros(size, np.int8), np.empty(size, np.bool_)
+    rows, positives, books = (
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
+    )
+    labels, sources, is_kept = (
+        np.zeros(size, np.int8),
+        np.zeros(size, np.int8),
+        np.empty(size, np.bool_),
+    )
     i = p = 0
     for row in range(len(n)):
         first, kept, others = p * neg_ratio, n_kept[row], n[row] - n_kept[row]
         for place in range(n[row]):
             labels[i] = 1
             for slot in range(-1, neg_ratio):
-                turn = slot * kept + place if place < kept else neg_ratio * kept + slot * others + place - kept
+                turn = (
+                    slot * kept + place
+                    if place < kept
+                    else neg_ratio * kept + slot * others + place - kept
+                )
                 code = book[p] if slot < 0 else drawn[first + turn]
                 if code != MISSING:
                     rows[i], positives[i], books[i], is_kept[i] = row, p, code, place < kept

@@ -70,7 +70,9 @@ def draw(choice: Choice, k: IntArray, cfg: SamplingConfig) -> tuple[IntArray, In
     return book, source
 
 
-def _uniform(key: KeyArray, taboo: Shelf, k: IntArray, n_books: int, seed: int) -> tuple[IntArray, IntArray]:
+def _uniform(
+    key: KeyArray, taboo: Shelf, k: IntArray, n_books: int, seed: int
+) -> tuple[IntArray, IntArray]:
     ends = taboo.ends(len(k))
     n_open = n_books - np.diff(ends)
     n_drawn = np.minimum(k, n_open)
@@ -92,7 +94,9 @@ def _sources(key: KeyArray, k: IntArray, cfg: SamplingConfig) -> IntArray:
     return (1 + np.searchsorted(edges[:-1], chance, side="right")).astype(np.int8)
 
 
-def _take(pool: int, shelf: Shelf, k: IntArray, key: KeyArray, seed: int, book: IntArray, source: IntArray) -> None:
+def _take(
+    pool: int, shelf: Shelf, k: IntArray, key: KeyArray, seed: int, book: IntArray, source: IntArray
+) -> None:
     """Fill the draws of a pool with its books, in random order and each once; what it lacks becomes uniform."""
     mine = np.flatnonzero(source == pool)
     row = np.repeat(np.arange(len(k)), k)[mine]

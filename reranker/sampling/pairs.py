@@ -60,7 +60,9 @@ class Pairs:
     counts: dict[str, int]
 
 
-def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine: EngineConfig, cache: Cache) -> Pairs:
+def build_pairs(
+    tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine: EngineConfig, cache: Cache
+) -> Pairs:
     """The pairs of the train users, from the cache when tables, contexts and sampling are the same.
 
     Positives are the target books rated positive_rating or more (`split`), or all such books of the history, each with
@@ -84,18 +86,28 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
         for name in (PARTS, CODES):
             (folder / name).mkdir()
         books = tables.path / "books.parquet"
-        write = partial(parts.write, cfg=cfg, books=books, folder=folder / PARTS, codes_folder=folder / CODES)
+        write = partial(
+            parts.write, cfg=cfg, books=books, folder=folder / PARTS, codes_folder=folder / CODES
+        )
         written = dask_engine.run(write, made, engine)
-        for half in folder.glob("*/.*.tmp"):  # of a worker that was killed; another wrote the part again
+        for half in folder.glob(
+            "*/.*.tmp"
+        ):  # of a worker that was killed; another wrote the part again
             half.unlink()
-        _write_refined(written, folder, None if contexts.match is None else partial(contexts.candidates, tables.books))
+        _write_refined(
+            written,
+            folder,
+            None if contexts.match is None else partial(contexts.candidates, tables.books),
+        )
         _write_manifest(written, folder / PARTS)
         return dict(counts | _totals(written))
 
     entry = cache.fetch("pairs", key, build, rebuild=cfg.regenerate)
     counts = {k: int(str(v)) for k, v in entry.info.items()}
     return Pairs(
-        path=next(path for name in ("pairs.parquet", PARTS) if (path := entry.path / name).exists()),
+        path=next(
+            path for name in ("pairs.parquet", PARTS) if (path := entry.path / name).exists()
+        ),
         parts=entry.path / PARTS,
         codes=_read_codes(entry.path / CODES),
         has_own_contexts=cfg.context == "leave_one_out",
@@ -107,12 +119,16 @@ def build_pairs(tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine:
 
 def _hash(texts: list[str]) -> str:
     content = hashlib.sha256()
-    for buffer in pa.array(texts, pa.large_string()).buffers()[1:]:  # where each text ends, and all texts
+    for buffer in pa.array(texts, pa.large_string()).buffers()[
+        1:
+    ]:  # where each text ends, and all texts
         content.update(buffer)
     return content.hexdigest()
 
 
-def _parts(tables: Tables, contexts: Contexts, cfg: SamplingConfig) -> tuple[list[Part], dict[str, int]]:
+def _parts(
+    tables: Tables, contexts: Contexts, cfg: SamplingConfig
+) -> tuple[list[Part], dict[str, int]]:
     positives = _positives(tables, cfg)
     n_positives = np.bincount(positives["user"], minlength=len(tables.users))
     keys = tables.users["key"].to_numpy()
@@ -123,7 +139,9 @@ def _parts(tables: Tables, contexts: Contexts, cfg: SamplingConfig) -> tuple[lis
         n_kept = np.minimum(n_kept, cfg.max_positives)
     _refuse_shortfall(tables, users, n_kept, cfg)
     counts["positives_dropped_by_refinement"] = counts["positives_in"] - int(n_kept.sum())
-    near = retriever.near(tables, contexts, users, positives, cfg) if _uses(cfg, "retriever") else None
+    near = (
+        retriever.near(tables, contexts, users, positives, cfg) if _uses(cfg, "retriever") else None
+    )
     return list(_split(tables, contexts, cfg, users, keys, positives, near)), counts
 
 
@@ -154,13 +172,21 @@ def _users(
     if cfg.max_users is not None and len(kept) > cfg.max_users:
         counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
         users = kept = np.sort(
-            kept[np.argsort(bits(cfg.seed, "sample users", keys[kept]), kind="stable")[: cfg.max_users]]
+            kept[
+                np.argsort(bits(cfg.seed, "sample users", keys[kept]), kind="stable")[
+                    : cfg.max_users
+                ]
+            ]
         )
     return users, counts | {"users": len(kept)}
 
 
-def _refuse_shortfall(tables: Tables, users: IntArray, n_kept: IntArray, cfg: SamplingConfig) -> None:
-    ends = np.searchsorted(tables.histories["user"].to_numpy(), np.arange(len(tables.users) + 1, dtype=np.int32))
+def _refuse_shortfall(
+    tables: Tables, users: IntArray, n_kept: IntArray, cfg: SamplingConfig
+) -> None:
+    ends = np.searchsorted(
+        tables.histories["user"].to_numpy(), np.arange(len(tables.users) + 1, dtype=np.int32)
+    )
     n_unseen = len(tables.books) - np.diff(ends)[users]
     short = np.flatnonzero(n_unseen < n_kept * cfg.neg_ratio)
     if len(short) and cfg.shortfall == "error":
@@ -189,13 +215,20 @@ def _split(
     """The users in parts of about part_pairs pairs before refinement, whatever the engine."""
     h = tables.histories
     disliked = (
-        h[_of_train(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()] if _uses(cfg, "disliked") else None
+        h[_of_train(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()]
+        if _uses(cfg, "disliked")
+        else None
     )
     if disliked is not None and cfg.context == "split":
         disliked = disliked[disliked["is_target"].to_numpy()]
     shelves = {
         name: None if frame is None else (frame["user"].to_numpy(), frame["book"].to_numpy())
-        for name, frame in {"positive": positives, "rated": h, "near": near, "disliked": disliked}.items()
+        for name, frame in {
+            "positive": positives,
+            "rated": h,
+            "near": near,
+            "disliked": disliked,
+        }.items()
     }
     popularity = None
     if _uses(cfg, "popularity"):
@@ -203,14 +236,18 @@ def _split(
         popularity = popularity_weights(n_ratings, cfg.popularity_exponent)
     ids = pa.array(tables.users["user_id"], pa.string())
     texts = pa.array(contexts.text, pa.string())
-    n_pairs = np.bincount(positives["user"], minlength=len(tables.users))[users] * (1 + cfg.neg_ratio)
+    n_pairs = np.bincount(positives["user"], minlength=len(tables.users))[users] * (
+        1 + cfg.neg_ratio
+    )
     first_context = 0
     for number, mine in enumerate(np.split(users, _cuts(n_pairs, cfg.part_pairs))):
         shelf = {name: _shelf(columns, mine) for name, columns in shelves.items()}
         positive = shelf.pop("positive")
         choice = Choice(keys[mine], n_books=len(tables.books), popularity=popularity, **shelf)
         own = None if cfg.context == "split" else first_context
-        context = texts.take(pa.array(mine)) if own is None else _left_out(contexts, h, mine, positive)
+        context = (
+            texts.take(pa.array(mine)) if own is None else _left_out(contexts, h, mine, positive)
+        )
         yield Part(number, mine, ids.take(pa.array(mine)), positive, choice, context, own)
         first_context += len(positive.row)
 
@@ -235,20 +272,28 @@ def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> Shelf:
     return Shelf(row[mine], book[low:high][mine])
 
 
-def _left_out(contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: Shelf) -> pa.Array:
+def _left_out(
+    contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: Shelf
+) -> pa.Array:
     """A context for every positive, of the user's other books."""
     user = histories["user"].to_numpy()
     low, high = np.searchsorted(user, [users[0], users[-1] + 1])
     rows = histories.iloc[low:high]
     columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
-    texts = contexts.builder.render_without(*columns, left_user=users[positive.row], left_book=positive.book)
+    texts = contexts.builder.render_without(
+        *columns, left_user=users[positive.row], left_book=positive.book
+    )
     return pa.array(texts, pa.string())
 
 
 def _read_codes(folder: Path) -> pd.DataFrame:
     columns = pq.read_table(folder)
-    codes = pd.DataFrame({name: columns[name].to_numpy() for name in columns.column_names if name != "source"})
-    return codes.assign(source=pd.Categorical.from_codes(columns["source"].to_numpy(), list(SOURCES)))
+    codes = pd.DataFrame(
+        {name: columns[name].to_numpy() for name in columns.column_names if name != "source"}
+    )
+    return codes.assign(
+        source=pd.Categorical.from_codes(columns["source"].to_numpy(), list(SOURCES))
+    )
 
 
 def _write_refined(written: list[Written], folder: Path, candidates: Candidates | None) -> None:
@@ -261,7 +306,9 @@ def _write_refined(written: list[Written], folder: Path, candidates: Candidates 
                 table = parts.refined(folder / PARTS / result.name, result.is_kept)
                 if candidates is not None:
                     codes = pq.read_table(folder / CODES / result.name, columns=["user", "book"])
-                    table = parts.with_texts(table, candidates(*(codes[name].to_numpy() for name in ("user", "book"))))
+                    table = parts.with_texts(
+                        table, candidates(*(codes[name].to_numpy() for name in ("user", "book")))
+                    )
                 writer.write_table(table)
 
 

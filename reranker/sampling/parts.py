@@ -84,7 +84,9 @@ class Written:
     counts: dict[str, int]
 
 
-def write(part: Part, cfg: SamplingConfig, books: Path, folder: Path, codes_folder: Path) -> Written:
+def write(
+    part: Part, cfg: SamplingConfig, books: Path, folder: Path, codes_folder: Path
+) -> Written:
     """Draw the part's pairs and write `part-<number>.parquet` in both folders, whole or not at all.
 
     All pairs as texts in `folder`, and those that refinement keeps as codes in `codes_folder`: user, context, book
@@ -99,7 +101,11 @@ def write(part: Part, cfg: SamplingConfig, books: Path, folder: Path, codes_fold
     codes, row, context, is_kept, counts = draw(part, cfg)
     name = f"part-{part.number:05d}.parquet"
     _write(flat(part, codes, row, context, books), folder / name, **WRITE)
-    kept = pa.table(codes) if is_kept.all() else pa.table({key: column[is_kept] for key, column in codes.items()})
+    kept = (
+        pa.table(codes)
+        if is_kept.all()
+        else pa.table({key: column[is_kept] for key, column in codes.items()})
+    )
     # LZ4, without a dictionary of users: twice as fast as zstd to write, read and hash, for 1.8 times the bytes.
     _write(kept, codes_folder / name, compression="lz4", use_dictionary=["book", "label", "source"])
     return Written(
@@ -121,21 +127,30 @@ def _write(table: pa.Table, path: Path, **settings: Any) -> None:
 
 def refined(path: Path, is_kept: BoolArray | None) -> pa.Table:
     """The kept pairs of a part file, FLAT, with no text in a dictionary that none of them has."""
-    table = pq.read_table(path, read_dictionary=["user_id", "user_ctx", "book_text"]).combine_chunks()
+    table = pq.read_table(
+        path, read_dictionary=["user_id", "user_ctx", "book_text"]
+    ).combine_chunks()
     if is_kept is not None:
         table = table.filter(pa.array(is_kept)).combine_chunks()
     columns = [column.chunk(0) for column in table.columns]
-    columns = [_encoded(c.indices.to_numpy(), c.dictionary) if pa.types.is_dictionary(c.type) else c for c in columns]
+    columns = [
+        _encoded(c.indices.to_numpy(), c.dictionary) if pa.types.is_dictionary(c.type) else c
+        for c in columns
+    ]
     return pa.Table.from_arrays(columns, schema=FLAT)
 
 
 def with_texts(table: pa.Table, book_text: pa.Array) -> pa.Table:
     """The pairs of a FLAT table with other candidate texts, (n_pairs,)."""
     codes, distinct = _distinct(book_text.cast(pa.string()))
-    return table.set_column(FLAT.get_field_index("book_text"), FLAT.field("book_text"), _encoded(codes, distinct))
+    return table.set_column(
+        FLAT.get_field_index("book_text"), FLAT.field("book_text"), _encoded(codes, distinct)
+    )
 
 
-def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray, IntArray, BoolArray, dict[str, int]]:
+def draw(
+    part: Part, cfg: SamplingConfig
+) -> tuple[dict[str, IntArray], IntArray, IntArray, BoolArray, dict[str, int]]:
     """The part's pairs as codes (user, context, book, label, source), places of users and contexts, which are kept.
 
     Refinement: a user with at least min_positives keeps max_positives of them, by hash; they are first in the order
@@ -145,10 +160,16 @@ def draw(part: Part, cfg: SamplingConfig) -> tuple[dict[str, IntArray], IntArray
     from reranker.sampling import kernels
 
     n = np.bincount(part.positive.row, minlength=len(part.user))
-    n_kept = np.where(n >= cfg.min_positives, n if cfg.max_positives is None else np.minimum(n, cfg.max_positives), 0)
+    n_kept = np.where(
+        n >= cfg.min_positives,
+        n if cfg.max_positives is None else np.minimum(n, cfg.max_positives),
+        0,
+    )
     order = _order(part, cfg)
     drawn, source = negatives.draw(part.choice, n * cfg.neg_ratio, cfg)
-    laid = kernels.Laid(*kernels.lay(n, n_kept, part.positive.book[order], drawn, source, cfg.neg_ratio))
+    laid = kernels.Laid(
+        *kernels.lay(n, n_kept, part.positive.book[order], drawn, source, cfg.neg_ratio)
+    )
     counts = _account(part, cfg, n_kept, laid)
     context = laid.row if part.first_context is None else order[laid.positive].astype(np.int32)
     user = part.user.astype(np.int32)[laid.row]
@@ -168,7 +189,9 @@ def _order(part: Part, cfg: SamplingConfig) -> IntArray:
     chance = bits(cfg.seed, "positives", part.choice.key[row], part.positive.book)
     n_bits = np.uint64(len(part.user).bit_length())
     # Row and hash in one integer, for one sort; a stable one, for the hashes lose some bits.
-    return np.argsort(row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable")
+    return np.argsort(
+        row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable"
+    )
 
 
 def _account(part: Part, cfg: SamplingConfig, n_kept: IntArray, laid: Laid) -> dict[str, int]:
@@ -189,7 +212,9 @@ def _account(part: Part, cfg: SamplingConfig, n_kept: IntArray, laid: Laid) -> d
     return counts
 
 
-def flat(part: Part, codes: dict[str, IntArray], row: IntArray, context: IntArray, books: Path) -> pa.Table:
+def flat(
+    part: Part, codes: dict[str, IntArray], row: IntArray, context: IntArray, books: Path
+) -> pa.Table:
     """Pairs in the seed's schema, FLAT: every text stands once in a dictionary, not once for each pair."""
     book_id, book_code, book_text = _catalogue(books)
     book = np.asarray(codes["book"])
@@ -208,7 +233,9 @@ def flat(part: Part, codes: dict[str, IntArray], row: IntArray, context: IntArra
 def _catalogue(books: Path) -> tuple[IntArray, IntArray, pa.Array]:
     """The id of every book, the code of its text, and the texts, each once."""
     table = pq.read_table(books, columns=["book_id", "book_text"])
-    return table["book_id"].to_numpy(), *_distinct(table["book_text"].cast(pa.string()).combine_chunks())
+    return table["book_id"].to_numpy(), *_distinct(
+        table["book_text"].cast(pa.string()).combine_chunks()
+    )
 
 
 def _distinct(texts: pa.Array) -> tuple[IntArray, pa.Array]:

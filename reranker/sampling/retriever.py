@@ -8,13 +8,17 @@ import pandas as pd
 from reranker.config import SamplingConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, IntArray
-from reranker.data.retrieval import Bm25, ItemKNN
+from reranker.data.retrieval.first_stages import Bm25, ItemKNN
 
 CHUNK = 256  # users ranked at once; bounds memory to CHUNK x n_books floats a stage
 
 
 def near(
-    tables: Tables, contexts: Contexts, users: IntArray, positives: pd.DataFrame, cfg: SamplingConfig
+    tables: Tables,
+    contexts: Contexts,
+    users: IntArray,
+    positives: pd.DataFrame,
+    cfg: SamplingConfig,
 ) -> pd.DataFrame:
     """The books that item-kNN or BM25 ranks among the first retriever_depth for a user, and that may be negatives.
 
@@ -37,12 +41,16 @@ def near(
     for first in range(0, len(users), CHUNK):
         mine = users[first : first + CHUNK]
         known = _rows_of(asked, mine)
-        seen, liked, own = (_mask(_rows_of(f, mine), mine, n_books) for f in (rated, positives, known))
+        seen, liked, own = (
+            _mask(_rows_of(f, mine), mine, n_books) for f in (rated, positives, known)
+        )
         by_ratings = knn.scores(mine, known).toarray() - own
         by_text = np.stack([bm25.scores(contexts.text[u]) for u in mine.tolist()])
         chosen = _pool(by_ratings, seen, liked, cfg) | _pool(by_text, seen, liked, cfg)
         row, book = np.nonzero(chosen)
-        found.append(pd.DataFrame({"user": mine[row].astype(np.int32), "book": book.astype(np.int32)}))
+        found.append(
+            pd.DataFrame({"user": mine[row].astype(np.int32), "book": book.astype(np.int32)})
+        )
     return pd.concat(found, ignore_index=True)
 
 
@@ -59,7 +67,9 @@ def _mask(rows: pd.DataFrame, users: IntArray, n_books: int) -> np.ndarray:
     return mask
 
 
-def _pool(scores: FloatArray, seen: np.ndarray, liked: np.ndarray, cfg: SamplingConfig) -> np.ndarray:
+def _pool(
+    scores: FloatArray, seen: np.ndarray, liked: np.ndarray, cfg: SamplingConfig
+) -> np.ndarray:
     best = np.where(liked, scores, 0.0).max(axis=1, keepdims=True)
     open_ = np.where(seen, 0.0, scores)
     depth = min(cfg.retriever_depth, scores.shape[1])

@@ -8,7 +8,9 @@ import numpy as np
 
 from reranker.data.draws import IntArray, KeyArray, below, bits
 
-TOTAL_WEIGHT = 1 << 30  # popularity weights are integers of about this sum, so that intervals of them are exact
+TOTAL_WEIGHT = (
+    1 << 30
+)  # popularity weights are integers of about this sum, so that intervals of them are exact
 CELLS = 1 << 19  # users x draws in turn at a time: 4 MiB an array
 MISSING = -1
 
@@ -74,7 +76,9 @@ class _Scale:
         # Row and point share one integer, which 32 bits do not hold.
         self.taboo = taboo = Shelf(taboo.row.astype(np.int64), taboo.book.astype(np.int64))
         self.first = taboo.ends(n_rows)
-        self.cut = np.concatenate([[0], np.cumsum(np.diff(cumulative)[taboo.book])])  # lengths cut before each
+        self.cut = np.concatenate(
+            [[0], np.cumsum(np.diff(cumulative)[taboo.book])]
+        )  # lengths cut before each
         self.left = cumulative[-1] - (self.cut[self.first[1:]] - self.cut[self.first[:-1]])
         self.span = int(cumulative[-1]) + 1
         start = cumulative[taboo.book] - (self.cut[:-1] - self.cut[self.first[taboo.row]])
@@ -97,7 +101,9 @@ class _Scale:
 class _Turns:
     """The draws of some users, the one with most first; what a user drew is kept sorted by book."""
 
-    def __init__(self, scales: list[_Scale], key: KeyArray, rows: IntArray, k: IntArray, seed: int) -> None:
+    def __init__(
+        self, scales: list[_Scale], key: KeyArray, rows: IntArray, k: IntArray, seed: int
+    ) -> None:
         self.scales, self.key, self.rows, self.k, self.seed = scales, key, rows, k, seed
         shape = (len(rows), int(k[0]))
         self.drawn = np.zeros(shape, dtype=np.int64)
@@ -121,7 +127,9 @@ class _Turns:
             left = scale.left[row] - length.sum(axis=1)
             point = below(bits(self.seed, "negatives", self.key[mine], step), np.maximum(left, 1))
             before = start - (np.cumsum(length, axis=1) - length) <= point[:, None]
-            got[mine] = np.where(left > 0, scale.book_at(row, point + (length * before).sum(axis=1)), MISSING)
+            got[mine] = np.where(
+                left > 0, scale.book_at(row, point + (length * before).sum(axis=1)), MISSING
+            )
             if i + 1 < len(self.scales):
                 line[mine[left <= 0]] = i + 1
         return got, line
@@ -134,7 +142,10 @@ class _Turns:
         self.drawn[:n, : step + 1] = _inserted(self.drawn[:n, :step], place, book)
         for i, scale in enumerate(self.scales):
             start, length = scale.place(self.rows[:n], book)
-            for table, value in ((self.start[i], start), (self.length[i], np.where(there, length, 0))):
+            for table, value in (
+                (self.start[i], start),
+                (self.length[i], np.where(there, length, 0)),
+            ):
                 table[:n, : step + 1] = _inserted(table[:n, :step], place, value)
 
 
@@ -144,6 +155,8 @@ def _inserted(table: IntArray, place: IntArray, value: IntArray) -> IntArray:
     column = np.arange(width + 1)
     out = np.empty((n, width + 1), dtype=np.int64)
     if width:
-        out[:] = np.take_along_axis(table, np.minimum(column - (column > place[:, None]), width - 1), axis=1)
+        out[:] = np.take_along_axis(
+            table, np.minimum(column - (column > place[:, None]), width - 1), axis=1
+        )
     out[np.arange(n), place] = value
     return out

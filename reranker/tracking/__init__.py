@@ -1,16 +1,14 @@
-"""Results in; MLflow runs, sweeps and plots out."""
+"""Log runs to MLflow and to `result.json`."""
 
 import os
 
-# MLflow reads this when it is imported: no usage events leave this machine unless somebody asks for it.
+# MLflow reads these when it is imported. Telemetry is off unless the user turns it on.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every few small files
+# Without this MLflow shows a progress bar for every few small files.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from reranker.tracking.lifecycle import start
-from reranker.tracking.metered import Metered
-from reranker.tracking.report import report
-from reranker.tracking.run import RunLog
+from reranker.tracking.run_log import RunLog
 from reranker.tracking.store import default_uri, open_store
-from reranker.tracking.teacher import doubts, find_teacher
 
-__all__ = ["Metered", "RunLog", "default_uri", "doubts", "find_teacher", "open_store", "report", "start"]
+__all__ = ["RunLog", "default_uri", "open_store", "start"]

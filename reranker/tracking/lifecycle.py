@@ -12,10 +12,11 @@ from types import FrameType
 from typing import Any
 
 from reranker.config import Config
-from reranker.tracking.facts import git_commit, machine, overrides, versions
-from reranker.tracking.keys import run_name
-from reranker.tracking.run import RunLog
-from reranker.tracking.store import open_store, redact
+from reranker.redaction import redact
+from reranker.tracking.environment import git_commit, machine, overrides, versions
+from reranker.tracking.metric_names import run_name
+from reranker.tracking.run_log import RunLog
+from reranker.tracking.store import open_store
 
 PARENT = "RERANKER_PARENT_RUN_ID"  # set by a sweep for its jobs
 
@@ -52,7 +53,9 @@ def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
             yield log
             log.close("FINISHED")
         except BaseException as error:
-            _close_failed(log, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+            _close_failed(
+                log, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error
+            )
             raise
 
 

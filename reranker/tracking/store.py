@@ -15,28 +15,20 @@ from filelock import FileLock, Timeout
 
 from reranker.config import ROOT, TrackingConfig
 from reranker.errors import ConfigError, RerankerError
+from reranker.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-LOCK_TIMEOUT_S = 120  # a fresh database takes 1.5 s to set up, and every waiting process at most that again
-
-_SECRETS = (
-    re.compile(r"(?<=://)[^/\s'\"]+(?=@)"),  # user:password@host, up to the last @: one in a password stands there raw
-    re.compile(r"(?<=[?&])(?P<key>\w*(?:password|passwd|token|secret|api_key))=[^&\s'\"]+", re.IGNORECASE),
+LOCK_TIMEOUT_S = (
+    120  # a fresh database takes 1.5 s to set up, and every waiting process at most that again
 )
 
 
 def default_uri() -> str:
     """MLFLOW_TRACKING_URI where it is set, else the project's SQLite database, as in conf/tracking/sqlite.yaml."""
     return os.environ.get(URI_VARIABLE, f"sqlite:///{ROOT}/mlruns/mlflow.db")
-
-
-def redact(text: str) -> str:
-    """The text with `***` for the userinfo of every URI and for passwords and tokens among its parameters."""
-    userinfo, parameter = _SECRETS
-    return parameter.sub(r"\g<key>=***", userinfo.sub("***", text))
 
 
 def database(uri: str) -> Path | None:
@@ -54,7 +46,9 @@ def database(uri: str) -> Path | None:
     if parts.scheme.split("+")[0] != "sqlite":
         return None
     if parts.netloc or parts.path in ("", "/", "/:memory:"):
-        raise ConfigError(f"tracking.uri={redact(uri)!r} names no file; give sqlite:////ABSOLUTE/FOLDER/mlflow.db.")
+        raise ConfigError(
+            f"tracking.uri={redact(uri)!r} names no file; give sqlite:////ABSOLUTE/FOLDER/mlflow.db."
+        )
     return Path(parts.path[1:]).resolve()
 
 
@@ -120,7 +114,9 @@ def open_existing(uri: str) -> MlflowClient:
     """
     file = database(uri)
     if file and not file.exists():  # MLflow would make an empty one
-        raise RerankerError(f"{file}: no runs yet. `python main.py` makes the first one; or give a tracking URI.")
+        raise RerankerError(
+            f"{file}: no runs yet. `python main.py` makes the first one; or give a tracking URI."
+        )
     import mlflow
 
     point_mlflow_at(uri)
@@ -144,7 +140,9 @@ def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
             f"tracking.experiment={cfg.experiment!r} also names a folder: letters, digits, '_', '-', '.' and spaces, "
             "beginning with a letter or a digit."
         )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # else 100 lines about the schema of a fresh database
+    logging.getLogger("alembic").setLevel(
+        logging.WARNING
+    )  # else 100 lines about the schema of a fresh database
     import mlflow
 
     point_mlflow_at(cfg.uri)

@@ -17,7 +17,9 @@ BLOCK = 16  # steps whose units are sorted by length together: little padding, a
 class Plan:
     """The steps of a training of any number of epochs; step s holds the same rows whenever it is asked for."""
 
-    def __init__(self, unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, cut: bool) -> None:
+    def __init__(
+        self, unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, cut: bool
+    ) -> None:
         """The arguments are those of `steps`."""
         self._epoch = partial(steps, unit, length, n_pairs=n_pairs, seed=seed, cut=cut)
 
@@ -40,7 +42,9 @@ class Plan:
                 return
 
 
-def steps(unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, epoch: int, cut: bool) -> list[IntArray]:
+def steps(
+    unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, epoch: int, cut: bool
+) -> list[IntArray]:
     """The rows of every optimiser step of an epoch, every row once.
 
     Units are shuffled; within blocks of 16 steps they are sorted by length; then they are cut into steps, and the
@@ -69,13 +73,17 @@ def steps(unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, epoch: i
     return [taken[i] for i in rng.permutation(len(taken))]
 
 
-def share(rows: IntArray, unit: IntArray, length: IntArray, *, rank: int, n_processes: int) -> IntArray:
+def share(
+    rows: IntArray, unit: IntArray, length: IntArray, *, rank: int, n_processes: int
+) -> IntArray:
     """The rows of a step that one process computes: whole units, dealt by length so that shares are about equal."""
     pieces = _by_length(rows, unit, length)[rank::n_processes]
     return np.concatenate(pieces) if pieces else rows[:0]
 
 
-def passes(rows: IntArray, unit: IntArray, length: IntArray, *, n_tokens: int, packed: bool) -> Iterator[IntArray]:
+def passes(
+    rows: IntArray, unit: IntArray, length: IntArray, *, n_tokens: int, packed: bool
+) -> Iterator[IntArray]:
     """The rows of every forward pass of a step, longest units first; a pass holds whole units, one at least.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reranker.model import Encoder
-from reranker.trainer.processes import Processes
+from reranker.trainer.distributed import Processes
 from reranker.trainer.step import Stepped
 
 

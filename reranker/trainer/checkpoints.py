@@ -65,13 +65,17 @@ class Checkpoints:
             path = manifest.with_suffix(".pt")
             found = _read(manifest)
             if found is None or not path.exists() or digest_file(path) != found["sha256"]:
-                warnings.warn(f"{path} is damaged; the checkpoint before it is tried.", stacklevel=2)
+                warnings.warn(
+                    f"{path} is damaged; the checkpoint before it is tried.", stacklevel=2
+                )
                 continue
             self._check_identity(found["identity"])
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
         if manifests:
-            raise TrainingError(f"{self.folder}: every checkpoint is damaged. Remove the folder to train afresh.")
+            raise TrainingError(
+                f"{self.folder}: every checkpoint is damaged. Remove the folder to train afresh."
+            )
         return None
 
     def _manifests(self) -> list[Path]:
@@ -79,9 +83,13 @@ class Checkpoints:
 
     def _check_identity(self, found: dict[str, Any]) -> None:
         mine = json.loads(json.dumps(self.identity))
-        names = sorted(name for name in mine.keys() | found.keys() if mine.get(name) != found.get(name))
+        names = sorted(
+            name for name in mine.keys() | found.keys() if mine.get(name) != found.get(name)
+        )
         if names:
-            differ = ", ".join(f"{name} was {found.get(name)!r} and is {mine.get(name)!r}" for name in names)
+            differ = ", ".join(
+                f"{name} was {found.get(name)!r} and is {mine.get(name)!r}" for name in names
+            )
             raise TrainingError(
                 f"trainer.checkpoint_dir={self.folder} holds another training: {differ}. Give the same configuration, "
                 "pairs and weights to go on with it, or another folder to train afresh."

@@ -18,16 +18,16 @@ from reranker.cache import digest_file
 from reranker.config import TrainerConfig
 from reranker.errors import TrainingError
 from reranker.model import Encoder
-from reranker.model.source import quiet
-from reranker.trainer import batches, checkpoints, processes, record
+from reranker.model.weights import quiet
+from reranker.trainer import batches, checkpoints, distributed, history
 from reranker.trainer.callbacks import Callback, Callbacks, Event
 from reranker.trainer.checkpoints import Checkpoints
-from reranker.trainer.examples import Examples, read
+from reranker.trainer.dataset import Examples, read
+from reranker.trainer.distributed import Processes
+from reranker.trainer.health_checks import Sentinels
+from reranker.trainer.history import DEV_METRIC, History, OnLog, Record
 from reranker.trainer.losses import POINTWISE
 from reranker.trainer.optimiser import Optimiser, is_head
-from reranker.trainer.processes import Processes
-from reranker.trainer.record import DEV_METRIC, History, OnLog, Record
-from reranker.trainer.sentinels import Sentinels
 from reranker.trainer.step import Stepper
 
 if TYPE_CHECKING:
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 # A resumed training may change them. What a teacher has said stands in the pairs, whose digest counts.
-OTHER_KEYS = ("checkpoint_dir", "compile", "device", "gradient_checkpointing", "log_steps", "precision", "teacher")
+OTHER_KEYS = (
+    "checkpoint_dir",
+    "compile",
+    "device",
+    "gradient_checkpointing",
+    "log_steps",
+    "precision",
+    "teacher",
+)
 
 
 LEFT_OUT = "{}: {} negatives are not learnt from, for trainer.group_size={} cuts them off from their group's positives."
@@ -77,7 +85,12 @@ def fit(
     from reranker.model.precision import keep_freed_memory
 
     device = encoder.model.device.type
-    with quiet(), processes.joined() as ranks, record.bar(disabled=ranks.rank > 0) as bar, _own_random_state():
+    with (
+        quiet(),
+        distributed.joined() as ranks,
+        history.bar(disabled=ranks.rank > 0) as bar,
+        _own_random_state(),
+    ):
         examples = read(pairs, encoder, cfg)
         if device == "cpu":
             keep_freed_memory()
@@ -86,7 +99,9 @@ def fit(
         bf16 = ranks.share(_takes_bf16(cfg, device))
         training = _Training(encoder, examples, score_dev, cfg, on_log, ranks, bar, bf16, callbacks)
         if cfg.checkpoint_dir is not None:
-            training.keep_checkpoints(Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16, dev_lists))
+            training.keep_checkpoints(
+                Path(cfg.checkpoint_dir), _identity(encoder, pairs, cfg, ranks, bf16, dev_lists)
+            )
         try:
             training.run()
         finally:
@@ -132,7 +147,9 @@ class _Training:
         self.checkpoints = Checkpoints(folder, identity)
         state = self.checkpoints.newest(str(self.encoder.model.device))
         if self.ranks.share(state and state["step"]) != (state and state["step"]):
-            raise TrainingError(f"{folder}: processes found different checkpoints; give a folder that all of them see.")
+            raise TrainingError(
+                f"{folder}: processes found different checkpoints; give a folder that all of them see."
+            )
         if state is not None:
             self._restore(state)
             if self.ranks.rank == 0:
@@ -168,8 +185,12 @@ class _Training:
         self.record.step(self.step, stepped, time.perf_counter() - start)
         if self.step % self.cfg.log_steps == 0 or self.step == self.n_steps:
             self.record.log(self.step, stepped)
-            within = stepped.spread  # which steps of bce often lack, their pairs being of many groups
-            self.sentinels.check_spread(self.step, stepped.total_spread if math.isnan(within) else within)
+            within = (
+                stepped.spread
+            )  # which steps of bce often lack, their pairs being of many groups
+            self.sentinels.check_spread(
+                self.step, stepped.total_spread if math.isnan(within) else within
+            )
         self.callbacks.tell(Event(self.step, self.n_steps, self.encoder, stepped=stepped))
 
     def _evaluate(self) -> None:
@@ -179,7 +200,10 @@ class _Training:
         if value > self.best or not self.weights:
             self.best, self.n_worse = value, 0
             self.record.history.best_step, self.record.history.best_dev = self.step, value
-            self.weights = {k: v.detach().to("cpu", copy=True) for k, v in self.encoder.model.state_dict().items()}
+            self.weights = {
+                k: v.detach().to("cpu", copy=True)
+                for k, v in self.encoder.model.state_dict().items()
+            }
         self.sentinels.check_dev(self.step, self.n_evaluations, self.best, self.start)
         if self.checkpoints is not None and self.ranks.rank == 0:
             self.checkpoints.save(self.step, self._state())
@@ -194,7 +218,9 @@ class _Training:
         return value
 
     def _ends_early(self) -> bool:
-        return self.callbacks.stopped or (self.cfg.patience is not None and self.n_worse >= self.cfg.patience)
+        return self.callbacks.stopped or (
+            self.cfg.patience is not None and self.n_worse >= self.cfg.patience
+        )
 
     def _state(self) -> dict[str, Any]:
         history = self.record.history
@@ -204,7 +230,11 @@ class _Training:
             "optimiser": self.optimiser.state(),
             "best": {"value": self.best, "step": history.best_step, "weights": self.weights},
             "evaluations": [self.n_evaluations, self.n_worse, self.start],
-            "record": {"logs": history.logs, "window": self.record.window, "done": self.record.done},
+            "record": {
+                "logs": history.logs,
+                "window": self.record.window,
+                "done": self.record.done,
+            },
             "n_collapsed": self.sentinels.n_collapsed,
         }
 
@@ -215,7 +245,11 @@ class _Training:
         self.best, self.weights = state["best"]["value"], state["best"]["weights"]
         self.n_evaluations, self.n_worse, self.start = state["evaluations"]
         kept, history = state["record"], self.record.history
-        history.logs, history.best_step, history.best_dev = kept["logs"], state["best"]["step"], self.best
+        history.logs, history.best_step, history.best_dev = (
+            kept["logs"],
+            state["best"]["step"],
+            self.best,
+        )
         self.record.window, self.record.done = kept["window"], kept["done"]
         self.sentinels.n_collapsed = state["n_collapsed"]
 
@@ -235,15 +269,26 @@ def _takes_bf16(cfg: TrainerConfig, device: str) -> bool:
 
     if cfg.precision != "auto":
         return cfg.precision == "bf16"
-    earlier = None if cfg.checkpoint_dir is None else checkpoints.decided(Path(cfg.checkpoint_dir)).get("bf16")
+    earlier = (
+        None
+        if cfg.checkpoint_dir is None
+        else checkpoints.decided(Path(cfg.checkpoint_dir)).get("bf16")
+    )
     return bf16_is_faster(device) if earlier is None else bool(earlier)
 
 
 def _identity(
-    encoder: Encoder, pairs: Path, cfg: TrainerConfig, ranks: Processes, bf16: bool, dev_lists: str | None
+    encoder: Encoder,
+    pairs: Path,
+    cfg: TrainerConfig,
+    ranks: Processes,
+    bf16: bool,
+    dev_lists: str | None,
 ) -> dict[str, Any]:
     """What decides the result of a training."""
-    keys = {f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS}
+    keys = {
+        f"trainer.{name}": value for name, value in asdict(cfg).items() if name not in OTHER_KEYS
+    }
     weights = encoder.weights.sha256 or encoder.weights.description
     decided: dict[str, Any] = {
         "weights": weights,
@@ -253,16 +298,28 @@ def _identity(
     }
     decided |= {"n_layers": encoder.n_layers, "files of the weights": encoder.weights.digest()}
     # The first process alone knows the dev lists, and gives the others its weights.
-    told = ranks.share({"dev_lists": dev_lists, "head drawn with model.seed": _drawn_head(encoder)} | _dropout(encoder))
+    told = ranks.share(
+        {"dev_lists": dev_lists, "head drawn with model.seed": _drawn_head(encoder)}
+        | _dropout(encoder)
+    )
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
-    return keys | decided | told | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
+    return (
+        keys
+        | decided
+        | told
+        | {"pairs": [digest_file(part) for part in parts], "n_processes": ranks.n}
+    )
 
 
 def _drawn_head(encoder: Encoder) -> str | None:
     """SHA-256 of the head where the weights have none; else None, for then `weights` names the head too."""
     if not encoder.new_head:
         return None
-    drawn = [p.detach().cpu().numpy() for name, p in encoder.model.named_parameters() if is_head(encoder, name)]
+    drawn = [
+        p.detach().cpu().numpy()
+        for name, p in encoder.model.named_parameters()
+        if is_head(encoder, name)
+    ]
     return hashlib.sha256(b"".join(values.tobytes() for values in drawn)).hexdigest()
 
 

@@ -106,16 +106,25 @@ def _lambdaloss(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, 
     """RankNet's terms, each weighed by what the two are worth to NDCG: NDCG-Loss2++ (Wang et al. 2018, eq. 12, 15)."""
     score, label, mask = _padded(scores, labels, group)
     prefers = _prefers(label, mask)
-    return (_ndcg_weight(score.detach(), label, mask) * _logistic(score))[prefers].sum(), prefers.sum()
+    return (_ndcg_weight(score.detach(), label, mask) * _logistic(score))[
+        prefers
+    ].sum(), prefers.sum()
 
 
 def _ndcg_weight(score: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     """Of every two places of a group, (n_groups, n, n): the difference of gains by that of discounts."""
     import torch
 
-    rank = score.masked_fill(~mask, -math.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1.0
+    rank = (
+        score.masked_fill(~mask, -math.inf)
+        .argsort(dim=1, descending=True, stable=True)
+        .argsort(dim=1)
+        + 1.0
+    )
     gain = torch.exp2(label) - 1
-    ideal = gain.sort(dim=1, descending=True).values / torch.log2(torch.arange(gain.shape[1], device=gain.device) + 2.0)
+    ideal = gain.sort(dim=1, descending=True).values / torch.log2(
+        torch.arange(gain.shape[1], device=gain.device) + 2.0
+    )
     gain = gain / ideal.sum(dim=1, keepdim=True).clamp(min=1e-10)
     value = 1 / torch.log2(1 + rank)
     swap = (value[:, :, None] - value[:, None, :]).abs()
@@ -151,5 +160,7 @@ def _padded(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tens
     shape = (len(n), int(n.max()))
     mask = torch.zeros(shape, dtype=torch.bool, device=scores.device)
     mask[row, place] = True
-    score, label = (values.new_zeros(shape).index_put((row, place), values) for values in (scores, labels))
+    score, label = (
+        values.new_zeros(shape).index_put((row, place), values) for values in (scores, labels)
+    )
     return score, label, mask

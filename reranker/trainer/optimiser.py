@@ -33,7 +33,9 @@ class Optimiser:
         self.n_frozen = math.floor(cfg.freeze_body_fraction * n_steps)
         self.parameters = [p for _, p in named]
         self._body = [p for name, p in named if not is_head(encoder, name)]
-        self.adamw = torch.optim.AdamW(_groups(encoder, cfg, named), lr=cfg.learning_rate, fused=True)
+        self.adamw = torch.optim.AdamW(
+            _groups(encoder, cfg, named), lr=cfg.learning_rate, fused=True
+        )
 
     def begin(self, step: int) -> float:
         """Set the learning rate of step `step`, from 0, and which parameters learn; returns the body's rate.
@@ -105,7 +107,9 @@ def is_head(encoder: Encoder, name: str) -> bool:
     return ".pooler." in name or f".{body.base_model_prefix}." not in f".{name}"
 
 
-def _groups(encoder: Encoder, cfg: TrainerConfig, named: list[tuple[str, Parameter]]) -> list[dict[str, Any]]:
+def _groups(
+    encoder: Encoder, cfg: TrainerConfig, named: list[tuple[str, Parameter]]
+) -> list[dict[str, Any]]:
     """Parameters by head and decay, each with its rate; no group is empty."""
     groups: dict[tuple[bool, bool], list[Parameter]] = {}
     for name, parameter in named:  # biases and LayerNorms are the parameters of one dimension

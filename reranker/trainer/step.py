@@ -12,9 +12,9 @@ from reranker.config import TrainerConfig
 from reranker.model import Encoder
 from reranker.model.throughput import Work
 from reranker.trainer import batches, losses
-from reranker.trainer.examples import Examples, IntArray
+from reranker.trainer.dataset import Examples, IntArray
+from reranker.trainer.distributed import Processes
 from reranker.trainer.optimiser import Optimiser
-from reranker.trainer.processes import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,13 @@ class Stepper:
     ) -> None:
         import torch
 
-        self.encoder, self.examples, self.optimiser, self.cfg, self.ranks = encoder, examples, optimiser, cfg, ranks
+        self.encoder, self.examples, self.optimiser, self.cfg, self.ranks = (
+            encoder,
+            examples,
+            optimiser,
+            cfg,
+            ranks,
+        )
         self._bf16 = bf16
         self._objective = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)
         device = encoder.model.device
@@ -73,14 +79,18 @@ class Stepper:
         import torch
 
         self.encoder.model.train()
-        state = np.random.SeedSequence([self.cfg.seed, step, self.ranks.rank]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence([self.cfg.seed, step, self.ranks.rank]).generate_state(
+            1, np.uint64
+        )
         torch.manual_seed(int(state[0]))
         rate = self.optimiser.begin(step)
         numbers = self.gradients(rows)
         self.ranks.add_up(self.optimiser.parameters, numbers)
         total, n_terms, squares, freedom, n_rows, flops, logits, square_logits = numbers.tolist()
         if self.cfg.teacher_weight:
-            n_terms = max(n_terms, 1.0)  # as `_teaching` weighs a step without a term of the objective
+            n_terms = max(
+                n_terms, 1.0
+            )  # as `_teaching` weighs a step without a term of the objective
         n_tokens = float(self.examples.length[rows].sum())
         return Stepped(
             loss=total / n_terms if n_terms else 0.0,
@@ -116,9 +126,13 @@ class Stepper:
             total.backward()
             squares, freedom = _deviations(logits.detach(), self._group[at])
             cost = numbers.new_tensor(self.encoder.cost(batch))
-            exact = logits.detach().double()  # in fp32 a spread of 1e-5 would be lost in the squares
+            exact = (
+                logits.detach().double()
+            )  # in fp32 a spread of 1e-5 would be lost in the squares
             sums = torch.stack([exact.sum(), exact.square().sum()])
-            numbers += torch.cat([torch.stack([total.detach(), n_terms, squares, freedom]), cost, sums])
+            numbers += torch.cat(
+                [torch.stack([total.detach(), n_terms, squares, freedom]), cost, sums]
+            )
         return numbers
 
     def _teaching(self, rows: IntArray) -> float:

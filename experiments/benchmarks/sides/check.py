@@ -23,14 +23,20 @@ class Truth:
         self.task = task
         books = pq.read_table(task.world / "books.parquet", columns=["book_id", "book_text"])
         users = pq.read_table(task.world / "users.parquet", columns=["user_id", "fold"])
-        rated = pq.read_table(task.world / "histories.parquet", columns=["user", "book", "rating", "is_target"])
+        rated = pq.read_table(
+            task.world / "histories.parquet", columns=["user", "book", "rating", "is_target"]
+        )
         self.book_id = books["book_id"].to_numpy()
         self.book_text = books["book_text"].combine_chunks().cast(pa.large_string())
         self.user_id = users["user_id"].combine_chunks().cast(pa.large_string())
         self.n_books = len(self.book_id)
-        train = np.flatnonzero(pc.equal(users["fold"], "train").to_numpy(zero_copy_only=False))[: task.n_users]
+        train = np.flatnonzero(pc.equal(users["fold"], "train").to_numpy(zero_copy_only=False))[
+            : task.n_users
+        ]
         self.seen = self.key(rated["user"].to_numpy(), rated["book"].to_numpy())
-        positive = rated["is_target"].to_numpy() & (rated["rating"].to_numpy() >= task.positive_rating)
+        positive = rated["is_target"].to_numpy() & (
+            rated["rating"].to_numpy() >= task.positive_rating
+        )
         positive &= np.isin(rated["user"].to_numpy(), train)
         self.positives = np.sort(self.seen[positive])
 
@@ -69,7 +75,9 @@ def check_flat(truth: Truth, files: list[Path], *, contexts: bool) -> dict[str, 
     user, book, label = (np.concatenate(column) for column in zip(*parts, strict=True))
     positives = np.sort(truth.key(user, book)[label == 1])
     if not np.array_equal(positives, truth.positives):
-        raise ValueError(f"{len(positives)} positives are not the {len(truth.positives)} of the task.")
+        raise ValueError(
+            f"{len(positives)} positives are not the {len(truth.positives)} of the task."
+        )
     n_positives = np.bincount(user[label == 1], minlength=len(truth.user_id))
     n_negatives = np.bincount(user[label == 0], minlength=len(truth.user_id))
     off = np.flatnonzero(n_negatives != n_positives * truth.task.neg_ratio)
@@ -92,7 +100,9 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     yield from file.iter_batches(batch_size=1 << 18)
 
 
-def _codes(truth: Truth, batch: pa.RecordBatch, contexts: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _codes(
+    truth: Truth, batch: pa.RecordBatch, contexts: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     user = _lookup(batch["user_id"], truth.user_id)
     if user.min() < 0:
         raise ValueError("a user_id is not in users.parquet.")
@@ -107,7 +117,9 @@ def _codes(truth: Truth, batch: pa.RecordBatch, contexts: bool) -> tuple[np.ndar
 
 def _check_texts(column: str, batch: pa.RecordBatch, values: pa.Array, code: np.ndarray) -> None:
     """Every row's text is that of its code."""
-    if not pc.all(pc.equal(batch[column].cast(pa.large_string()), values.take(pa.array(code)))).as_py():
+    if not pc.all(
+        pc.equal(batch[column].cast(pa.large_string()), values.take(pa.array(code)))
+    ).as_py():
         raise ValueError(f"{column}: a text is not that of its id.")
 
 

@@ -41,7 +41,10 @@ def start_kernels() -> None:
     one = Shelf(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int32))
     choice = Choice(np.zeros(1, dtype=np.uint64), one, n_books=2)
     texts = pa.array(["text"])
-    draw(Part(0, np.zeros(1, dtype=np.int64), texts, one, choice, texts, None), SamplingConfig(neg_ratio=1))
+    draw(
+        Part(0, np.zeros(1, dtype=np.int64), texts, one, choice, texts, None),
+        SamplingConfig(neg_ratio=1),
+    )
 
 
 def read_tables(task: Task) -> Tables:
@@ -49,17 +52,28 @@ def read_tables(task: Task) -> Tables:
     rated = ["user", "book", "rating", "is_target"]
     columns = {"books": ["book_id"], "users": None, "histories": rated, "editions": []}
     books, users, histories, editions = (
-        pq.read_table(task.world / f"{name}.parquet", columns=wanted).to_pandas(split_blocks=True, self_destruct=True)
+        pq.read_table(task.world / f"{name}.parquet", columns=wanted).to_pandas(
+            split_blocks=True, self_destruct=True
+        )
         for name, wanted in columns.items()
     )
     return Tables(
-        books, users, histories, editions, task.positive_rating, digest=task.world.name, counts={}, path=task.world
+        books,
+        users,
+        histories,
+        editions,
+        task.positive_rating,
+        digest=task.world.name,
+        counts={},
+        path=task.world,
     )
 
 
 def read_contexts(task: Task, tables: Tables) -> Contexts:
     """The world's contexts, with the ratings that they were made of."""
-    text = pq.read_table(task.world / "contexts.parquet", columns=["user_ctx"])["user_ctx"].to_pylist()  # by user code
+    text = pq.read_table(task.world / "contexts.parquet", columns=["user_ctx"])[
+        "user_ctx"
+    ].to_pylist()  # by user code
     no_books = pd.DataFrame(columns=["book_id", "title", "series", "authors", "genres"], dtype=str)
     nothing = ContextBuilder(no_books, n_titles=1, n_genres=1, positive_rating=task.positive_rating)
     return Contexts(text, tables.histories.iloc[:0], nothing)

@@ -17,7 +17,12 @@ Work = Callable[[], Draws]
 def _codes(task: Task) -> tuple[Truth, np.ndarray, np.ndarray, np.ndarray]:
     """The truth, the user of each positive, and user and book of each rating."""
     truth = Truth(task)
-    return truth, truth.positives // truth.n_books, truth.seen // truth.n_books, truth.seen % truth.n_books
+    return (
+        truth,
+        truth.positives // truth.n_books,
+        truth.seen // truth.n_books,
+        truth.seen % truth.n_books,
+    )
 
 
 def prepare_draw(task: Task) -> Work:
@@ -50,9 +55,13 @@ def prepare_lenskit(task: Task) -> Work:
 
     truth, positive_user, user, book = _codes(task)
     builder = DatasetBuilder()
-    builder.add_entities("user", np.arange(len(truth.user_id)))  # ids are codes: a row or column number is a code
+    builder.add_entities(
+        "user", np.arange(len(truth.user_id))
+    )  # ids are codes: a row or column number is a code
     builder.add_entities("item", np.arange(truth.n_books))
-    builder.add_interactions("rating", pd.DataFrame({"user_id": user, "item_id": book}), entities=["user", "item"])
+    builder.add_interactions(
+        "rating", pd.DataFrame({"user_id": user, "item_id": book}), entities=["user", "item"]
+    )
     matrix = builder.build().interactions().matrix()
     rows = positive_user.astype(np.int32)
     rng = np.random.default_rng(task.seed)

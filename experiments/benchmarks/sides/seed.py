@@ -22,13 +22,23 @@ def prepare(task: Task) -> Callable[[], None]:
     Where the document leaves a choice, it is made in the seed's favour: one id type, texts looked up in dictionaries,
     seeded draws, one pass instead of two. A user's negatives are distinct over all positives, as the task asks.
     """
-    dask.config.set({"dataframe.convert-string": False})  # it would turn the lists of ids into strings
+    dask.config.set(
+        {"dataframe.convert-string": False}
+    )  # it would turn the lists of ids into strings
 
     def work() -> None:
-        books = pd.read_parquet(task.world / "books.parquet", columns=["book_id", "title", "genres", "book_text"])
+        books = pd.read_parquet(
+            task.world / "books.parquet", columns=["book_id", "title", "genres", "book_text"]
+        )
         readers = dd.from_pandas(_readers(task, books["book_id"].to_numpy()), npartitions=4)
         lookup = {row.book_id: row for row in books.itertuples(index=False)}
-        meta = {"user_id": "str", "user_ctx": "str", "book_id": "int64", "book_text": "str", "label": "int64"}
+        meta = {
+            "user_id": "str",
+            "user_ctx": "str",
+            "book_id": "int64",
+            "book_text": "str",
+            "label": "int64",
+        }
         pairs = readers.map_partitions(_pairs, lookup, task.neg_ratio, task.seed, meta=meta)
         pairs.to_parquet(task.out, write_index=False, compression="zstd")
 
@@ -38,9 +48,13 @@ def prepare(task: Task) -> Callable[[], None]:
 def _readers(task: Task, book_id: np.ndarray) -> pd.DataFrame:
     """A row per train user: user_id, books_read (best rated first), liked (the targets that are positives)."""
     users = pd.read_parquet(task.world / "users.parquet")
-    rated = pd.read_parquet(task.world / "histories.parquet", columns=["user", "book", "rating", "is_target"])
+    rated = pd.read_parquet(
+        task.world / "histories.parquet", columns=["user", "book", "rating", "is_target"]
+    )
     train = np.flatnonzero(users["fold"] == "train")[: task.n_users]
-    rated = rated[rated["user"].isin(train)].sort_values(["user", "rating"], ascending=[True, False], kind="stable")
+    rated = rated[rated["user"].isin(train)].sort_values(
+        ["user", "rating"], ascending=[True, False], kind="stable"
+    )
     rated["book_id"] = book_id[rated["book"]]
     liked = rated[rated["is_target"] & (rated["rating"] >= task.positive_rating)]
     lists = {
@@ -51,7 +65,9 @@ def _readers(task: Task, book_id: np.ndarray) -> pd.DataFrame:
     return readers.assign(user_id=users["user_id"].to_numpy()[readers.index]).reset_index(drop=True)
 
 
-def _pairs(readers: pd.DataFrame, lookup: dict[int, Any], neg_ratio: int, seed: int) -> pd.DataFrame:
+def _pairs(
+    readers: pd.DataFrame, lookup: dict[int, Any], neg_ratio: int, seed: int
+) -> pd.DataFrame:
     """The pairs of one partition: whole rows of text, appended to a list."""
     rows = []
     every_id = set(lookup)
@@ -63,7 +79,9 @@ def _pairs(readers: pd.DataFrame, lookup: dict[int, Any], neg_ratio: int, seed: 
             rows.append((reader.user_id, user_ctx, target, lookup[target].book_text, 1))
             negatives = rng.sample(list(every_id - taken), neg_ratio)
             taken.update(negatives)
-            rows += [(reader.user_id, user_ctx, book, lookup[book].book_text, 0) for book in negatives]
+            rows += [
+                (reader.user_id, user_ctx, book, lookup[book].book_text, 0) for book in negatives
+            ]
     return pd.DataFrame(rows, columns=["user_id", "user_ctx", "book_id", "book_text", "label"])
 
 
@@ -75,4 +93,6 @@ def make_user_context(books_read: list[int], target: int, lookup: dict[int, Any]
         for genre in book.genres.split(", "):
             counts[genre] = counts.get(genre, 0) + 1
     genres = sorted(counts, key=lambda g: -counts[g])[:N_GENRES]
-    return f"Likes: {'; '.join(book.title for book in others[:N_TITLES])}. Genres: {', '.join(genres)}"
+    return (
+        f"Likes: {'; '.join(book.title for book in others[:N_TITLES])}. Genres: {', '.join(genres)}"
+    )

@@ -78,12 +78,18 @@ def prepare(task: Task) -> Callable[[], None]:
 
     def work() -> None:
         names: dict[str, object] = {"world": task.world, "out": task.out}
-        names |= {"neg_ratio": task.neg_ratio, "seed": task.seed, "positive_rating": task.positive_rating}
+        names |= {
+            "neg_ratio": task.neg_ratio,
+            "seed": task.seed,
+            "positive_rating": task.positive_rating,
+        }
         with duckdb.connect(config={"threads": 2, "preserve_insertion_order": "false"}) as db:
             db.execute(SMALL_ROW_GROUPS)
             db.execute(BOOKS.format(**names))
             (names["n_books"],) = db.execute("SELECT count(*) FROM books").fetchone()
-            (n_users,) = db.execute("SELECT count(*) FROM '{world}/users.parquet'".format(**names)).fetchone()
+            (n_users,) = db.execute(
+                "SELECT count(*) FROM '{world}/users.parquet'".format(**names)
+            ).fetchone()
             for first in range(0, n_users, SLICE):
                 _write_slice(db, names | {"first": first, "last": first + SLICE})
 

@@ -27,11 +27,17 @@ def prepare(task: Task) -> Callable[[], None]:
     def work() -> None:
         books = pl.read_parquet(task.world / "books.parquet", columns=["book_id", "book_text"])
         books = books.with_columns(pl.col("book_text").cast(_categories()))
-        users = pl.read_parquet(task.world / "users.parquet").with_row_index("user").filter(fold="train")
+        users = (
+            pl.read_parquet(task.world / "users.parquet")
+            .with_row_index("user")
+            .filter(fold="train")
+        )
         users = users.select(pl.col("user").cast(pl.Int32), "user_id")
         seen, positives = _ratings(task, users["user"], len(books))
         for first in range(0, users["user"][-1] + 1, SLICE):
-            _write_slice(task, books, users, *(_part(keys, first, len(books)) for keys in (seen, positives)))
+            _write_slice(
+                task, books, users, *(_part(keys, first, len(books)) for keys in (seen, positives))
+            )
 
     return work
 
@@ -40,7 +46,9 @@ def _ratings(task: Task, train: pl.Series, n_books: int) -> tuple[pl.Series, pl.
     """Keys user * n_books + book of the train users' ratings and of their positives, ascending."""
     key = pl.col("user").cast(pl.Int64) * n_books + pl.col("book")
     positive = pl.col("is_target") & (pl.col("rating") >= task.positive_rating)
-    rated = pl.scan_parquet(task.world / "histories.parquet").filter(pl.col("user").is_in(train.implode()))
+    rated = pl.scan_parquet(task.world / "histories.parquet").filter(
+        pl.col("user").is_in(train.implode())
+    )
     keys = rated.select(key=key, positive=positive).collect()
     # The file is sorted by (user, book), and so are the keys.
     return keys["key"].set_sorted(), keys.filter("positive")["key"].set_sorted()
@@ -51,16 +59,24 @@ def _part(keys: pl.Series, first: int, n_books: int) -> pl.Series:
     return keys[start:end]
 
 
-def _write_slice(task: Task, books: pl.DataFrame, users: pl.DataFrame, seen: pl.Series, positives: pl.Series) -> None:
+def _write_slice(
+    task: Task, books: pl.DataFrame, users: pl.DataFrame, seen: pl.Series, positives: pl.Series
+) -> None:
     """Draw for the users of these keys, and write their pairs."""
     n_books = len(books)
     negatives = _draw(task, seen, positives, n_books)
     key = pl.concat([positives, negatives])
     user, book = (key // n_books).cast(pl.Int32), key % n_books
     low, high = positives[0] // n_books, positives[-1] // n_books
-    contexts = pl.scan_parquet(task.world / "contexts.parquet").filter(pl.col("user").is_between(low, high)).collect()
+    contexts = (
+        pl.scan_parquet(task.world / "contexts.parquet")
+        .filter(pl.col("user").is_between(low, high))
+        .collect()
+    )
     readers = users.join(contexts, on="user", maintain_order="left")
-    readers = readers.with_columns(pl.col(name).cast(_categories()) for name in ("user_id", "user_ctx"))
+    readers = readers.with_columns(
+        pl.col(name).cast(_categories()) for name in ("user_id", "user_ctx")
+    )
     texts = readers.select("user_id", "user_ctx")[readers["user"].search_sorted(user)]
     label = pl.Series("label", np.repeat([1, 0], [len(positives), len(negatives)]), dtype=pl.Int8)
     pairs = pl.concat([texts, books[book], label.to_frame()], how="horizontal")
@@ -104,5 +120,7 @@ def _new(key: pl.Series, seen: pl.Series) -> pl.Series:
 def _missing(wanted: pl.Series, found: pl.Series) -> pl.Series:
     """`wanted` less `found`, as multisets of users; both sorted."""
     first, n_users = wanted[0], wanted[-1] - wanted[0] + 1
-    n_wanted, n_found = (np.bincount(s.to_numpy() - first, minlength=n_users) for s in (wanted, found))
+    n_wanted, n_found = (
+        np.bincount(s.to_numpy() - first, minlength=n_users) for s in (wanted, found)
+    )
     return pl.Series(np.repeat(np.arange(first, first + n_users), n_wanted - n_found))

@@ -1,0 +1,1 @@
+"""First-stage retrievers that rank the whole catalogue."""

@@ -1,0 +1,1 @@
+"""Readers for each supported data source."""

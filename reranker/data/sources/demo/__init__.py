@@ -1,0 +1,5 @@
+"""A synthetic catalogue, its users and their ratings."""
+
+from reranker.data.sources.demo.ratings import VERSION, generate
+
+__all__ = ["VERSION", "generate"]

@@ -1,0 +1,183 @@
+"""goodbooks-10k as published, made into the four raw tables."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from reranker.data.sources import csv_ratings, published_files, raw_tables
+from reranker.data.sources.cleaning import plain, whole
+from reranker.data.sources.csv_ratings import MAX_ID, IntArray, index, numbers
+from reranker.data.sources.published_files import Lines, csv_batches, csv_rows
+
+VERSION = 1  # of what `convert` writes; raise it when the same files give other tables
+
+FILES = ("books.csv", "ratings.csv", "tags.csv", "book_tags.csv")
+BOOK_COLUMNS = ["book_id", "goodreads_book_id", "authors", "original_title", "title"]
+
+# "A, B" names two authors; "Martin Luther King, Jr." names one.
+_BETWEEN_AUTHORS = re.compile(r",\s+(?!(?:Jr|Sr|II|III|IV|Esq|M\.?D|Ph\.?\s?D)\b)")
+
+Shelves = list[dict[str, str]]
+
+
+def files(root: Path) -> list[Path]:
+    """The files of FILES in a folder, each plain or gzipped, in this order; to_read.csv holds no ratings: not read.
+
+    Raises:
+        DataError: One is missing, or there both plain and gzipped.
+    """
+    found = {name: published_files.find(root, name) for name in FILES}
+    if absent := [name for name, path in found.items() if path is None]:
+        raise published_files.missing(root, absent, "goodbooks")
+    return [path for path in found.values() if path]
+
+
+def convert(root: Path, folder: Path, *, batch_rows: int) -> dict[str, int]:
+    """Write the four raw tables into `folder` and return the rows in, out and dropped, by reason.
+
+    A book's id is the 1..10000 of ratings.csv; users become strings. Tags become shelves, the most frequent first; a
+    tag given twice to a book counts with the larger count, one with a count below 1 is dropped. Authors have their
+    names as ids. There are no descriptions, texts or times. The files' bytes do not depend on `batch_rows`.
+
+    Args:
+        root: Holds the published files, see `files`.
+        folder: Exists; gets reduced_books, reduced_interactions, new_authors, book_texts_reduced (.parquet).
+        batch_rows: Rows of ratings.csv and book_tags.csv in memory at a time, beside one row group, the books and
+            the ids of all tags.
+
+    Raises:
+        DataError: A file is missing, damaged or mostly malformed, or nothing is left of books or ratings.
+    """
+    books_csv, ratings_csv, tags_csv, book_tags_csv = files(root)
+    counts: Counter[str] = Counter()
+    books = _read_books(books_csv, counts)
+    shelves = _read_shelves(
+        book_tags_csv, _read_tags(tags_csv, counts), books, counts=counts, batch_rows=batch_rows
+    )
+    _write_books(books, shelves, folder, counts, batch_rows)
+    raw_tables.write_no_texts(folder)
+    ids = np.array(sorted(books), np.int64)
+    at = index(ids)
+    known = np.where(at >= 0, ids[at], -1)
+    with raw_tables.RowGroups(
+        folder / "reduced_interactions.parquet", raw_tables.RATINGS, batch_rows=batch_rows
+    ) as out:
+        for table in csv_ratings.read(
+            ratings_csv, user_ids=_user_ids, book_ids=known, counts=counts, batch_rows=batch_rows
+        ):
+            out.write(table)
+    counts["ratings"] = out.n
+    raw_tables.refuse_empty(root, counts)
+    return dict(sorted(counts.items()))
+
+
+def _user_ids(numbers: IntArray) -> pa.Array:
+    return pa.array(numbers).cast(pa.string())
+
+
+def _read_books(path: Path, counts: Counter[str]) -> dict[int, dict[str, str]]:
+    """The rows of books.csv by book_id; of rows with one id the first is kept."""
+    books: dict[int, dict[str, str]] = {}
+    lines = Lines(path)
+    for row in csv_rows(path, BOOK_COLUMNS, lines):
+        book_id = whole(row["book_id"])
+        if book_id is None or book_id >= MAX_ID:
+            counts["books_dropped_no_id"] += 1
+        elif book_id in books:
+            counts["books_dropped_duplicate_id"] += 1
+        else:
+            books[book_id] = row
+    counts["books_dropped_malformed_line"] = lines.n_bad
+    counts["books_in"] = len(books) + sum(
+        n for reason, n in counts.items() if reason.startswith("books_dropped")
+    )
+    counts["books"] = len(books)
+    return books
+
+
+def _write_books(
+    books: dict[int, dict[str, str]],
+    shelves: dict[int, Shelves],
+    folder: Path,
+    counts: Counter[str],
+    batch_rows: int,
+) -> None:
+    names: dict[str, None] = {}
+    file = folder / "reduced_books.parquet"
+    with raw_tables.RowGroups(
+        file, raw_tables.BOOKS, batch_rows=batch_rows, rows=raw_tables.BOOK_ROWS
+    ) as out:
+        for book_id, row in books.items():
+            title = plain(row["title"]) or plain(row["original_title"])
+            authors = _authors(row["authors"])
+            names |= dict.fromkeys(authors)
+            counts["books_without_title"] += not title
+            out.append((book_id, title or None, None, shelves.get(book_id, []), authors))
+    with raw_tables.RowGroups(
+        folder / "new_authors.parquet", raw_tables.AUTHORS, batch_rows=batch_rows
+    ) as out:
+        for name in names:
+            out.append((name, name))
+    counts["authors"] = out.n
+
+
+def _authors(value: str) -> list[str]:
+    return list(
+        dict.fromkeys(
+            name for part in _BETWEEN_AUTHORS.split(plain(value)) if (name := plain(part))
+        )
+    )
+
+
+def _read_tags(path: Path, counts: Counter[str]) -> dict[int, str]:
+    lines = Lines(path)
+    tags: dict[int, str] = {}
+    for row in csv_rows(path, ["tag_id", "tag_name"], lines):
+        tag, name = whole(row["tag_id"]), plain(row["tag_name"])
+        if tag is not None and name:
+            tags.setdefault(tag, name)
+    counts["tags_dropped_malformed_line"] += lines.n_bad
+    return tags
+
+
+def _read_shelves(
+    path: Path,
+    tags: dict[int, str],
+    books: dict[int, dict[str, str]],
+    *,
+    counts: Counter[str],
+    batch_rows: int,
+) -> dict[int, Shelves]:
+    """Shelves of every book_id that has tags, by count, then in the order of the file."""
+    lines = Lines(path)
+    columns = ["goodreads_book_id", "tag_id", "count"]
+    batches = csv_batches(path, columns, lines, batch_rows=batch_rows)
+    parts = [np.stack([numbers(batch[c])[0] for c in columns]) for batch in batches]
+    goodreads_id, tag, count = np.concatenate([np.empty((3, 0), np.int64), *parts], axis=1)
+    counts["book_tags_in"] = lines.n
+    counts["book_tags_dropped_malformed_line"] = lines.n_bad
+
+    book_of = {
+        g: b
+        for b, row in reversed(books.items())
+        if (g := whole(row["goodreads_book_id"])) is not None
+    }
+    book = np.array([book_of.get(g, -1) for g in goodreads_id.tolist()], np.int64)
+    named = np.array([t in tags for t in tag.tolist()], bool)
+    drops = {"unknown_book": book < 0, "unknown_tag": ~named, "wrong_count": count < 1}
+    row = csv_ratings.kept(drops, counts, table="book_tags")
+    row = row[np.lexsort((row, -count[row], book[row]))]
+    shelves: dict[int, dict[str, str]] = {}
+    for b, t, n in zip(book[row].tolist(), tag[row].tolist(), count[row].tolist(), strict=True):
+        shelves.setdefault(b, {}).setdefault(tags[t], str(n))
+    n_shelves = sum(map(len, shelves.values()))
+    counts["book_tags_dropped_duplicate"] = len(row) - n_shelves
+    counts["book_tags"] = n_shelves
+    return {
+        b: [{"count": n, "name": name} for name, n in given.items()] for b, given in shelves.items()
+    }

@@ -1,0 +1,1 @@
+"""Load, store and export trained rerankers."""

@@ -1,0 +1,330 @@
+"""The configuration refuses what cannot work, before any work, and names the key and the choices."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, MissingConfigException
+
+from reranker import config
+from reranker.config import ROOT, Config
+from reranker.errors import ConfigError
+from reranker.tracking.store import default_uri
+
+
+def composed(*overrides: str) -> Config:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return config.from_hydra(compose("config", overrides=list(overrides)))
+
+
+def test_defaults_are_the_demo_with_the_wheels_weights() -> None:
+    cfg = composed()
+    assert (cfg.data.name, cfg.model.name, cfg.sampling.neg_ratio) == ("demo", "minilm_wheel", 3)
+
+
+def options() -> list[str]:
+    groups = (path for path in (ROOT / "conf").iterdir() if path.is_dir())
+    return [f"{group.name}={file.stem}" for group in groups for file in group.glob("*.yaml")]
+
+
+@pytest.mark.parametrize("option", sorted(options()))
+def test_every_option_of_every_group_composes(option: str) -> None:
+    needs = {f"data={name}": ["data.root=somewhere"] for name in ("bookdb", "ucsd", "goodbooks")}
+    needs |= {
+        "model=path": ["model.path=somewhere"],
+        "engine=cluster": ["engine.address=tcp://127.0.0.1:8786"],
+    }
+    group, name = option.split("=")
+    cfg = composed(option, *needs.get(option, []))
+    block = getattr(cfg, group)
+    assert getattr(block, "name", name) == name
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
+)
+def test_every_committed_experiment_composes(experiment: str) -> None:
+    needs = ["data=bookdb", "data.root=somewhere"] if "goodreads" in experiment else []
+    needs += ["trainer.teacher=models:/book-reranker@champion"] if experiment == "distil" else []
+    assert composed(*needs, f"experiments={experiment}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("sampling.neg_rato=3", "Did you mean sampling.neg_ratio?"),
+        ("data.world.tast=1", "data.world.taste"),
+        ("modle=tiny", "Did you mean model?"),
+        (
+            "+surprise=1",
+            "Choices at the top level: data, sampling, model, trainer, eval, tracking, engine",
+        ),
+        ("trainer.epochs.more=1", "unknown option 'trainer.epochs.more'"),
+        ("data.storage.secret_key=canary", "'data.storage.secret_key=***': unknown option"),
+    ],
+)
+def test_a_typo_is_refused_with_the_choices(argument: str, named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.check_overrides([argument])
+    assert named in str(error.value)
+
+
+def test_hydras_own_flags_and_keys_pass() -> None:
+    config.check_overrides(
+        [
+            "-m",
+            "--cfg=job",
+            "hydra.job.chdir=false",
+            "hydra/launcher=joblib",
+            "model=minilm,bge",
+            "sampling.mix.uniform=1",
+            "data.genres.fantasy=[fantasy]",
+            "+data.genres.cozy=[cozy-mystery]",
+            "data/genres=goodreads",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "choices"),
+    [
+        ("model=huge", r"Available options in 'model':\s+bge\s+minilm"),
+        ("experiments=goodreads_cp", r"\s+distil\s+goodreads_cpu\s+negatives\s+none"),
+    ],
+)
+def test_an_unknown_choice_of_a_group_names_the_choices(override: str, choices: str) -> None:
+    with pytest.raises(
+        MissingConfigException,
+        match=rf"Could not find '{override.replace('=', '/')}'[\s\S]*{choices}",
+    ):
+        composed(override)
+
+
+@pytest.mark.parametrize("override", ["experiments=null", "model=3"])
+def test_no_choice_of_a_group_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{override}': .* takes the name of one of its options"):
+        config.check_overrides([override])
+
+
+@pytest.mark.parametrize(
+    "override", ["sampling.neg_ratio=many", "trainer.learning_rate=[1]", "eval.kinds=3"]
+)
+def test_a_wrong_type_names_the_key(override: str) -> None:
+    with pytest.raises(ConfigCompositionException) as error:
+        composed(override)
+    assert override.split("=")[0] in str(error.value) + str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (
+            ["trainer.precision=fp8"],
+            "trainer.precision='fp8' is unknown; choose one of auto, fp32, bf16",
+        ),
+        (["eval.retriever=bm25"], "eval.retriever='bm25' is unknown; choose one of item_knn, ease"),
+        (
+            ["data.shows_match=true", "sampling=leave_one_out"],
+            "a positive would be matched with itself, or counted as",
+        ),
+        (
+            ["data.shows_readers=true", "sampling=leave_one_out"],
+            "data.shows_readers=true with sampling.context=leave",
+        ),
+        (["data.text=short"], "data.text='short' is unknown; choose one of given, template"),
+        (
+            ["data.context_authors=-1"],
+            "data.context_authors=-1 is impossible; it must be at least 0",
+        ),
+        (
+            ["data.context_authors=3"],
+            "show authors where the template has {authors} and data.context_authors is above 0",
+        ),
+        (
+            ["data.context_template='{titles} | {authors}'"],
+            "data.context_authors=0 with data.context_template=",
+        ),
+        (["eval.ease_books=1"], "eval.ease_books=1 is impossible; it must be at least 2"),
+        (
+            ["eval.kinds=[retriever]", "eval.retriever=ease", "eval.baselines=[item_knn]"],
+            "whose own order is the baseline ease, but eval.baselines=['item_knn'] lacks it; add it.",
+        ),
+        (
+            ["eval.kinds=[uniform,dense]"],
+            "eval.kinds: 'dense' is unknown; choose from uniform, popularity",
+        ),
+        (["eval.baselines=[]"], "give at least one"),
+        (["sampling.neg_ratio=0"], "sampling.neg_ratio=0 is impossible; it must be at least 1"),
+        (
+            ["sampling.min_positives=9"],
+            "sampling.max_positives=3 is impossible; it must be at least sampling.min_pos",
+        ),
+        (["eval.max_positives=30"], "below eval.n_candidates"),
+        (["eval.cutoffs=[0,10]"], "eval.cutoffs=[0, 10] is impossible"),
+        (["eval.cutoffs=[3]"], "lacks 10"),
+        (
+            ["eval.cutoffs=[10,10]"],
+            "eval.cutoffs=[10, 10] is impossible; it must be distinct ranks of at least 1",
+        ),
+        (["eval.cutoffs=[]"], "eval.cutoffs=[] is impossible"),
+        (["data.test_fraction=0.6", "data.dev_fraction=0.4"], "leave no train users"),
+        (["data=bookdb"], "set data.root=FOLDER"),
+        (
+            ["data=bookdb", "data.root='http://host/x'"],
+            "data.root=http://… is neither a folder nor s3://BUCKET/PREFIX",
+        ),
+        (
+            ["data.storage.endpoint_url='https://a:b@host'"],
+            "without credentials; these come from the environment",
+        ),
+        (["data.root=x"], "belongs to real data"),
+        (
+            ["data.genres.war=[horror]"],
+            "data.genres: shelf 'horror' means 'horror' and 'war'; give each shelf once",
+        ),
+        (["data.book_template=Books"], "data.book_template='Books': no {title}"),
+        (
+            ["data.context_template='{titles} | {title}'"],
+            "data.context_template='{titles} | {title}': unknown field",
+        ),
+        (["data=bookdb", "data.root=x", "data.world.taste=2"], "data.world.* belongs to data=demo"),
+        (["data.world.taste=-1"], "data.world.taste=-1.0 is impossible"),
+        (["engine=cluster"], "engine.scheduler=cluster with engine.address=None"),
+        (
+            ["data.storage.checksum=never"],
+            "data.storage.checksum='never' is unknown; choose one of when_required",
+        ),
+        (
+            ["sampling.strategy=mix", "sampling.mix.uniform=0.5"],
+            "must be at least 0 and add up to 1",
+        ),
+        (["sampling.mix.uniform=1"], "belongs to sampling.strategy=mix, but it is uniform"),
+        (["model=minilm", "model.revision=null"], "model.source=hub needs model.revision"),
+        (
+            ["trainer.loss=lamda"],
+            "trainer.loss='lamda' is unknown; choose one of bce, softmax, ranknet, lambdaloss",
+        ),
+        (
+            ["trainer.loss=mse", "trainer.pos_weight=3"],
+            "trainer.pos_weight=3.0 belongs to trainer.loss=bce",
+        ),
+        (
+            ["trainer.loss=mse"],
+            "trainer.loss=mse with trainer.teacher=None and trainer.teacher_weight=0.0: margin_mse and mse learn",
+        ),
+        (
+            ["trainer.teacher=somewhere"],
+            "trainer.loss=bce with trainer.teacher=somewhere and trainer.teacher_weight=0",
+        ),
+        (
+            ["trainer.teacher_weight=1"],
+            "trainer.loss=bce with trainer.teacher=None and trainer.teacher_weight=1.0",
+        ),
+        (
+            ["trainer.loss=mse", "trainer.teacher=bm25", "trainer.teacher_weight=1"],
+            "the scores of a teacher alone",
+        ),
+        (
+            ["trainer.loss=mse", "trainer.teacher=ease"],
+            "trainer.teacher=ease: this baseline knows all ratings, and",
+        ),
+        (
+            ["trainer.loss=mse", "trainer.teacher=numbers"],
+            "trainer.teacher=numbers with no data.shows_",
+        ),
+        (
+            ["trainer.loss=mse", "trainer.teacher=bm25", "sampling=leave_one_out"],
+            "trainer.teacher=bm25 with sampling.context=leave_one_out",
+        ),
+        (["model.layers=0"], "model.layers=0 is impossible; it must be at least 1, or null"),
+        (
+            ["trainer.stop_below_start=true", "trainer.n_evaluations=1"],
+            "looks from the second evaluation on",
+        ),
+        (
+            ["trainer.max_grad_norm=0"],
+            "trainer.max_grad_norm=0.0 is impossible; it must be above 0, or null",
+        ),
+        (["model=path"], "model.source=path needs model.path, which is null"),
+    ],
+)
+def test_an_impossible_value_or_combination_names_its_key(overrides: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        composed(*overrides)
+    assert named in str(error.value)
+
+
+def test_compose_gives_what_main_gives_and_names_what_it_cannot() -> None:
+    assert config.compose(["data=bookdb", "data.root=x"]) == composed("data=bookdb", "data.root=x")
+    with pytest.raises(
+        ConfigError, match=r"Could not find 'model/huge' Available options in 'model': bge"
+    ):
+        config.compose(["model=huge"])
+    with pytest.raises(
+        ConfigError, match=r"Value 'many' of type 'str' could not be converted to Integer"
+    ):
+        config.compose(["sampling.neg_ratio=many"])
+    with pytest.raises(ConfigError, match=r"Did you mean data\.root\?"):
+        config.compose(["data.roto=x"])
+
+
+def test_every_data_option_has_the_genres_and_the_command_line_changes_them() -> None:
+    demo, real = composed().data.genres, composed("data=bookdb", "data.root=x").data.genres
+    assert demo == real
+    assert demo["science fiction"] == ["science-fiction", "sci-fi", "scifi", "sf"]
+    changed = composed(
+        "data.genres.fantasy=[magic]",
+        "+data.genres={space opera: [space-opera]}",
+        "~data.genres.erotica",
+    )
+    own = {"fantasy": ["magic"], "space opera": ["space-opera"]}
+    assert changed.data.genres == {k: v for k, v in (demo | own).items() if k != "erotica"}
+
+
+@pytest.mark.parametrize(
+    ("genres", "named"),
+    [
+        ({}, "data.genres is empty; choose a vocabulary, data/genres=goodreads"),
+        ({"art, design": ["art"]}, "data.genres: 'art, design' is no genre"),
+        ({" art": ["art"]}, "data.genres: ' art' is no genre"),
+        ({"": ["art"]}, "data.genres: '' is no genre"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_joined_and_split_is_refused(
+    genres: dict[str, list[str]], named: str
+) -> None:
+    cfg = composed()
+    with pytest.raises(ConfigError) as error:
+        config.validate(dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, genres=genres)))
+    assert named in str(error.value)
+
+
+def test_a_folder_of_weights_inherits_nothing_that_was_chosen_for_others(tmp_path: Path) -> None:
+    model = composed("model=path", f"model.path={tmp_path}").model
+    assert model == config.ModelConfig(name="path", source="path", path=str(tmp_path))
+    assert model.dropout is None
+
+
+def test_model_path_takes_the_place_of_any_source_and_of_its_pin(tmp_path: Path) -> None:
+    for option in ("minilm_wheel", "minilm", "tiny"):
+        chosen, model = (
+            composed(f"model={option}", *path).model for path in ([], [f"model.path={tmp_path}"])
+        )
+        assert model == config.ModelConfig(
+            name="path",
+            source="path",
+            path=str(tmp_path),
+            max_length=chosen.max_length,
+            dropout=chosen.dropout,
+        )
+
+
+def test_the_store_is_the_environments_or_the_projects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rule as of `reranker ui`, `reranker rerank` and Reranker.load."""
+    assert composed().tracking.uri == default_uri() == f"sqlite:///{ROOT}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert composed().tracking.uri == default_uri() == "http://127.0.0.1:5000"
+    assert composed("tracking.uri=sqlite:////x/y.db").tracking.uri == "sqlite:////x/y.db"

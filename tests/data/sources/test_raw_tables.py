@@ -1,0 +1,58 @@
+"""Raw tables are written in full row groups, to the byte the same however their rows arrive."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reranker.data.sources import bookdb, raw_tables
+from reranker.errors import DataError
+
+
+def test_row_groups_are_full_whatever_comes_in_and_the_bytes_agree(tmp_path: Path) -> None:
+    files = []
+    for batch_rows in (7, 100, 10**6):
+        files.append(tmp_path / f"{batch_rows}.parquet")
+        with raw_tables.RowGroups(
+            files[-1], raw_tables.AUTHORS, batch_rows=batch_rows, rows=64
+        ) as out:
+            for i in range(0, 1000, batch_rows):
+                rows = [(str(j), f"Author {j % 9}") for j in range(i, min(1000, i + batch_rows))]
+                if batch_rows == 100:
+                    out.write(pa.table(list(zip(*rows, strict=True)), raw_tables.AUTHORS))
+                else:
+                    for row in rows:
+                        out.append(row)
+    found = pq.ParquetFile(files[0]).metadata
+    assert [found.row_group(g).num_rows for g in range(found.num_row_groups)] == [64] * 15 + [40]
+    assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
+
+
+def test_a_table_without_rows_keeps_its_schema(tmp_path: Path) -> None:
+    raw_tables.write_no_texts(tmp_path)
+    found = pq.read_table(tmp_path / "book_texts_reduced.parquet")
+    assert (found.num_rows, found.schema) == (0, raw_tables.TEXTS)
+
+
+def test_the_schemas_are_those_that_are_read() -> None:
+    for schema, name in zip(
+        (raw_tables.BOOKS, raw_tables.DATED_RATINGS, raw_tables.AUTHORS, raw_tables.TEXTS),
+        bookdb.SCHEMA,
+        strict=True,
+    ):
+        assert schema.names == list(bookdb.SCHEMA[name])
+        assert all(check(schema.field(c).type) for c, (_, check) in bookdb.SCHEMA[name].items())
+
+
+def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    counts = Counter(
+        books=3, ratings=0, ratings_in=7, ratings_dropped_no_rating=7, ratings_dropped_no_user_id=0
+    )
+    with pytest.raises(
+        DataError, match=r"none of 7 ratings can be used \(ratings_dropped_no_rating=7\)"
+    ):
+        raw_tables.refuse_empty(tmp_path, counts)

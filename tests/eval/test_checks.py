@@ -1,0 +1,185 @@
+"""Shortcut checks: what everybody likes is exposed, what this reader likes is not, and broken scores are named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reranker.cache import Cache
+from reranker.config import DataConfig, EvalConfig
+from reranker.data import build_contexts, load
+from reranker.data.draws import FloatArray
+from reranker.eval import Lists, Questions, build_lists, check_contexts, evaluate, score_lists
+from reranker.eval.checks import calibrate, check_scores, describe_scores
+from tests.conftest import GENRES
+
+CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=20, max_positives=3, n_bootstrap=200)
+Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
+
+
+def skewed_ratings(n_users: int = 300, n_books: int = 300) -> list[tuple[str, int, int]]:
+    """Ten liked books for each user, drawn by popularity alone: book b in proportion to 1 / sqrt(b)."""
+    rng = np.random.default_rng(0)
+    chance = 1 / np.sqrt(np.arange(1, n_books + 1))
+    drawn = (
+        rng.choice(n_books, 10, replace=False, p=chance / chance.sum()) for _ in range(n_users)
+    )
+    return [(f"user{u}", 1 + int(book), 5) for u, books in enumerate(drawn) for book in books]
+
+
+@pytest.fixture
+def questions(raw: Callable[..., Path], cache: Cache) -> Questions:
+    cfg = DataConfig(name="bookdb", root=str(raw(skewed_ratings(), n_books=300)), genres=GENRES)
+    tables = load(cfg, cache)
+    return Questions(
+        tables, build_contexts(tables, cfg), build_lists(tables, CFG, "test", cache), seed=0
+    )
+
+
+def popularity_scorer(q: Questions) -> Scorer:
+    """A score that looks at the book alone."""
+    n_known = np.bincount(q.tables.known()["book"], minlength=len(q.tables.books)).astype(float)
+    score = dict(zip(q.tables.books["book_text"], n_known, strict=True))
+    return lambda queries, candidates: np.array([score[text] for text in candidates])
+
+
+def oracle_scorer(q: Questions) -> Scorer:
+    """A score of 1 for the positives of whoever the context belongs to, else 0."""
+    positive = q.rows[q.rows["label"] > 0]
+    texts = q.tables.books["book_text"].to_numpy()[positive["book"]]
+    known = {
+        (q.contexts.text[user], text) for user, text in zip(positive["user"], texts, strict=True)
+    }
+    return lambda queries, candidates: np.array(
+        [float(pair in known) for pair in zip(queries, candidates, strict=True)]
+    )
+
+
+def own(scorer: Scorer, q: Questions) -> FloatArray:
+    return score_lists(scorer, q.tables, q.contexts, q.lists)
+
+
+def test_a_popularity_only_scorer_is_exposed(questions: Questions) -> None:
+    scorer = popularity_scorer(questions)
+    scores = own(scorer, questions)
+    checks = check_contexts(scorer, questions, scores, CFG)
+    e = evaluate(questions.tables, questions.lists, {"fine_tuned": scores}, CFG, checks=checks)
+    value, chance = e.summary.set_index("kind"), e.chance.set_index("kind")["ndcg_10"]
+    assert value.loc["uniform", "ndcg_10_low"] > chance["uniform"] + 0.1
+    assert (
+        value.loc["popularity", "ndcg_10_low"]
+        < chance["popularity"]
+        < value.loc["popularity", "ndcg_10_high"]
+    )
+    assert e.checks["check"].tolist() == ["blank_context", "shuffled_contexts"]
+    assert (e.checks[["gap", "low", "high"]] == 0).all(axis=None)
+
+
+def test_a_scorer_of_the_reader_loses_what_it_knows_with_anothers_context(
+    questions: Questions,
+) -> None:
+    scorer = oracle_scorer(questions)
+    checks = check_contexts(scorer, questions, own(scorer, questions), CFG).set_index("check")
+    assert (checks["own_value"] == 1).all()
+    assert (checks["low"] > 0.4).all()
+    assert checks["gap"].to_numpy() == pytest.approx(1 - checks["value"].to_numpy())
+    constant = evaluate(
+        questions.tables, questions.lists, {"constant": np.zeros(len(questions.rows))}, CFG
+    )
+    [chance] = constant.chance.loc[constant.chance["kind"] == "uniform", "ndcg_10"]
+    assert checks.loc["blank_context", "value"] == pytest.approx(
+        chance
+    )  # every list has 3 positives of 20
+
+
+def test_every_user_gets_the_context_of_another_and_the_number_of_users_is_capped(
+    questions: Questions,
+) -> None:
+    q = dataclasses.replace(
+        questions,
+        contexts=dataclasses.replace(questions.contexts, text=[f"user {u}" for u in range(300)]),
+    )
+    asked: list[tuple[str, str]] = []
+
+    def scorer(queries: Sequence[str], candidates: Sequence[str]) -> FloatArray:
+        asked.extend(zip(queries, candidates, strict=True))
+        return np.arange(len(queries), dtype=float)
+
+    check_contexts(scorer, q, np.zeros(len(q.rows)), dataclasses.replace(CFG, max_check_users=7))
+    dealt = [query for query, _ in asked if query]
+    assert len(dealt) == 7 * CFG.n_candidates
+    assert len(set(dealt)) == 7
+    uniform = q.rows[q.rows["kind"] == "uniform"]
+    texts = q.tables.books["book_text"].to_numpy()
+    lists = {u: set(texts[rows["book"]]) for u, rows in uniform.groupby("user")}
+    for query in set(dealt):
+        offered = {text for asked_with, text in asked if asked_with == query}
+        [user] = [u for u, books in lists.items() if books == offered]
+        assert query != f"user {user}"
+
+
+def test_one_user_has_no_other_context_but_a_blank_one(questions: Questions) -> None:
+    first = questions.rows["user"].iloc[0]
+    frame = questions.rows[questions.rows["user"] == first].reset_index(drop=True)
+    q = dataclasses.replace(questions, lists=Lists(frame, "hash", "test", False, {}))
+    scorer = popularity_scorer(q)
+    checks = check_contexts(scorer, q, own(scorer, q), CFG)
+    assert checks["check"].tolist() == ["blank_context"]
+    without = dataclasses.replace(q, lists=Lists(frame.assign(label=0), "hash", "test", False, {}))
+    assert check_contexts(scorer, without, own(scorer, q), CFG).empty
+
+
+def test_scores_that_are_collapsed_or_saturated_are_named() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=1000)
+    assert check_scores(before, before) == []
+    assert check_scores(0.02 * before, before) == []
+    [shrunk] = check_scores(0.005 * before, before)
+    assert shrunk.startswith("collapse: the scores have 0.50% of the spread that they had before")
+    assert [w.split(":")[0] for w in check_scores(np.ones(1000))] == ["collapse", "saturation"]
+    half = np.where(np.arange(1000) < 500, 1.0, before)
+    assert check_scores(half, before) == []
+    [tied] = check_scores(np.where(np.arange(1000) < 501, 1.0, before), before)
+    assert tied == "saturation: 50% of the scores are equal to another one"
+
+
+def test_a_warning_names_the_list_kind(questions: Questions) -> None:
+    scores = np.where(questions.rows["kind"] == "uniform", 1.0, np.arange(len(questions.rows)))
+    warnings = evaluate(questions.tables, questions.lists, {"fine_tuned": scores}, CFG).warnings
+    assert [w.split(":")[:2] for w in warnings] == [
+        ["uniform lists", " collapse"],
+        ["uniform lists", " saturation"],
+    ]
+
+
+def test_scores_that_are_equal_as_float32_are_not_unique() -> None:
+    [row] = describe_scores({"x": np.array([0.0, 0.0, 1.0, 1.0 + 1e-12])}).to_dict("records")
+    assert row.pop("scorer") == "x"
+    assert row == pytest.approx(
+        {"mean": 0.5, "std": 0.5, "min": 0, "max": 1, "unique_fraction": 0.5}
+    )
+
+
+def test_a_calibrated_score_lies_on_the_diagonal() -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(size=50_000)
+    label = (rng.uniform(size=len(chance)) < chance).astype(int)
+    logit = np.log(chance / (1 - chance))
+    curve = calibrate(label, logit, "identity")
+    assert curve["bin"].tolist() == list(range(1, 11))
+    assert (curve["n_rows"] == 5000).all()
+    assert curve["mean_probability"].to_numpy() == pytest.approx(
+        (np.arange(10) + 0.5) / 10, abs=0.01
+    )
+    assert curve["positive_fraction"].to_numpy() == pytest.approx(
+        curve["mean_probability"].to_numpy(), abs=0.03
+    )
+    same = calibrate(label, chance, "sigmoid")
+    assert same["mean_probability"].to_numpy() == pytest.approx(
+        curve["mean_probability"].to_numpy()
+    )
+    assert calibrate(label[:3], logit[:3], "identity")["n_rows"].tolist() == [1, 1, 1]

@@ -1,0 +1,156 @@
+"""Slices against arithmetic on a handful of positives, and against ranking a filtered list by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import ndcg_score
+
+from reranker.cache import Cache
+from reranker.config import EvalConfig
+from reranker.data import Contexts, Tables
+from reranker.data.draws import BoolArray
+from reranker.eval import Lists, Questions, build_lists, evaluate, truncated_rows
+from reranker.eval.slices import describe_positives, evaluate_slices, user_columns
+
+CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=100)
+
+
+@pytest.fixture
+def lists(tables: Tables, cache: Cache) -> Lists:
+    return build_lists(tables, CFG, "test", cache)
+
+
+def scores_of(lists: Lists) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=len(lists.frame))
+
+
+def uniform_rows(lists: Lists) -> pd.DataFrame:
+    return lists.frame[lists.frame["kind"] == "uniform"].reset_index(drop=True)
+
+
+def test_positives_are_described_by_their_user_and_book(tables: Tables, lists: Lists) -> None:
+    rows = uniform_rows(lists)
+    found = describe_positives(tables, rows, None)
+    h, known = tables.histories, tables.known()
+    assert found.index.tolist() == np.flatnonzero(rows["label"] > 0).tolist()
+    authors = tables.books["authors"].str.split(", ").map(set)
+    for place, row in found.iterrows():
+        user, book = rows.loc[place, ["user", "book"]]
+        mine = h[(h["user"] == user) & ~h["is_target"]]["book"]
+        assert row["n_context_books"] == len(mine)
+        assert row["popularity"] == (known["book"] == book).sum()
+        assert row["same_author"] == any(authors[book] & authors[other] for other in mine)
+    assert 0 < found["same_author"].mean() < 1
+
+
+def test_books_without_an_author_share_none(tables: Tables, lists: Lists) -> None:
+    nameless = dataclasses.replace(tables, books=tables.books.assign(authors=""))
+    assert not describe_positives(nameless, uniform_rows(lists), None)["same_author"].any()
+
+
+def test_a_bin_ranks_its_own_positives_among_all_negatives(tables: Tables, lists: Lists) -> None:
+    scores = scores_of(lists)
+    e = evaluate(tables, lists, {"fine_tuned": scores}, CFG)
+    rows = uniform_rows(lists).assign(score=scores[(lists.frame["kind"] == "uniform").to_numpy()])
+    described = describe_positives(tables, rows, None)
+    left = rows.drop(index=described.index[described["same_author"]])
+    values = [
+        ndcg_score([mine["label"]], [mine["score"]], k=10)
+        for _, mine in left.groupby("user")
+        if mine["label"].any()
+    ]
+    found = e.slices.set_index(["kind", "slice"]).loc[("uniform", "without_same_author")]
+    assert found["n_users"].item() == len(values)
+    assert found["ndcg_10"].item() == pytest.approx(np.mean(values))
+    assert (found["low"] < found["ndcg_10"]).item() & (found["ndcg_10"] < found["high"]).item()
+
+
+def described(**columns: list[object]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of one positive and one negative for each user, and what is said of the positives."""
+    n = len(next(iter(columns.values())))
+    rows = pd.DataFrame({"user": np.repeat(np.arange(n), 2), "label": np.tile([1, 0], n)})
+    base = {"user": np.arange(n), "n_context_books": 1, "popularity": 1, "same_author": False}
+    return rows, pd.DataFrame({**base, **columns}, index=np.arange(0, 2 * n, 2))
+
+
+def sliced(name: str, **columns: list[object]) -> pd.DataFrame:
+    rows, positives = described(**columns)
+    oracle = rows["label"].to_numpy(float)
+    found = evaluate_slices(rows, positives, {"oracle": oracle}, CFG)
+    assert (found["ndcg_10"] == 1).all()
+    assert found["chance"].to_numpy() == pytest.approx(
+        (1 + 1 / np.log2(3)) / 2
+    )  # one positive of two, in any order
+    return found[found["slice"] == name]
+
+
+def test_history_lengths_are_binned_by_powers_of_two() -> None:
+    found = sliced("history_length", n_context_books=[1, 2, 3, 4, 7, 8, 8, 100])
+    assert dict(zip(found["bin"], found["n_users"], strict=True)) == {
+        "1": 1,
+        "2-3": 2,
+        "4-7": 2,
+        "8-15": 2,
+        "64-127": 1,
+    }
+    assert found["step"].tolist() == [1, 2, 4, 8, 64]
+
+
+def test_equal_popularity_is_one_decile() -> None:
+    found = sliced("target_popularity", popularity=[*range(8, 18), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    assert found["bin"].tolist()[:2] == ["3 (0-0 ratings)", "6 (8-9 ratings)"]
+    assert found["step"].tolist() == [3, 6, 7, 8, 9, 10]
+    assert found["n_users"].tolist() == [10, 2, 2, 2, 2, 2]
+
+
+def test_slices_of_two_sides_have_a_bin_where_there_is_a_positive() -> None:
+    cold = sliced("cold_books", popularity=[0, 1, 2])
+    assert dict(zip(cold["bin"], cold["n_users"], strict=True)) == {"yes": 1, "no": 2}
+    assert sliced("same_author", same_author=[False, False]).empty
+    assert sliced("truncated", popularity=[1]).empty
+    cut = sliced("truncated", truncated=[True, True, False])
+    assert dict(zip(cut["bin"], cut["n_users"], strict=True)) == {"yes": 2, "no": 1}
+
+
+def test_users_carry_what_slices_go_by() -> None:
+    positives = pd.DataFrame(
+        {
+            "user": [0, 0, 2],
+            "popularity": [0, 4, 7],
+            "same_author": [False, True, False],
+            "n_context_books": 1,
+        }
+    )
+    histories = pd.DataFrame({"user": [0, 0, 1, 2], "is_target": [False, False, False, True]})
+    tables = dataclasses.make_dataclass("T", ["histories", "users"])(histories, range(3))
+    found = user_columns(tables, np.array([0, 1, 2]), positives)
+    assert found["n_context_books"].tolist() == [2, 1, 0]
+    assert found["mean_target_popularity"] == pytest.approx([2, np.nan, 7], nan_ok=True)
+    assert found["has_same_author"].tolist() == [True, False, False]
+    assert found["n_cold"].tolist() == [1, 0, 0]
+
+
+def test_a_row_is_truncated_where_its_two_texts_are_too_long_together(
+    tables: Tables, contexts: Contexts, lists: Lists
+) -> None:
+    asked: list[str] = []
+
+    def count(texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return np.array([len(text) for text in texts])
+
+    questions = Questions(tables, contexts, lists, seed=0)
+    books = tables.books["book_text"].to_numpy()[lists.frame["book"]]
+    n = np.array(
+        [len(contexts.text[u]) + len(b) for u, b in zip(lists.frame["user"], books, strict=True)]
+    )
+    limit = int(np.median(n))
+    found: BoolArray = truncated_rows(questions, count, limit)
+    assert found.tolist() == (n > limit).tolist()
+    assert len(asked) == lists.frame["user"].nunique() + lists.frame["book"].nunique()
+    e = evaluate(tables, lists, {"fine_tuned": scores_of(lists)}, CFG, truncated=found)
+    assert set(e.slices[e.slices["slice"] == "truncated"]["bin"]) == {"yes", "no"}

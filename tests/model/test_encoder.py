@@ -1,0 +1,174 @@
+"""The encoder's scores, their invariances, and what it saves."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rich
+from rich.console import Console
+
+from reranker.errors import ModelError
+from reranker.model import Encoder, load
+from reranker.model.bi_encoder import embed
+from tests.helpers import hub
+from tests.helpers.weights import CANDIDATES, QUERIES, TINY, at
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_model_run_pair_by_pair(tiny: Encoder) -> None:
+    """Oracle: each pair alone, unpadded, straight through transformers."""
+    import torch
+
+    def logit(query: str, candidate: str) -> float:
+        tokens = tiny.model.tokenizer(
+            query, candidate, truncation=True, max_length=64, return_tensors="pt"
+        )
+        with torch.no_grad():
+            return float(tiny.model.model(**tokens).logits[0, 0])
+
+    scores = tiny.score(QUERIES, CANDIDATES)
+    assert scores.dtype == np.float32
+    assert scores.std() > 0.1  # so that 1e-5 says something
+    np.testing.assert_allclose(
+        scores, [logit(*pair) for pair in zip(QUERIES, CANDIDATES, strict=True)], atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_a_score_depends_on_neither_order_nor_neighbours(
+    tiny: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = tiny.score(QUERIES, CANDIDATES)
+    order = np.random.default_rng(0).permutation(len(QUERIES))
+    shuffled = tiny.score([QUERIES[i] for i in order], [CANDIDATES[i] for i in order])
+    np.testing.assert_allclose(shuffled, scores[order], atol=1e-5)
+    for budget in (1, 300, 10**6):  # a forward for each pair; some; one
+        monkeypatch.setattr("reranker.model.encoder.TOKENS_AT_ONCE", budget)
+        np.testing.assert_allclose(tiny.score(QUERIES, CANDIDATES), scores, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_scoring_does_not_drop_out_after_training_mode(tiny: Encoder) -> None:
+    scores = tiny.score(QUERIES, CANDIDATES)
+    tiny.model.train()
+    np.testing.assert_array_equal(tiny.score(QUERIES, CANDIDATES), scores)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repository", ["minilm", "bge"])
+def test_tokens_are_counted_as_a_pair_has_them(
+    repositories: dict[hub.Repository, Path], repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the tokenizer on whole pairs, uncut; BERT adds 3 special tokens, XLM-RoBERTa 4. No warning comes."""
+    encoder = load(at(repositories[hub.pinned(repository)], max_length=32), device="cpu")
+    n_special = {"minilm": 3, "bge": 4}[repository]
+    assert encoder.max_tokens == 32 - n_special
+    encoder.score(QUERIES[:2], CANDIDATES[:2])  # leaves truncation switched on in the tokenizer
+    monkeypatch.setattr("reranker.model.tokens.TEXTS_AT_ONCE", 7)
+    pairs = encoder.model.tokenizer(QUERIES, CANDIDATES, truncation=False, verbose=False)[
+        "input_ids"
+    ]
+    counts = encoder.count_tokens(QUERIES) + encoder.count_tokens(CANDIDATES)
+    assert counts.tolist() == [len(ids) - n_special for ids in pairs]
+    assert max(counts) > encoder.max_tokens
+    assert encoder.count_tokens([]).tolist() == []
+
+
+@pytest.mark.slow
+def test_scores_are_fp32_under_autocast(tiny: Encoder) -> None:
+    import torch
+
+    scores = tiny.score(QUERIES, CANDIDATES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(tiny.score(QUERIES, CANDIDATES), scores)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_progress_bar_changes_no_score_and_shows_in_a_terminal_alone(
+    tiny: Encoder,
+    terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, force_interactive=terminal)
+    monkeypatch.setattr(rich, "_console", console)
+    scores, vectors = tiny.score(QUERIES, CANDIDATES), embed(CANDIDATES[:3])
+    assert console.file.getvalue() == ""
+    np.testing.assert_array_equal(tiny.score(QUERIES, CANDIDATES, progress="scoring"), scores)
+    np.testing.assert_array_equal(embed(CANDIDATES[:3], progress="embedding"), vectors)
+    written = console.file.getvalue()
+    assert ("scoring" in written, "embedding" in written, written == "") == (
+        terminal,
+        terminal,
+        not terminal,
+    )
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_no_pairs_have_no_scores_and_unequal_lists_are_refused(tiny: Encoder) -> None:
+    assert tiny.score([], []).shape == (0,)
+    with pytest.raises(ValueError, match="2 queries beside 1 candidates"):
+        tiny.score(["a", "b"], ["c"])
+
+
+@pytest.mark.slow
+def test_the_sigmoid_activation_is_the_sigmoid_of_the_logit(tiny: Encoder) -> None:
+    sigmoid = load(dataclasses.replace(TINY, activation="sigmoid")).score(QUERIES, CANDIDATES)
+    logits = tiny.score(QUERIES, CANDIDATES).astype(np.float64)
+    np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_counted_and_refused(activation: str, value: float) -> None:
+    """Infinity too, of which a sigmoid would make a harmless 1."""
+    import torch
+
+    broken = load(dataclasses.replace(TINY, activation=activation))
+    with torch.no_grad():
+        broken.model.model.classifier.bias.fill_(value)
+    with pytest.raises(ModelError, match=r"3 of 3 scores are NaN or infinite \(first: pair 0\)"):
+        broken.score(QUERIES[:3], CANDIDATES[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minilm", "bge"])
+def test_a_saved_encoder_scores_the_same_to_the_bit(
+    name: str, repositories, tmp_path: Path
+) -> None:
+    cfg = at(repositories[hub.pinned(name)], max_length=256)
+    encoder = load(cfg)
+    encoder.save(tmp_path / "saved")
+    again = load(at(tmp_path / "saved", max_length=256))
+    assert not again.new_head
+    np.testing.assert_array_equal(
+        again.score(QUERIES, CANDIDATES), encoder.score(QUERIES, CANDIDATES)
+    )
+
+
+@pytest.mark.slow
+def test_what_is_saved_holds_no_pickle_no_card_no_text_and_no_path(
+    tiny: Encoder, tmp_path: Path
+) -> None:
+    tiny.score(["xyzzy"], ["plugh"])
+    tiny.save(tmp_path)
+    names = {f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file()}
+    assert names == {
+        "config.json",
+        "config_sentence_transformers.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    content = b"".join((tmp_path / name).read_bytes() for name in names)
+    for trace in (b"xyzzy", b"plugh", bytes(tiny.weights.folder), bytes(tmp_path)):
+        assert trace not in content

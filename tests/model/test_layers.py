@@ -1,0 +1,105 @@
+"""A cut encoder is its checkpoint without the other layers, in any library; what cannot be cut is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reranker.config import ModelConfig
+from reranker.errors import ModelError
+from reranker.model import Encoder, load
+from reranker.model.layers import kept
+from tests.helpers import hub
+
+QUERIES = ["liked dune", "x" * 20, "a b c", ""]
+CANDIDATES = ["emma, a story", "b", "y" * 30, "it"]
+WRITE: dict[str, Callable[..., None]] = {"minilm": hub.write_minilm, "bge": hub.write_bge}
+
+
+@given(n_layers=st.integers(1, 48), data=st.data())
+def test_kept_layers_are_even_from_the_first_to_the_last(
+    n_layers: int, data: st.DataObject
+) -> None:
+    n = data.draw(st.integers(1, n_layers))
+    chosen = kept(n_layers, n)
+    assert len(chosen) == n
+    assert chosen[0] == 0
+    if n > 1:
+        gaps = np.diff(chosen)
+        assert chosen[-1] == n_layers - 1
+        assert gaps.min() >= 1
+        assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "n", "chosen"),
+    [(12, 6, [0, 2, 4, 7, 9, 11]), (6, 3, [0, 3, 5]), (6, 6, [0, 1, 2, 3, 4, 5]), (6, 1, [0])],
+)
+def test_a_half_of_twelve_layers_is_distilberts(n_layers: int, n: int, chosen: list[int]) -> None:
+    assert kept(n_layers, n) == chosen
+
+
+def at(folder: Path, **changes: Any) -> Encoder:
+    return load(
+        ModelConfig(name="local", source="path", path=str(folder), max_length=64, **changes)
+    )
+
+
+def without_layer_1(folder: Path, target: Path) -> Path:
+    """Oracle: the folder of a checkpoint of three layers, its file and its configuration edited by hand."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(folder, target)
+    tensors = {
+        k: v for k, v in load_file(target / "model.safetensors").items() if ".layer.1." not in k
+    }
+    tensors = {re.sub(r"\.layer\.2\.", ".layer.1.", k): v for k, v in tensors.items()}
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 2}))
+    return target
+
+
+def stock_scores(folder: Path) -> np.ndarray:
+    import torch
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    stock = CrossEncoder(str(folder), local_files_only=True, device="cpu", max_length=64)
+    pairs = list(zip(QUERIES, CANDIDATES, strict=True))
+    return np.asarray(
+        stock.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITE)
+def test_a_cut_encoder_is_the_checkpoint_without_the_other_layers_here_and_in_plain_sentence_transformers(
+    name: str, tmp_path: Path
+) -> None:
+    WRITE[name](tmp_path / "whole", n_layers=3)
+    expected = stock_scores(without_layer_1(tmp_path / "whole", tmp_path / "by hand"))
+    student = at(tmp_path / "whole", layers=2)
+    assert (student.n_layers, student.packed) == (2, True)
+    np.testing.assert_allclose(student.score(QUERIES, CANDIDATES), expected, atol=1e-5)
+    student.save(tmp_path / "saved")
+    np.testing.assert_allclose(stock_scores(tmp_path / "saved"), expected, atol=1e-5)
+    assert at(tmp_path / "saved").n_layers == at(tmp_path / "saved", layers=2).n_layers == 2
+    assert np.abs(at(tmp_path / "whole").score(QUERIES, CANDIDATES) - expected).max() > 0.1
+
+
+@pytest.mark.slow
+def test_more_layers_than_there_are_is_refused(tmp_path: Path) -> None:
+    hub.write_minilm(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"model.layers=3 is above the 2 layers of .*; give at most that, or null"
+    ):
+        at(tmp_path, layers=3)

@@ -1,0 +1,114 @@
+"""The table at the end of a run: verdicts by the intervals, commands without a password."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from reranker.config import Config
+from reranker.eval import Evaluation
+from reranker.reports.run.summary import report, verdict
+from reranker.serving.registry import Registered
+from tests.helpers.tracked import SECRET, checked, config, evaluation, of_one_user
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.09, "beats"),
+        (-0.09, -0.01, "loses to"),
+        (-0.01, 0.05, "is not told apart from"),
+        (0.0, 0.05, "is not told apart from"),
+        (-0.05, 0.0, "is not told apart from"),
+    ],
+)
+def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: str) -> None:
+    lift = pd.DataFrame(
+        {
+            "model": "fine_tuned",
+            "over": ["random", "bm25"],
+            "is_best": [False, True],
+            "lift": [0.9, (low + high) / 2],
+            "low": low,
+            "high": high,
+        }
+    )
+    text = verdict(lift).replace("\\[", "[")
+    assert text.startswith(
+        f"The fine-tuned model {word} the best baseline, BM25: NDCG@10 {(low + high) / 2:+.3f} "
+    )
+    assert f"[{low:+.3f}, {high:+.3f}] (95 %" in text
+
+
+def test_every_model_has_its_own_verdict() -> None:
+    e = checked()
+    fine_tuned, fused = verdict(e.lift[e.lift["kind"] == "uniform"]).split("\n")
+    assert fine_tuned.startswith(
+        "The fine-tuned model beats the best baseline, BM25: NDCG@10 +0.200"
+    )
+    assert fused.startswith("The fused model loses to the best baseline, BM25: NDCG@10 -0.200")
+
+
+def reported(cfg: Config, registered: Registered, shown: Evaluation | None = None) -> str:
+    console = Console(record=True, width=100, file=io.StringIO(), highlight=False)
+    report(shown or evaluation(), registered, cfg, console)
+    return console.export_text()
+
+
+def test_the_report_has_a_row_for_every_scorer_of_every_kind_best_last() -> None:
+    cfg = config()
+    cfg.eval.kinds = ["uniform", "popularity"]
+    text = reported(
+        cfg, Registered(4, "models:/book-reranker/4", "m-1", True, "no version was champion before")
+    )
+    rows = re.findall(
+        r"^ *(random|BM25|fine-tuned) +(0\.\d{3} \[.*?\]) .* 0\.500 *$", text, re.MULTILINE
+    )
+    assert rows == [
+        ("random", "0.200 [0.100, 0.300]"),
+        ("BM25", "0.400 [0.300, 0.500]"),
+        ("fine-tuned", "0.600 [0.500, 0.700]"),
+        ("random", "0.100 [0.000, 0.200]"),
+        ("BM25", "0.300 [0.200, 0.400]"),
+        ("fine-tuned", "0.500 [0.400, 0.600]"),
+    ]
+    assert (
+        text.count(
+            "The fine-tuned model beats the best baseline, BM25: NDCG@10 +0.200 [+0.150, +0.250]"
+        )
+        == 2
+    )
+    assert (
+        "model models:/book-reranker/4: champion is this version now (no version was champion before)"
+        in text
+    )
+    assert (
+        "rerank --tracking-uri sqlite:////nowhere/mlflow.db --model models:/book-reranker@champion "
+        in text
+    )
+
+
+def test_the_report_of_one_user_says_what_an_interval_needs() -> None:
+    text = reported(
+        config(), Registered(4, "models:/book-reranker/4", "m-1", True, "first"), of_one_user()
+    )
+    assert re.search(r"fine-tuned +0\.600 \(no interval\) ", text)
+    assert (
+        "the best baseline, BM25: NDCG@10 +0.200, without an interval, which needs two test users"
+        in text
+    )
+    assert "nan" not in text
+
+
+def test_the_commands_name_the_run_that_was_made_and_no_password() -> None:
+    cfg = config(f"postgresql://me:{SECRET}@db/runs?sslmode=on&a=1")
+    text = reported(
+        cfg, Registered(4, "models:/book-reranker/4", "m-1", False, "version 3 did better")
+    )
+    assert "model models:/book-reranker/4: not champion (version 3 did better)" in text
+    assert "reranker ui --tracking-uri 'postgresql://***@db/runs?sslmode=on&a=1'\n" in text
+    assert " --model models:/book-reranker/4 " in text

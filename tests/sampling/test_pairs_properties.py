@@ -1,0 +1,97 @@
+"""Over random worlds, from raw tables to the pairs file: what no pair may ever be, checked without the audit's code."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reranker.cache import Cache
+from reranker.config import DataConfig, EngineConfig, MixConfig, SamplingConfig
+from reranker.data import build_contexts, load
+from reranker.sampling import audit, build_pairs
+from tests.conftest import GENRES, Rating, write_raw
+
+N_BOOKS, N_TITLES = 30, 24  # six books are second editions: the same title by the same author
+MIX = MixConfig(uniform=0.4, popularity=0.2, retriever=0.2, disliked=0.2)
+
+
+def world(seed: int, folder: Path) -> tuple[dict[tuple[str, int], int], DataConfig]:
+    """Raw tables of a random world; the rating of every (user, title number)."""
+    rng = np.random.default_rng(seed)
+    rated: dict[tuple[str, int], int] = {}
+    rows: list[Rating] = []
+    for u in range(40):
+        for book in rng.choice(N_BOOKS, rng.integers(3, 12), replace=False):
+            stars = int(rng.integers(1, 6))
+            rows.append((f"u{u}", int(book) + 1, stars))
+            key = (f"u{u}", int(book) % N_TITLES)
+            rated[key] = max(stars, rated.get(key, 0))
+    titles = {i + 1: f"Title No{i % N_TITLES:02d}" for i in range(N_BOOKS)}
+    authors = {i + 1: [str(i % N_TITLES % 7)] for i in range(N_BOOKS)}
+    write_raw(folder, rows, n_books=N_BOOKS, titles=titles, authors=authors)
+    return rated, DataConfig(
+        name="bookdb", root=str(folder), genres=GENRES, min_ratings=3, dev_fraction=0.3, seed=seed
+    )
+
+
+@pytest.mark.parametrize("context", ["split", "leave_one_out"])
+@pytest.mark.parametrize("strategy", ["uniform", "mix"])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 2**31),
+    neg_ratio=st.integers(1, 3),
+    max_positives=st.none() | st.integers(1, 3),
+)
+def test_a_pair_never_gives_its_answer_away(
+    context: str, strategy: str, seed: int, neg_ratio: int, max_positives: int | None
+) -> None:
+    cfg = SamplingConfig(
+        context=context,
+        strategy=strategy,
+        mix=MIX if strategy == "mix" else MixConfig(),
+        neg_ratio=neg_ratio,
+        max_positives=max_positives,
+        shortfall="truncate",
+        retriever_depth=5,
+        seed=seed,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rated, data = world(seed, Path(folder) / "raw")
+        cache = Cache(Path(folder) / "cache")
+        tables = load(data, cache)
+        contexts = build_contexts(tables, data)
+        pairs = build_pairs(tables, contexts, cfg, EngineConfig("synchronous", 1), cache)
+        audit(tables, contexts, pairs)
+        frame = pd.read_parquet(pairs.path).astype(
+            {"user_id": str, "user_ctx": str, "book_text": str}
+        )
+        title_of = dict(
+            zip(tables.books["book_id"], tables.books["title"].str[-2:].astype(int), strict=True)
+        )
+    frame["title"] = frame["book_id"].map(title_of)
+    positive = frame[frame["label"] == 1]
+    for row in positive.itertuples():
+        assert rated[row.user_id, row.title] >= 4
+        assert f"No{row.title:02d}" not in row.user_ctx
+    negative = frame[frame["label"] == 0].assign(
+        source=pairs.codes["source"][pairs.codes["label"] == 0].to_numpy()
+    )
+    for row in negative.itertuples():
+        stars = rated.get((row.user_id, row.title))
+        assert stars is None if row.source != "disliked" else stars <= 2
+    assert not frame.duplicated(["user_id", "title"]).any()
+    n_positives, n_negatives = Counter(positive["user_id"]), Counter(negative["user_id"])
+    n_unrated = {u: N_TITLES - sum(user == u for user, _ in rated) for u in n_positives}
+    for user, n in n_positives.items():
+        assert n <= (max_positives or N_TITLES)
+        wanted = n * neg_ratio
+        assert n_negatives[user] <= wanted
+        if strategy == "uniform":  # elsewhere the retriever keeps books to itself
+            assert n_negatives[user] == min(wanted, n_unrated[user])

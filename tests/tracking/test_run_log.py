@@ -1,0 +1,205 @@
+"""A run keeps its whole account, in MLflow and in result.json alike."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from reranker.cache import Cache, digest_file
+from reranker.config import Config
+from reranker.data import Contexts, Tables
+from reranker.reports.run import scorer_plots
+from reranker.sampling import build_pairs
+from reranker.tracking.lifecycle import start
+from reranker.tracking.metric_names import curve_points, evaluation_metrics
+from reranker.tracking.run_log import RunLog
+from reranker.trainer import History
+from tests.helpers.tracked import account, artifacts, checked, config, evaluation, found
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stage_is_named_from_its_start_in_a_terminal_and_at_its_end_alone_elsewhere(
+    tmp_path: Path, terminal: bool
+) -> None:
+    log = RunLog(None, "run", config(), tmp_path, {})
+    log.console = Console(
+        file=io.StringIO(), force_terminal=terminal, force_interactive=terminal, highlight=False
+    )
+    with log.stage("pairs"):
+        assert log.console.file.getvalue() == ("pairs …\r" if terminal else "")
+    assert re.fullmatch(
+        r"pairs … \d\.\d s\n", log.console.file.getvalue().removeprefix("pairs …\r")
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_well_keeps_its_account(
+    run_cfg: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(
+        "- sampling.neg_ratio=5\n- tracking.experiment=x\n"
+    )
+    with start(run_cfg, tmp_path) as log:
+        with log.stage("pairs"):
+            log.counts("pairs", {"out": np.int64(12), "dropped": {"few": 3}})
+            log.hash("pairs", "ab" * 32)
+            log.cache_hit("pairs", True)
+        log.metric("test/ndcg_10", np.float64(0.5))
+    result = account(tmp_path)
+    assert (result["status"], result["error"], result["run_id"]) == ("FINISHED", None, log.run_id)
+    assert result["overrides"] == ["sampling.neg_ratio=5", "tracking.experiment=x"]
+    assert result["metrics"] == {"test/ndcg_10": 0.5}
+    assert result["counts"] == {"pairs/out": 12, "pairs/dropped/few": 3}
+    assert (result["hashes"]["pairs"], result["cache_hits"]) == ("ab" * 32, {"pairs": True})
+    assert {"versions", "machine", "git_commit", "seconds", "skipped_metrics"} <= set(result)
+    assert re.search(r"^pairs … \d\.\d s$", capsys.readouterr().out, re.MULTILINE)
+
+    client, [made] = found(run_cfg)
+    assert (made.info.status, made.info.run_name) == ("FINISHED", "tiny demo sampling.neg_ratio=5")
+    assert made.data.params["sampling.neg_ratio"] == "3"
+    assert made.data.tags["hash.pairs"] == "ab" * 32
+    assert made.data.metrics["time/pairs_s"] == pytest.approx(result["seconds"]["pairs"])
+    kept = artifacts(run_cfg, log.run_id)
+    assert json.loads((kept / "result.json").read_text()) == result
+    assert yaml.safe_load((kept / "config.yaml").read_text())["sampling"]["neg_ratio"] == 3
+    assert client.get_experiment(made.info.experiment_id).artifact_location.endswith(
+        f"a%20st%C3%B6re0/mlruns/artifacts/{run_cfg.tracking.experiment}"
+    )
+
+
+@pytest.mark.slow
+def test_the_config_hash_moves_with_what_decides_the_result_alone(
+    run_cfg: Config, tmp_path: Path
+) -> None:
+    def config_hash(name: str) -> str:
+        with start(run_cfg, tmp_path / name):
+            pass
+        return str(account(tmp_path / name)["hashes"]["config"])
+
+    first = config_hash("first")
+    run_cfg.cache_dir, run_cfg.engine.n_partitions, run_cfg.tracking.alias = "elsewhere", 9, "other"
+    assert config_hash("moved") == first
+    run_cfg.sampling.neg_ratio = 5
+    assert config_hash("another") != first
+
+
+@pytest.mark.slow
+def test_metrics_that_are_not_finite_are_left_out_and_named(
+    run_cfg: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with start(run_cfg, tmp_path) as log:
+        log.metrics({"test/auc": math.nan, "test/map": 0.25, "test/ap": math.inf})
+        log.metric("test/auc", math.nan)
+    assert account(tmp_path)["metrics"] == {"test/map": 0.25}
+    assert account(tmp_path)["skipped_metrics"] == ["test/auc", "test/ap"]
+    assert "warning: not finite, so not logged: test/auc, test/ap\n" in capsys.readouterr().out
+    _, [made] = found(run_cfg)
+    assert set(made.data.metrics) == {"test/map"}
+
+
+@pytest.mark.slow
+def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Path) -> None:
+    with start(run_cfg, tmp_path) as log:
+        log.training_callback_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
+        log.training_callback_metrics({"dev_ndcg_10": 0.4}, 10)
+        log.training_callback_metrics({"dev_ndcg_10": 0.3}, 20)
+        log.points.log(
+            log._finite(("many", float(i), i) for i in range(2500))
+        )  # more than MLflow takes in one call
+        log.history(
+            History(
+                logs=[{"step": 10, "loss": 0.7}, {"step": 10, "dev_ndcg_10": 0.4}], best_dev=0.4
+            )
+        )
+    client, [made] = found(run_cfg)
+    points = client.get_metric_history(log.run_id, "dev/ndcg_10")
+    assert [(p.step, p.value) for p in points] == [(10, 0.4), (20, 0.3)]
+    assert len(client.get_metric_history(log.run_id, "many")) == 2500
+    assert {"train/loss", "train/learning_rate", "dev/ndcg_10"} <= set(made.data.metrics)
+    assert (artifacts(run_cfg, log.run_id) / "plots" / "training.png").exists()
+
+
+@pytest.mark.slow
+def test_an_evaluation_goes_in_as_metrics_curves_rows_and_figures(
+    run_cfg: Config, tmp_path: Path
+) -> None:
+    run_cfg.eval.kinds = ["uniform", "popularity"]
+    with start(run_cfg, tmp_path) as log:
+        log.console = Console(file=io.StringIO(), markup=False)
+        log.evaluation(checked())
+    client, [made] = found(run_cfg)
+    expected = evaluation_metrics(checked(), "uniform")
+    points = {p[0] for p in curve_points(checked(), "uniform")}
+    assert {k: v for k, v in made.data.metrics.items() if k not in points} == pytest.approx(
+        expected
+    )
+    assert "warning: uniform lists: collapse: of the scores" in log.console.file.getvalue()
+    assert made.data.tags["warnings"] == "uniform lists: collapse: of the scores"
+    by_length = client.get_metric_history(log.run_id, "slice/history_length/ndcg_10")
+    assert [(p.step, p.value) for p in by_length] == [(2, 0.6), (4, 0.6)]
+    [dataset] = made.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.tags[0].value) == ("per_user", "evaluation")
+    assert dataset.dataset.digest == digest_file(tmp_path / "per_user.parquet")[:36]
+    assert account(tmp_path)["metrics"] == pytest.approx(expected)
+    curve = client.get_metric_history(log.run_id, "baseline/bm25/popularity/ndcg_by_k")
+    assert [(p.step, p.value) for p in curve] == [
+        (k, pytest.approx(0.3 * k / 20)) for k in range(1, 21)
+    ]
+    kept = artifacts(run_cfg, log.run_id)
+    pd.testing.assert_frame_equal(pd.read_parquet(kept / "per_user.parquet"), evaluation().per_user)
+    assert {f.stem for f in (kept / "plots").iterdir()} == set(
+        scorer_plots.evaluation_figures(checked())
+    )
+
+
+@pytest.mark.slow
+def test_inputs_are_kept_by_name_and_content_digest(run_cfg: Config, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user_ctx": ["likes"], "label": [1]})
+    with start(run_cfg, tmp_path) as log:
+        log.dataset(frame, "pairs", context="training", digest="cd" * 32)
+        log.dataset(tmp_path / "books.parquet", "tables", context="source", digest="ef" * 32)
+    _, [made] = found(run_cfg)
+    inputs = {i.dataset.name: i for i in made.inputs.dataset_inputs}
+    assert {n: i.dataset.digest for n, i in inputs.items()} == {
+        "pairs": "cd" * 18,
+        "tables": "ef" * 18,
+    }
+    assert [t.value for t in inputs["tables"].tags] == ["source"]
+    assert str(tmp_path / "books.parquet") in inputs["tables"].dataset.source
+
+
+@pytest.mark.slow
+def test_the_data_report_goes_in_as_metrics_and_a_page(
+    run_cfg: Config, tmp_path: Path, tables: Tables, contexts: Contexts, cache: Cache
+) -> None:
+    pairs = build_pairs(tables, contexts, run_cfg.sampling, run_cfg.engine, cache)
+    with start(run_cfg, tmp_path / "run") as log:
+        log.data_report(
+            tables,
+            pairs,
+            {"pairs_checked": 7},
+            lambda texts: np.array([len(t) for t in texts]),
+            100,
+        )
+    page = tmp_path / "run" / "data_report.html"
+    result = account(tmp_path / "run")
+    assert result["paths"]["data_report"] == str(page)
+    assert result["skipped_metrics"] == []
+    assert (
+        result["metrics"]["data/n_pairs"] == len(pairs.codes)
+        and result["metrics"]["data/audit/pairs_checked"] == 7
+    )
+    _, [made] = found(run_cfg)
+    kept = {key: value for key, value in made.data.metrics.items() if key.startswith("data/")}
+    assert kept == {key: pytest.approx(value) for key, value in result["metrics"].items()}
+    assert (artifacts(run_cfg, log.run_id) / "data_report.html").read_bytes() == page.read_bytes()

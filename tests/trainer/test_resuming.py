@@ -1,0 +1,154 @@
+"""A training goes on from its own checkpoints to the same end, and from no other training's."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reranker.config import ModelConfig, TrainerConfig
+from reranker.errors import TrainingError
+from reranker.model import Encoder, load, precision
+from reranker.trainer import fit
+
+pytestmark = pytest.mark.slow
+TINY = ModelConfig(name="tiny", source="random", max_length=32)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """The label is 1 where the candidate starts with `a`, 0 where it starts with `z`."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 200)
+    text = ["az"[1 - y] + "qwxyz"[i % 5] for i, y in enumerate(label)]
+    path = tmp_path / "pairs.parquet"
+    pd.DataFrame(
+        {"user_ctx": "reader", "book_text": text, "label": label.astype(np.int8)}
+    ).to_parquet(path)
+    return path
+
+
+def margin(encoder: Encoder) -> float:
+    a, z = encoder.score(["reader"] * 2, ["ak", "zk"])
+    return float(a - z)
+
+
+def trace(logs: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Logs without what a clock says."""
+    timed = ("pairs_per_s", "tokens_per_s", "gemm_peak_fraction", "runtime_s")
+    return [{k: v for k, v in row.items() if k not in timed} for row in logs]
+
+
+class Died(Exception):
+    """What a test's process is ended by."""
+
+
+@pytest.mark.parametrize("n_scored", [1, 2])
+def test_a_training_that_died_goes_on_to_the_same_trace_and_weights(
+    pairs: Path, tmp_path: Path, n_scored: int
+) -> None:
+    cfg = TrainerConfig(
+        max_steps=16,
+        n_evaluations=4,
+        log_steps=3,
+        learning_rate=3e-3,
+        checkpoint_dir=str(tmp_path / "c"),
+    )
+
+    def run(
+        cfg: TrainerConfig, dies_after: int = 99
+    ) -> tuple[list[dict[str, float]], Encoder, list[int]]:
+        encoder, told, calls = load(TINY), [], []
+
+        def score_dev() -> float:
+            calls.append(1)
+            if len(calls) > dies_after:
+                raise Died
+            return -abs(margin(encoder) - 1)  # best somewhere on the way
+
+        history = fit(
+            encoder, pairs, score_dev, cfg, lambda logs, step: told.append({"step": step, **logs})
+        )
+        assert trace(told) == trace(history.logs)  # what an earlier process told is told again
+        return trace(history.logs), encoder, calls
+
+    wanted, whole, _ = run(dataclasses.replace(cfg, checkpoint_dir=None))
+    with pytest.raises(Died):
+        run(cfg, dies_after=n_scored)
+    found, resumed, calls = run(cfg)
+    assert len(calls) == 4 - n_scored
+    assert found == wanted
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    again, finished, calls = run(cfg)  # nothing is left to do
+    assert (again, calls) == (wanted, [])
+    assert margin(finished) == margin(whole)
+
+
+def short(tmp_path: Path) -> TrainerConfig:
+    return TrainerConfig(max_steps=1, precision="fp32", checkpoint_dir=str(tmp_path / "c"))
+
+
+def train(pairs: Path, cfg: TrainerConfig, encoder: Encoder | None = None, **more: Any) -> Any:
+    return fit(encoder or load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None, **more)
+
+
+def test_a_checkpoint_of_other_pairs_is_refused(pairs: Path, tmp_path: Path) -> None:
+    train(pairs, short(tmp_path))
+    pd.read_parquet(pairs)[:-1].to_parquet(pairs)
+    with pytest.raises(TrainingError, match="holds another training: pairs was"):
+        train(pairs, short(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"layers": 1}, "n_layers was 2 and is 1"),
+        ({"dropout": 0.5}, r"hidden_dropout_prob was 0\.1 and is 0\.5"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(
+    pairs: Path, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    train(pairs, short(tmp_path))
+    with pytest.raises(TrainingError, match=rf"holds another training: .*{named}"):
+        train(pairs, short(tmp_path), load(dataclasses.replace(TINY, **change)))
+
+
+def test_a_checkpoint_of_another_drawn_head_is_refused(pairs: Path, tmp_path: Path) -> None:
+    encoder = load(TINY)
+    encoder.new_head = True
+    train(pairs, short(tmp_path), encoder)
+    again = load(TINY)
+    again.new_head = True
+    train(pairs, short(tmp_path), again)  # the same draw goes on
+    other = load(TINY)
+    other.new_head = True
+    torch.nn.init.zeros_(other.model.get_parameter("0.model.classifier.weight"))
+    with pytest.raises(
+        TrainingError, match=r"holds another training: head drawn with model\.seed was"
+    ):
+        train(pairs, short(tmp_path), other)
+
+
+def test_a_checkpoint_chosen_by_other_dev_lists_is_refused(pairs: Path, tmp_path: Path) -> None:
+    train(pairs, short(tmp_path), dev_lists="a")
+    with pytest.raises(TrainingError, match="holds another training: dev_lists was 'a' and is 'b'"):
+        train(pairs, short(tmp_path), dev_lists="b")
+
+
+def test_auto_stays_with_the_precision_of_its_checkpoints(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = dataclasses.replace(short(tmp_path), precision="auto")
+    for faster in (False, True):  # the second trial ran on a busy machine
+        monkeypatch.setattr(precision, "bf16_is_faster", lambda device, faster=faster: faster)
+        train(pairs, cfg)
+    assert capsys.readouterr().err == f"resumed from step 1 of {cfg.checkpoint_dir}\n"
+    with pytest.raises(TrainingError, match="bf16 was False and is True"):
+        train(pairs, dataclasses.replace(cfg, precision="bf16"))

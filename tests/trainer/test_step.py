@@ -1,0 +1,167 @@
+"""A step's loss and gradients are those of the fixed, padded batch, however it is dealt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reranker.config import CHOICES, ON_SCORES, ModelConfig, TrainerConfig
+from reranker.model import Encoder, load
+from reranker.trainer import losses
+from reranker.trainer.dataset import Examples, read
+from reranker.trainer.distributed import Processes
+from reranker.trainer.optimiser import Optimiser
+from reranker.trainer.step import Stepper
+
+pytestmark = pytest.mark.slow
+TINY = ModelConfig(name="tiny", source="random", max_length=48, dropout=0.0)
+N_GROUPS = 7
+ALONE = Processes()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Groups of 2 to 8 pairs, texts of 1 to 40 letters; the last row of the file is the first group's."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "user_ctx": "r" * (3 * g + 1),
+            "book_text": "".join(rng.choice(list("abcdef "), rng.integers(1, 40))) + "z",
+            "label": int(i == 0) + int(i == 5),
+            "score": float(rng.normal()),
+        }
+        for g in range(N_GROUPS)
+        for i in range(g + 2)
+    ]
+    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    pd.DataFrame(rows[1:] + rows[:1]).to_parquet(path)
+    return path
+
+
+def stepper(
+    encoder: Encoder, examples: Examples, cfg: TrainerConfig, ranks: Processes = ALONE
+) -> Stepper:
+    return Stepper(encoder, examples, Optimiser(encoder, cfg, n_steps=4), cfg, ranks, bf16=False)
+
+
+def gradient(encoder: Encoder) -> torch.Tensor:
+    """All gradients in one row; those that a loss does not reach are 0."""
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
+            for p in encoder.model.parameters()
+        ]
+    )
+
+
+def fixed_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of one padded batch of all pairs through the stock model."""
+    frame = pd.read_parquet(pairs)
+    texts = [list(frame["user_ctx"]), list(frame["book_text"])]
+    features = encoder.model.tokenizer(
+        *texts, padding=True, truncation="longest_first", return_tensors="pt"
+    )
+    scores = encoder.model(dict(features))["scores"].squeeze(-1)
+    column = "score" if cfg.loss in ON_SCORES else "label"
+    target = torch.tensor(frame[column].to_numpy(np.float32))
+    group = torch.tensor(frame["user_ctx"].str.len().to_numpy())
+    total, n = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)(scores, target, group)
+    loss = (
+        total / n
+        + cfg.teacher_weight
+        * (scores - torch.tensor(frame["score"].to_numpy(np.float32))).square().mean()
+    )
+    loss.backward()
+    found = gradient(encoder)
+    encoder.model.zero_grad()
+    return float(loss.detach()), found
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight"),
+    [(x, 0.0) for x in CHOICES["trainer.loss"]] + [(x, 0.7) for x in ("bce", "softmax", "ranknet")],
+)
+def test_loss_and_gradients_are_those_of_the_fixed_batch(
+    pairs: Path, loss: str, weight: float
+) -> None:
+    cfg = TrainerConfig(
+        loss=loss,
+        pos_weight=2.0 if loss == "bce" else 1.0,
+        batch_tokens=150,
+        teacher_weight=weight,
+        teacher="taught",
+    )
+    encoder = load(TINY)
+    wanted_loss, wanted = fixed_batch(encoder, pairs, cfg)
+    examples = read(pairs, encoder, cfg)
+    rows = np.random.default_rng(1).permutation(len(examples.target))
+    for n_processes in (1, 3):
+        numbers = torch.zeros(8, dtype=torch.float64)
+        for rank in range(
+            n_processes
+        ):  # gradients of the shares add up where they are not set to None between
+            mine = stepper(encoder, examples, cfg, Processes(rank, n_processes))
+            numbers += mine.gradients(rows)
+        assert float(numbers[0] / numbers[1]) == pytest.approx(wanted_loss, abs=1e-6)
+        torch.testing.assert_close(
+            gradient(encoder) / numbers[1].float(),
+            wanted,
+            atol=1e-6 * max(1.0, wanted_loss),
+            rtol=1e-4,
+        )
+        encoder.model.zero_grad()
+
+
+def test_a_teacher_is_learnt_from_where_labels_say_nothing(pairs: Path) -> None:
+    encoder, cfg = load(TINY), TrainerConfig(loss="softmax", teacher="taught", teacher_weight=0.7)
+    examples = read(pairs, encoder, cfg)
+    rows = np.flatnonzero(examples.target == 0)
+    frame = pd.read_parquet(pairs)
+    scores = encoder.score(list(frame["user_ctx"]), list(frame["book_text"]))
+    off = (scores - frame["score"])[frame["label"] == 0]
+    stepped = stepper(encoder, examples, cfg).take(0, rows)
+    assert stepped.loss == pytest.approx(0.7 * (off**2).mean(), rel=1e-5)
+    assert stepped.grad_norm > 0
+
+
+def test_a_step_says_what_it_did(pairs: Path) -> None:
+    encoder, cfg = (
+        load(TINY),
+        TrainerConfig(loss="ranknet", learning_rate=1e-3, warmup_fraction=0.5, batch_tokens=300),
+    )
+    wanted_loss, wanted = fixed_batch(encoder, pairs, cfg)
+    examples = read(pairs, encoder, cfg)
+    rows = np.arange(len(examples.target))
+    frame = pd.read_parquet(pairs)
+    scores = pd.Series(encoder.score(list(frame["user_ctx"]), list(frame["book_text"])))
+    off = scores - scores.groupby(frame["user_ctx"]).transform("mean")
+    stepped = stepper(encoder, examples, cfg).take(0, rows)
+    assert stepped.loss == pytest.approx(wanted_loss, abs=1e-6)
+    assert stepped.grad_norm == pytest.approx(float(wanted.norm()), rel=1e-4)
+    assert stepped.learning_rate == 0.5e-3  # the first of two steps of warm-up
+    assert stepped.spread == pytest.approx(
+        float(np.sqrt((off**2).sum() / (len(frame) - N_GROUPS))), rel=1e-3
+    )
+    assert stepped.total_spread == pytest.approx(scores.std(), rel=1e-3)
+    assert (stepped.work.n_pairs, stepped.work.n_tokens, stepped.work.n_rows) == (
+        len(frame),
+        *[examples.length.sum()] * 2,
+    )
+    assert all(p.grad is None for p in encoder.model.parameters())
+
+
+def test_dropout_is_a_function_of_seed_and_step(pairs: Path) -> None:
+    cfg = TrainerConfig()
+
+    def loss(step: int, seed: int = 0) -> float:
+        encoder = load(ModelConfig(name="tiny", source="random", max_length=48, dropout=0.3))
+        examples = read(pairs, encoder, cfg)
+        torch.rand(3)  # what else is drawn does not matter
+        return stepper(encoder, examples, TrainerConfig(seed=seed)).take(step, np.arange(8)).loss
+
+    assert loss(1) == loss(1)
+    assert len({loss(1), loss(2), loss(1, seed=1)}) == 3
