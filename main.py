@@ -49,10 +49,10 @@ def run(cfg: Config, run_dir: Path) -> float:
             tables = data.load(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
             log.input("tables", tables)
-            log.warn(teacher_lookup.doubts(teacher, tables))
+            log.warn(teacher_lookup.teacher_warnings(teacher, tables))
         with log.stage("lists"):
             dev, test = (
-                eval.build_lists(tables, cfg.eval, fold, cache) for fold in ("dev", "test")
+                eval.build_lists(tables, cfg.eval, split, cache) for split in ("dev", "test")
             )
             log.lists(dev, tables)
             log.lists(test, tables)
@@ -62,7 +62,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         with log.stage("audit"):
             checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
             log.counts("audit", checked)
-        embed = eval.once_per_text(partial(model.embed, progress="embedding"))
+        embed = eval.memoised(partial(model.embed, progress="embedding"))
         ask = eval.Questions.about(pairs.codes, pairs.digest, tables, contexts, cfg.eval)
         tell = partial(eval.score_baselines, questions=ask, embed=embed, cache=cache)
         lessons = teach(
@@ -82,15 +82,15 @@ def run(cfg: Config, run_dir: Path) -> float:
             score = timed_scorer.Metered(encoder, log)
         with log.stage("data_report"):
             log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
-        with log.stage("before"):
+        with log.stage("untrained"):
             untrained = {"files": weights.digest(), "cfg": cfg.model}
-            scores["before"] = eval.score_lists_once(
+            scores["untrained"] = eval.score_lists_once(
                 score, tables, contexts, test, untrained, cache
             )
         with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, lessons):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
-            dev_lists = eval.hash_kind(dev, tables, cfg.eval.kinds[0])
-            on_log = log.training_callback_metrics
+            dev_lists = eval.digest_of_kind(dev, tables, cfg.eval.list_kinds[0])
+            on_log = log.log_training_metrics
             history = trainer.fit(
                 encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists
             )
@@ -144,7 +144,7 @@ def teach(
         if teacher is not None:
             taught = trainer.score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
         else:
-            taught = trainer.keep_scores(pairs.path, pairs.digest, tell([name])[name], cache)
+            taught = trainer.attach_scores(pairs.path, pairs.digest, tell([name])[name], cache)
         log.input("teacher", taught)
     return taught.path
 
@@ -170,7 +170,7 @@ def main() -> None:
     from reranker import trainer
 
     try:
-        trainer.follow() if trainer.follows() else start()
+        trainer.follow() if trainer.is_worker() else start()
     except RerankerError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -86,7 +86,7 @@ class Cache:
         name = digest(key)[:16]
         path = self.root / stage / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(path):
+        with _lock(path):
             _mend(path)
             hit = path.exists() and not rebuild
             if not hit:
@@ -95,7 +95,7 @@ class Cache:
 
 
 @contextmanager
-def _turn(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
     """The lock of one entry, for as long as the block lasts."""
     lock = FileLock(path.parent / f".{path.name}.lock")
     try:

@@ -24,7 +24,7 @@ from reranker.redaction import redact
 from reranker.tracking.lifecycle import PARENT, interruptible
 from reranker.tracking.metric_names import MAX_PARAM
 from reranker.tracking.store import open_store
-from reranker.trainer.distributed import n_started
+from reranker.trainer.distributed import world_size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +52,7 @@ class CheckedJobs(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and validate the config of every job."""
         with _stopping("the sweep does not start"):
-            if n_started() > 1:
+            if world_size() > 1:
                 raise ConfigError(
                     "torchrun trains one run with several processes; start a sweep with python main.py."
                 )

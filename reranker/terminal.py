@@ -17,7 +17,9 @@ def visible(text: str) -> str:
 Step = TypeVar("Step")
 
 
-def tracked(steps: Iterable[Step], label: str | None, n_steps: int | None = None) -> Iterable[Step]:
+def with_progress(
+    steps: Iterable[Step], label: str | None, n_steps: int | None = None
+) -> Iterable[Step]:
     """The steps, with a progress bar where there is a label and a terminal.
 
     Args:

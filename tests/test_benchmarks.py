@@ -30,7 +30,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contexts = pd.DataFrame(
         {"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text}
     )
-    frames = {"books": tables.books, "users": tables.users, "histories": tables.histories}
+    frames = {
+        "books": tables.books,
+        "users": tables.users.rename(columns={"split": "fold"}),
+        "histories": tables.histories,
+    }
     for name, frame in (frames | {"editions": tables.editions, "contexts": contexts}).items():
         frame.to_parquet(folder / f"{name}.parquet", index=False)
     return folder

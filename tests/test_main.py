@@ -48,7 +48,12 @@ SMALL = [
     "eval.baselines=[random,popularity,item_knn,bm25]",
 ]
 TIMEOUT_S = 1800  # of a typed command: the sweep of four takes minutes, on a busy machine many
-TIMED = ("time/", "score/", "train/runtime_s", *(f"train/{name}" for name in tracking.run_log.SPEEDS))
+TIMED = (
+    "time/",
+    "score/",
+    "train/runtime_s",
+    *(f"train/{name}" for name in tracking.run_log.SPEEDS),
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
         "baselines",
         "model",
         "data_report",
-        "before",
+        "untrained",
         "train",
         "after",
         "checks",
@@ -123,7 +128,7 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
     assert metrics["lift/fused/ndcg_10"] == pytest.approx(
         metrics["fused/ndcg_10"] - max(others), abs=1e-9
     )
-    for other in ("random", "popularity", "item_knn", "bm25", "before"):
+    for other in ("random", "popularity", "item_knn", "bm25", "untrained"):
         lift = metrics["test/ndcg_10"] - metrics[f"baseline/{other}/ndcg_10"]
         assert metrics[f"lift/over_{other}/ndcg_10"] == pytest.approx(lift, abs=1e-9)
         assert (
@@ -246,7 +251,7 @@ def test_a_baseline_teaches_beside_the_labels(finished: Path, place: Path) -> No
     taught = [
         "data.shows_match=true",
         "trainer.loss=softmax",
-        "trainer.teacher=numbers",
+        "trainer.teacher=features_lr",
         "trainer.teacher_weight=1",
     ]
     main.run(composed(place, *taught), place / "taught")
@@ -315,7 +320,7 @@ def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(
 
 def test_regenerate_builds_the_pairs_again(finished: Path, place: Path) -> None:
     main.run(
-        composed(place, "sampling.regenerate=true", "eval.kinds=[uniform,retriever]"),
+        composed(place, "sampling.regenerate=true", "eval.list_kinds=[uniform,retriever]"),
         place / "regenerated",
     )
     again = result(place / "regenerated")

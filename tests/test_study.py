@@ -40,9 +40,9 @@ def lift_low(metrics: dict[str, float], over: str) -> float:
 def test_the_default_demo_beats_random_and_the_model_before_fine_tuning(tmp_path: Path) -> None:
     main.run(defaults(tmp_path), tmp_path / "run")
     metrics = result(tmp_path / "run")["metrics"]
-    assert {over: lift_low(metrics, over) > 0 for over in ("random", "before")} == {
+    assert {over: lift_low(metrics, over) > 0 for over in ("random", "untrained")} == {
         "random": True,
-        "before": True,
+        "untrained": True,
     }
 
 

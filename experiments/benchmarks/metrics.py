@@ -46,7 +46,7 @@ MAX_ROWS = {
 
 
 def world(n_users: int, size: int, n_positives: int, *, seed: int = 0) -> Columns:
-    """Lists without ties, positives anywhere in them and somewhat ahead."""
+    """CandidateLists without ties, positives anywhere in them and somewhat ahead."""
     rng = np.random.default_rng(seed)
     label = (
         rng.permuted(np.tile(np.arange(size) < n_positives, (n_users, 1)), axis=1)

@@ -137,14 +137,14 @@ def _openvino_fp32(weights: Path) -> Score:
     """The graph of our bf16 variant, computed in fp32."""
     from tokenizers import Tokenizer
 
-    from reranker.model.openvino_scorer import Exported, folder_name, read_manifest, runtime
+    from reranker.model.openvino_scorer import ExportedModel, folder_name, read_manifest, runtime
 
     openvino = runtime()
     folder = weights / folder_name("bf16")
     model = openvino.Core().compile_model(
         str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    return Exported(
+    return ExportedModel(
         model, Tokenizer.from_file(str(folder / "tokenizer.json")), read_manifest(folder)
     ).score
 

@@ -131,7 +131,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     ]
     _print("files", ("name", "rows", "columns", "bytes"), files)
     _print("funnel", ("step", "n"), _counts(facts["funnel"]))
-    _print("users by fold", ("fold", "n"), _counts(facts["users"]))
+    _print("users by fold", ("split", "n"), _counts(facts["users"]))
     books = dict(facts["books"])
     n_books = books.pop("n")
     shares = [

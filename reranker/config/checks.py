@@ -35,7 +35,7 @@ def validate(config: Config) -> None:
         value = _value(config, key)
         if value not in choices:
             raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
-    _check_members("eval.kinds", config.eval.kinds, LIST_KINDS)
+    _check_members("eval.list_kinds", config.eval.list_kinds, LIST_KINDS)
     _check_members("eval.baselines", config.eval.baselines, BASELINES)
     for key, allowed, ok in _ranges(config):
         if not ok:
@@ -228,16 +228,16 @@ def _check_combinations(c: Config) -> None:
         if getattr(c.data, key) and c.sampling.context == "leave_one_out":
             raise ConfigError(
                 f"data.{key}=true with sampling.context=leave_one_out: a positive would be matched with itself, or "
-                f"counted as read, and give its answer away. Set sampling.context=split, or data.{key}=false."
+                f"counted as read, and give its answer away. Set sampling.context=holdout, or data.{key}=false."
             )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(
             f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint."
         )
-    if "retriever" in c.eval.kinds and c.eval.retriever not in c.eval.baselines:
+    if "retriever" in c.eval.list_kinds and c.eval.retriever not in c.eval.baselines:
         raise ConfigError(
-            f"eval.kinds has retriever lists, whose own order is the baseline {c.eval.retriever}, but eval.baselines="
+            f"eval.list_kinds has retriever lists, whose own order is the baseline {c.eval.retriever}, but eval.baselines="
             f"{c.eval.baselines} lacks it; add it."
         )
     _check_model(c.model)
@@ -277,11 +277,11 @@ def _check_teaching_baseline(c: Config) -> None:
     if c.sampling.context == "leave_one_out":
         raise ConfigError(
             f"trainer.teacher={name} with sampling.context=leave_one_out: a baseline knows one context of each reader, "
-            "in which the positives stand. Set sampling.context=split, or name a model."
+            "in which the positives stand. Set sampling.context=holdout, or name a model."
         )
-    if name == "numbers" and not (c.data.shows_match or c.data.shows_ratings):
+    if name == "features_lr" and not (c.data.shows_match or c.data.shows_ratings):
         raise ConfigError(
-            "trainer.teacher=numbers with no data.shows_match and no data.shows_ratings: it scores by the numbers that "
+            "trainer.teacher=features_lr with no data.shows_match and no data.shows_ratings: it scores by the numbers that "
             "texts begin with. Set one of these to true, or name another teacher."
         )
 

@@ -15,7 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "bookdb", "ucsd", "goodbooks"),
     "data.text": ("given", "template"),
     "data.storage.checksum": ("when_required", "when_supported"),
-    "sampling.context": ("split", "leave_one_out"),
+    "sampling.context": ("holdout", "leave_one_out"),
     "sampling.strategy": ("uniform", "popularity", "retriever", "mix"),
     "sampling.shortfall": ("error", "truncate"),
     "eval.retriever": ("item_knn", "ease"),
@@ -38,7 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
 }
-LIST_KINDS = ("uniform", "popularity", "retriever", "seed")
+LIST_KINDS = ("uniform", "popularity", "retriever", "bookdb")
 BASELINES = (
     "random",
     "popularity",
@@ -47,13 +47,13 @@ BASELINES = (
     "bm25",
     "genres",
     "authors",
-    "numbers",
+    "features_lr",
     "bi_encoder",
     "bi_encoder_top3",
 )
 # Baselines whose scores of training pairs are no answers: they know no target of a training reader, but for `numbers`,
 # which takes five coefficients from the labels of all pairs.
-TEACHERS = ("numbers", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
+TEACHERS = ("features_lr", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
 ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
 VARIANTS = ("int8", "bf16")  # of a model, exported beside its weights
 
@@ -129,7 +129,7 @@ class DataConfig:
     )
     context_template: str = "Likes: {titles}. Genres: {genres}"  # of user contexts
     batch_rows: int = 1_000_000  # rows of a large file that are in memory at a time
-    seed: int = 0  # of folds, splits and user sampling
+    seed: int = 0  # of splits, holdouts and user sampling
     storage: StorageConfig = field(default_factory=StorageConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # demo only
 
@@ -148,7 +148,7 @@ class MixConfig:
 class SamplingConfig:
     """Which training pairs are drawn. Frozen lists never depend on anything here."""
 
-    context: str = "split"  # split: context and targets are disjoint | leave_one_out: all liked books but the target
+    context: str = "holdout"  # holdout: context and targets are disjoint | leave_one_out: all liked books but the target
     strategy: str = (
         "uniform"  # uniform | popularity | retriever | mix: where negatives are drawn from
     )
@@ -253,10 +253,10 @@ class TrainerConfig:
 class EvalConfig:
     """What is ranked, how well, and beside what."""
 
-    kinds: list[str] = field(
+    list_kinds: list[str] = field(
         default_factory=lambda: ["uniform"]
     )  # LIST_KINDS; the first is the headline
-    n_candidates: int = 100  # books in a list; seed lists have their own size
+    n_candidates: int = 100  # books in a list; bookdb lists have their own size
     max_positives: int = (
         10  # positives in a uniform or popularity list; further targets are left out of it
     )

@@ -1,4 +1,4 @@
-"""Raw tables in; books, histories, folds and user contexts out."""
+"""Raw tables in; books, histories, splits and user contexts out."""
 
 from reranker.data.contexts import ContextBuilder, Contexts
 from reranker.data.contexts import build as build_contexts

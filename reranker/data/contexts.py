@@ -82,7 +82,7 @@ class ContextBuilder:
         Returns:
             user code -> text such as `Likes: A by X; B by Y. Genres: fantasy, horror`, ascending.
         """
-        kept = np.flatnonzero(_telling(user, rating >= self.positive_rating))
+        kept = np.flatnonzero(_context_mask(user, rating >= self.positive_rating))
         user, book = user[kept], book[kept]
         order = _best_first(user, book, rating[kept], timestamp[kept])
         user = user[order]
@@ -130,7 +130,7 @@ class ContextBuilder:
                 len(self._names),
             )
             _refuse_alone(rows["user"], left_user[first:last], left_book[first:last])
-            rows = rows[_telling(rows["user"].to_numpy(), rows["liked"].to_numpy())]
+            rows = rows[_context_mask(rows["user"].to_numpy(), rows["liked"].to_numpy())]
             n_rows = np.bincount(rows["user"], minlength=last - first)
             out += self._render(np.concatenate([[0], np.cumsum(n_rows)]), rows["book"].to_numpy())
         return out
@@ -202,7 +202,7 @@ def _best_first(
     return np.lexsort((book, -timestamp, -rating, user))
 
 
-def _telling(user: IntArray, liked: BoolArray) -> BoolArray:
+def _context_mask(user: IntArray, liked: BoolArray) -> BoolArray:
     """Which rows make a context: the liked ones, and all of a user who liked none."""
     some = np.zeros(int(user.max(initial=-1)) + 1, dtype=bool)
     some[user[liked]] = True

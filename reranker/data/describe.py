@@ -1,4 +1,4 @@
-"""What a source holds, as plain numbers: files, funnel, folds, texts, ratings, positives, timestamps."""
+"""What a source holds, as plain numbers: files, funnel, splits, texts, ratings, positives, timestamps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from reranker.data.splits import FOLDS
+from reranker.data.splits import SPLITS
 from reranker.data.tables import Tables
 from reranker.errors import DataError
 
@@ -31,7 +31,7 @@ def describe(tables: Tables, files: Sequence[Path], texts: Path) -> dict[str, An
         texts: `book_texts_reduced.parquet` of the raw tables.
 
     Returns:
-        files: (name, rows, columns, bytes) of each; funnel: rows in, out and dropped by reason; users per fold; books
+        files: (name, rows, columns, bytes) of each; funnel: rows in, out and dropped by reason; users per split; books
         in all and with a text of their own (others have one rendered from their columns), description, …; ratings by
         value and how many have a time, from when to when; quantiles over users of their positives (whole histories).
 
@@ -42,7 +42,7 @@ def describe(tables: Tables, files: Sequence[Path], texts: Path) -> dict[str, An
         "digest": tables.digest,
         "files": [_file(path) for path in files],
         "funnel": dict(tables.counts),
-        "users": {fold: int((tables.users["fold"] == fold).sum()) for fold in FOLDS},
+        "users": {split: int((tables.users["split"] == split).sum()) for split in SPLITS},
         "books": _books(tables, texts),
         "ratings": _ratings(tables),
         "positives_per_user": _positives(tables),

@@ -141,7 +141,7 @@ def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[
     """Row and code of every element of a list column, by row, in the order of the list, each code once in a row.
 
     Args:
-        column: Lists of texts or integers, or of structs with a text `name`; null lists have no elements.
+        column: CandidateLists of texts or integers, or of structs with a text `name`; null lists have no elements.
         known: (n_known,) the elements that have a code, as texts.
         code: (n_known,) their codes; -1 for none.
     """

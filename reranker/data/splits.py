@@ -12,30 +12,30 @@ from reranker.data.draws import IntArray, KeyArray, bits, uniform
 from reranker.data.histories import ordered
 from reranker.errors import DataError
 
-FOLDS = ("train", "dev", "test")
+SPLITS = ("train", "dev", "test")
 
 
 def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataFrame:
-    """Users with the fold that a hash of their id gives: adding users moves nobody.
+    """Users with the split that a hash of their id gives: adding users moves nobody.
 
     Args:
         user_ids: (n_users,) strings.
         keys: (n_users,) draws.text_keys of the ids.
 
     Returns:
-        user_id str, fold str, key uint64, in the order given.
+        user_id str, split str, key uint64, in the order given.
 
     Raises:
-        DataError: A fold has no user.
+        DataError: A split has no user.
     """
     place = uniform(bits(cfg.seed, "fold", keys))
-    fold = np.where(
+    split = np.where(
         place < cfg.test_fraction,
         "test",
         np.where(place < cfg.test_fraction + cfg.dev_fraction, "dev", "train"),
     )
-    users = pd.DataFrame({"user_id": user_ids.to_pandas(), "fold": fold, "key": keys})
-    empty = [name for name in FOLDS if not (fold == name).any()]
+    users = pd.DataFrame({"user_id": user_ids.to_pandas(), "split": split, "key": keys})
+    empty = [name for name in SPLITS if not (split == name).any()]
     if empty:
         raise DataError(
             f"{len(users)} users leave no {' and no '.join(empty)} user. Give more users, lower data.min_ratings, or "

@@ -1,4 +1,4 @@
-"""The tables that every later stage reads: books, users with folds, histories with context and target sides."""
+"""The tables that every later stage reads: books, users with splits, histories with context and target sides."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ _SEED_BOOKS = {
     "genres": "genre",
     "authors": "authors",
 }
+_SPLIT_ON_DISK = (
+    "fold"  # the column's first name in users.parquet; another name would change its digest
+)
 _HISTORIES = pa.schema(
     [
         ("user", pa.int32()),
@@ -55,7 +58,7 @@ class Tables:
     Attributes:
         books: Row i is book code i, ascending book_id: book_id int64, title, series, authors, genres, description,
             book_text (str, never null).
-        users: Row u is user code u, ascending user_id: user_id str, fold str ("train", "dev", "test"), key
+        users: Row u is user code u, ascending user_id: user_id str, split str ("train", "dev", "test"), key
             uint64 (a hash of the id, of which draws are functions).
         histories: A rating, sorted by (user, book): user int32, book int32, rating float32, timestamp int64 (0 where
             unknown), is_target bool. A (user, book) stands once.
@@ -78,15 +81,15 @@ class Tables:
 
     def known(self) -> pd.DataFrame:
         """The ratings that statistics may see: all of train users, the context side of dev and test users."""
-        train = (self.users["fold"] == "train").to_numpy()[self.histories["user"]]
+        train = (self.users["split"] == "train").to_numpy()[self.histories["user"]]
         return self.histories[train | ~self.histories["is_target"].to_numpy()]
 
-    def positives(self, fold: str) -> pd.DataFrame:
-        """The target ratings of a fold's users that are positives, sorted by (user, book)."""
+    def positives(self, split: str) -> pd.DataFrame:
+        """The target ratings of a split's users that are positives, sorted by (user, book)."""
         h = self.histories
-        in_fold = (self.users["fold"] == fold).to_numpy()[h["user"]]
+        in_split = (self.users["split"] == split).to_numpy()[h["user"]]
         return h[
-            in_fold & h["is_target"].to_numpy() & (h["rating"] >= self.positive_rating).to_numpy()
+            in_split & h["is_target"].to_numpy() & (h["rating"] >= self.positive_rating).to_numpy()
         ]
 
 
@@ -98,7 +101,7 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
     `cfg.batch_rows` ratings, however many there are.
 
     Raises:
-        DataError: The source is missing, corrupt, of another schema, or too small for three folds.
+        DataError: The source is missing, corrupt, of another schema, or too small for three splits.
     """
     source = fetch.fetch(cfg, cache)
     key = {
@@ -116,6 +119,7 @@ def load(cfg: DataConfig, cache: Cache) -> Tables:
     books, users, editions = (
         pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "editions")
     )
+    users = users.rename(columns={_SPLIT_ON_DISK: "split"})
     # Column by column, each given back as soon as it is copied: 10 million ratings are 210 MB, and once is enough.
     rated = pq.read_table(entry.path / "histories.parquet").to_pandas(
         split_blocks=True, self_destruct=True
@@ -162,7 +166,9 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
         "ratings": int(rated.n_of_user[kept].sum()),
         "targets": n_targets,
     }
-    return counts | {f"users_{fold}": int((users["fold"] == fold).sum()) for fold in splits.FOLDS}
+    return counts | {
+        f"users_{split}": int((users["split"] == split).sum()) for split in splits.SPLITS
+    }
 
 
 def _keep_users(
@@ -206,7 +212,8 @@ def _split(
 
 
 def _write(folder: Path, books: pd.DataFrame, users: pd.DataFrame, editions: pd.DataFrame) -> None:
-    for name, frame in {"books": books, "users": users, "editions": editions}.items():
+    stored_users = users.rename(columns={"split": _SPLIT_ON_DISK})
+    for name, frame in {"books": books, "users": stored_users, "editions": editions}.items():
         frame.to_parquet(folder / f"{name}.parquet", index=False, compression=COMPRESSION)
     seed_books = books.rename(columns=_SEED_BOOKS)[list(_SEED_BOOKS.values())]
     seed_books.to_parquet(folder / "reduce_books_df.parquet", index=False, compression=COMPRESSION)
@@ -238,7 +245,7 @@ def _write_histories(
 
 
 def _n_readers(histories_path: Path, n_books: int) -> IntArray:
-    """(n_books,) context sides that hold each book, of users of all folds.
+    """(n_books,) context sides that hold each book, of users of all splits.
 
     No target counts, of train users neither: else a book's own positive pair would stand in its number.
     """

@@ -6,17 +6,22 @@ import numpy as np
 
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray
-from reranker.eval.lists import Lists
+from reranker.eval.lists import CandidateLists
 from reranker.eval.scoring import Scorer, mean_ndcg_10, score_lists
 from reranker.model.openvino_export import Agreement
 
 
-def agree(
-    exact: Scorer, other: Scorer, tables: Tables, contexts: Contexts, lists: Lists, kind: str
+def compare_rankings(
+    exact: Scorer,
+    other: Scorer,
+    tables: Tables,
+    contexts: Contexts,
+    lists: CandidateLists,
+    kind: str,
 ) -> Agreement:
     """NDCG@10 of both scorers on the lists of one kind, and the rank correlation between their orders."""
     frame = lists.frame[lists.frame["kind"] == kind]
-    headline = Lists(frame, lists.hash, lists.fold, lists.hit, lists.counts)
+    headline = CandidateLists(frame, lists.digest, lists.split, lists.hit, lists.counts)
     first, second = (score_lists(scorer, tables, contexts, headline) for scorer in (exact, other))
     tau = kendall(frame["user"].to_numpy(), first, second)
     return Agreement(

@@ -21,7 +21,7 @@ from reranker.data.draws import FloatArray, bits, uniform
 from reranker.data.features import readers_level
 from reranker.data.numeric_features import shared, unit_sets
 from reranker.data.retrieval.first_stages import Bm25, fit_first_stage
-from reranker.eval.lists import Lists
+from reranker.eval.lists import CandidateLists
 
 VERSION = 1  # raise it when a baseline changes
 CHUNK = 2048  # users whose scores of all books are in memory at once: EASE has 60 kB for each at 5,000 books
@@ -37,12 +37,12 @@ class Questions:
     Attributes:
         seed: Of `random`.
         ease_books: Books that `ease` keeps.
-        pairs: user, book, label: the training pairs, which `numbers` learns from.
+        pairs: user, book, label: the training pairs, which `features_lr` learns from.
     """
 
     tables: Tables
     contexts: Contexts
-    lists: Lists
+    lists: CandidateLists
     seed: int
     ease_books: int = EvalConfig.ease_books
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -52,7 +52,7 @@ class Questions:
         cls,
         tables: Tables,
         contexts: Contexts,
-        lists: Lists,
+        lists: CandidateLists,
         cfg: EvalConfig,
         pairs: pd.DataFrame | None = None,
     ) -> Questions:
@@ -76,7 +76,11 @@ class Questions:
         of a training reader are the answers.
         """
         return cls.of(
-            tables, contexts, Lists(pairs, digest, "train", hit=False, counts={}), cfg, pairs
+            tables,
+            contexts,
+            CandidateLists(pairs, digest, "train", hit=False, counts={}),
+            cfg,
+            pairs,
         )
 
     @property
@@ -98,18 +102,20 @@ def score_baselines(
 
     A baseline depends on tables, lists and seed alone, so its scores come from the cache when these are the same. The
     order of a `retriever` list is the one of the baseline that eval.retriever names, `item_knn` or `ease`: it has no
-    other name here. `numbers` is there only where the model is shown some, and depends on the training pairs too.
+    other name here. `features_lr` is there only where the model is shown some, and depends on the training pairs too.
 
     Args:
-        embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder` and `bi_encoder_top3`; see `once_per_text`.
+        embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder` and `bi_encoder_top3`; see `memoised`.
     """
     shows = questions.contexts.match is not None and len(questions.pairs) > 0
     return {
-        name: _cached(name, questions, embed, cache) for name in names if shows or name != "numbers"
+        name: _cached(name, questions, embed, cache)
+        for name in names
+        if shows or name != "features_lr"
     }
 
 
-def once_per_text(embed: Embed) -> Embed:
+def memoised(embed: Embed) -> Embed:
     """`embed`, asked only for texts that it has not embedded yet; vectors stay in memory, 1.5 kB each of MiniLM's."""
     known: dict[str, FloatArray] = {}
 
@@ -127,10 +133,10 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
         "version": VERSION,
         "name": name,
         "tables": questions.tables.digest,
-        "lists": questions.lists.hash,
+        "lists": questions.lists.digest,
         "seed": questions.seed,
         **({"ease_books": questions.ease_books} if name == "ease" else {}),
-        **({"pairs": _digest(questions.pairs)} if name == "numbers" else {}),
+        **({"pairs": _digest(questions.pairs)} if name == "features_lr" else {}),
     }
 
     def build(folder: Path) -> dict[str, object]:
@@ -208,7 +214,7 @@ def _context_mean(q: Questions, users: np.ndarray) -> sp.csr_array:
     return sp.csr_array((share, (row, mine["book"])), shape=(len(users), len(q.tables.books)))
 
 
-def numbers(q: Questions) -> FloatArray:
+def features_lr(q: Questions) -> FloatArray:
     """A logistic regression, learnt from the training pairs, on the numbers that the model reads and on nothing else.
 
     What they are: the level of how many context sides hold the candidate, and those of `data.shows_match` and
@@ -280,7 +286,7 @@ BASELINES: dict[str, Callable[[Questions], FloatArray]] = {
     "bm25": bm25,
     "genres": genres,
     "authors": authors,
-    "numbers": numbers,
+    "features_lr": features_lr,
 }
 EMBEDDED: dict[str, Callable[[Questions, Embed], FloatArray]] = {
     "bi_encoder": bi_encoder,

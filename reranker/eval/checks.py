@@ -31,7 +31,7 @@ def check_contexts(
 
     `shuffled_contexts`: every user gets the context of another user of the lists, all of them that of a different one.
     `blank_context`: the context is the empty string, so that only the candidate is left. A scorer that ranks by what
-    everybody likes has a gap of 0 in both. Lists of the headline kind, of at most cfg.max_check_users users, chosen
+    everybody likes has a gap of 0 in both. CandidateLists of the headline kind, of at most cfg.max_check_users users, chosen
     and dealt by a hash of their ids; what is compared is of the same users. One user alone has no other to take a
     context from, so there the first check has no row.
 
@@ -43,7 +43,7 @@ def check_contexts(
         kind, check, metric ("ndcg_10"), value, own_value, gap (own_value - value), low, high (95 %, paired over
         users).
     """
-    kind = cfg.kinds[0]
+    kind = cfg.list_kinds[0]
     users = _checked_users(questions, kind, cfg.max_check_users)
     if not len(users):
         return pd.DataFrame(columns=COLUMNS)
@@ -100,7 +100,7 @@ def _gap(own: FloatArray, checked: FloatArray, cfg: EvalConfig) -> dict[str, obj
     }
 
 
-def check_scores(scores: FloatArray, before: FloatArray | None = None) -> list[str]:
+def find_score_problems(scores: FloatArray, before: FloatArray | None = None) -> list[str]:
     """A sentence for each thing that is wrong with a scorer's scores of one list kind: collapse, saturation.
 
     Args:
@@ -148,7 +148,7 @@ def describe_scores(scores: Mapping[str, FloatArray]) -> pd.DataFrame:
 def calibrate(label: IntArray, scores: FloatArray, activation: str) -> pd.DataFrame:
     """The calibration curve: rows in 10 bins of equal counts by their probability, lowest first.
 
-    Lists have another share of positives than training pairs, and a ranking loss asks for no probability; where the
+    CandidateLists have another share of positives than training pairs, and a ranking loss asks for no probability; where the
     curve leaves the diagonal, scores are good for ranking alone.
 
     Args:

@@ -15,7 +15,7 @@ from reranker.data.draws import BoolArray, FloatArray, IntArray
 from reranker.eval import checks as score_checks
 from reranker.eval import metrics, slices, statistics
 from reranker.eval.first_stage import depth_curve, summarise_first_stage
-from reranker.eval.lists import Lists
+from reranker.eval.lists import CandidateLists
 from reranker.eval.scoring import (
     MODEL,
     MODELS,
@@ -92,7 +92,7 @@ class Evaluation:
 
 def evaluate(
     tables: Tables,
-    lists: Lists,
+    lists: CandidateLists,
     scores: Mapping[str, FloatArray],
     cfg: EvalConfig,
     *,
@@ -128,7 +128,7 @@ def evaluate(
             )
             warnings += [
                 f"{kind} lists: {w}"
-                for w in score_checks.check_scores(own[MODEL], own.get("before"))
+                for w in score_checks.find_score_problems(own[MODEL], own.get("untrained"))
             ]
         for name, frame in frames.items():
             if len(frame):

@@ -10,12 +10,12 @@ import pandas as pd
 from reranker.data import Tables
 from reranker.data.draws import FloatArray, IntArray
 from reranker.eval import metrics
-from reranker.eval.lists import Lists
+from reranker.eval.lists import CandidateLists
 
 K = 10  # of the figures here, the headline's
 
 
-def summarise_first_stage(tables: Tables, lists: Lists) -> dict[str, float]:
+def summarise_first_stage(tables: Tables, lists: CandidateLists) -> dict[str, float]:
     """Figures of the `retriever` lists over all users with positive targets, found or not.
 
     Returns:
@@ -37,7 +37,7 @@ def summarise_first_stage(tables: Tables, lists: Lists) -> dict[str, float]:
 
 def depth_curve(
     tables: Tables,
-    lists: Lists,
+    lists: CandidateLists,
     scores: Mapping[str, FloatArray],
     depths: Sequence[int] = (10, 20, 50, 100),
 ) -> pd.DataFrame:
@@ -80,14 +80,14 @@ def depth_curve(
     )
 
 
-def _rows(lists: Lists) -> pd.DataFrame:
+def _rows(lists: CandidateLists) -> pd.DataFrame:
     """The retriever lists' rows, indexed by their place in the frame, which scores are aligned to."""
     return lists.frame.reset_index(drop=True)[(lists.frame["kind"] == "retriever").to_numpy()]
 
 
-def _n_targets(tables: Tables, lists: Lists, users: IntArray) -> IntArray:
+def _n_targets(tables: Tables, lists: CandidateLists, users: IntArray) -> IntArray:
     """(n_users,) positive targets of each user, at least 1: others have no list."""
-    counts = tables.positives(lists.fold)["user"].value_counts()
+    counts = tables.positives(lists.split)["user"].value_counts()
     return counts.reindex(users).to_numpy()
 
 

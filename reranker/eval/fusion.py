@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from reranker.data.draws import FloatArray
-from reranker.eval.lists import Lists
+from reranker.eval.lists import CandidateLists
 from reranker.eval.scoring import MODEL, mean_ndcg_10
 
 WEIGHTS = np.arange(21) / 20
 
 
-def choose_fusions(dev: Lists, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
+def choose_fusions(dev: CandidateLists, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
     """For each list kind the best of the other scorers on the dev lists, and the model's weight beside it.
 
     Args:
@@ -27,7 +27,7 @@ def choose_fusions(dev: Lists, scores: Mapping[str, FloatArray]) -> pd.DataFrame
     return pd.DataFrame([_choose(dev, scores, str(kind)) for kind in dev.frame["kind"].unique()])
 
 
-def _choose(dev: Lists, scores: Mapping[str, FloatArray], kind: str) -> dict[str, object]:
+def _choose(dev: CandidateLists, scores: Mapping[str, FloatArray], kind: str) -> dict[str, object]:
     value = {name: mean_ndcg_10(dev, s, kind) for name, s in scores.items() if name != MODEL}
     other = max(value, key=lambda name: value[name])
     weight = choose_weight(dev, scores[MODEL], scores[other], kind)
@@ -40,7 +40,9 @@ def _choose(dev: Lists, scores: Mapping[str, FloatArray], kind: str) -> dict[str
     }
 
 
-def fuse_lists(lists: Lists, scores: Mapping[str, FloatArray], fusions: pd.DataFrame) -> FloatArray:
+def fuse_lists(
+    lists: CandidateLists, scores: Mapping[str, FloatArray], fusions: pd.DataFrame
+) -> FloatArray:
     """(n_rows,) fused scores, each list kind by its own row of `choose_fusions`."""
     out = np.empty(len(lists.frame))
     for kind, other, weight in zip(
@@ -52,7 +54,7 @@ def fuse_lists(lists: Lists, scores: Mapping[str, FloatArray], fusions: pd.DataF
 
 
 def choose_weight(
-    lists: Lists, model_scores: FloatArray, other_scores: FloatArray, kind: str
+    lists: CandidateLists, model_scores: FloatArray, other_scores: FloatArray, kind: str
 ) -> float:
     """The weight of the model, of 0, .05, …, 1, that gives the highest mean NDCG@10 on one list kind.
 
@@ -63,12 +65,12 @@ def choose_weight(
     return float(max(zip(value, WEIGHTS, strict=True))[1])
 
 
-def fuse(lists: Lists, a: FloatArray, b: FloatArray, weight: float) -> FloatArray:
+def fuse(lists: CandidateLists, a: FloatArray, b: FloatArray, weight: float) -> FloatArray:
     """(n_rows,) `weight` times a plus the rest times b, both standardised within each list."""
     return weight * standardise(lists, a) + (1 - weight) * standardise(lists, b)
 
 
-def standardise(lists: Lists, scores: FloatArray) -> FloatArray:
+def standardise(lists: CandidateLists, scores: FloatArray) -> FloatArray:
     """(n_rows,) scores with mean 0 and standard deviation 1 within each list; 0 where a list has one score only."""
     group = lists.frame.groupby(["kind", "user"]).ngroup().to_numpy()
     score = np.asarray(scores, dtype=np.float64)

@@ -18,32 +18,34 @@ from reranker.errors import DataError
 
 VERSION = 2
 CHUNK = 256  # users drawn at once; bounds memory to CHUNK x n_books floats
-SEED_POSITIVES = 3  # of a seed list, as the original took them ...
-SEED_NEGATIVES = 3  # ... and for each of them
+BOOKDB_POSITIVES = 3  # positives per list in the original system
+BOOKDB_NEGATIVES = 3  # negatives per positive
+# Draws and digests of bookdb lists use the kind's first name, so that they stay as they were.
+_HASHED_AS = {"bookdb": "seed"}
 
 
 @dataclass(frozen=True)
-class Lists:
-    """The frozen lists of one fold.
+class CandidateLists:
+    """The frozen lists of one split.
 
     Attributes:
         frame: A candidate: kind str, user int32, book int32, label int8, retrieval_score float32 (what the first stage
             gave it in a `retriever` list, NaN in others); sorted by (kind, user, book).
-        hash: SHA-256 of kind, user_id, book_id and label of all rows: equal lists, equal hash, in any run.
-        fold: "dev" or "test".
+        digest: SHA-256 of kind, user_id, book_id and label of all rows: equal lists, equal hash, in any run.
+        split: "dev" or "test".
         hit: They came from the cache.
         counts: Users in, out and left out, by reason.
     """
 
     frame: pd.DataFrame
-    hash: str
-    fold: str
+    digest: str
+    split: str
     hit: bool
     counts: dict[str, int]
 
 
-def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lists:
-    """The lists of a fold's users, for each kind of `cfg.kinds`.
+def build_lists(tables: Tables, cfg: EvalConfig, split: str, cache: Cache) -> CandidateLists:
+    """The lists of a split's users, for each kind of `cfg.list_kinds`.
 
     A `uniform` or `popularity` list holds up to max_positives of the user's positive target books and, up to
     n_candidates in all, books that the user has not rated: `uniform` draws them uniformly, `popularity` in proportion
@@ -51,7 +53,7 @@ def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lis
     (Efraimidis & Spirakis 2006) whose clocks are hashes of (seed, user, book), so a list depends on nothing but ids
     and, for `popularity`, the counts.
 
-    A `seed` list is the original's: 3 positives and 3 uniform negatives for each, here 9 different ones. Users with
+    A `bookdb` list is the original's: 3 positives and 3 uniform negatives for each, here 9 different ones. Users with
     fewer positives get none and are counted.
 
     A `retriever` list holds the n_candidates books that the first stage ranks highest among those outside the user's
@@ -64,29 +66,30 @@ def build_lists(tables: Tables, cfg: EvalConfig, fold: str, cache: Cache) -> Lis
     Raises:
         DataError: No user has a positive target, a user has too few unrated books, or a kind holds no positive at all.
     """
-    max_users = cfg.max_users if fold == "test" else cfg.max_dev_users
-    facts: list[object] = [cfg.kinds, cfg.n_candidates, cfg.max_positives, max_users, cfg.seed]
-    if "retriever" in cfg.kinds:
+    max_users = cfg.max_users if split == "test" else cfg.max_dev_users
+    kinds = [_HASHED_AS.get(kind, kind) for kind in cfg.list_kinds]
+    facts: list[object] = [kinds, cfg.n_candidates, cfg.max_positives, max_users, cfg.seed]
+    if "retriever" in cfg.list_kinds:
         facts += [cfg.retriever, cfg.ease_books]
-    key = {"version": VERSION, "tables": tables.digest, "fold": fold, "lists": facts}
+    key = {"version": VERSION, "tables": tables.digest, "fold": split, "lists": facts}
 
     def build(folder: object) -> dict[str, object]:
-        frame, counts = _build(tables, cfg, fold, max_users)
+        frame, counts = _build(tables, cfg, split, max_users)
         frame.to_parquet(f"{folder}/lists.parquet", index=False, compression=COMPRESSION)
         return dict(counts)
 
     entry = cache.fetch("lists", key, build)
     frame = pd.read_parquet(entry.path / "lists.parquet")
     counts = {k: int(str(v)) for k, v in entry.info.items()}
-    return Lists(frame, hash_lists(frame, tables), fold, entry.hit, counts)
+    return CandidateLists(frame, digest_lists(frame, tables), split, entry.hit, counts)
 
 
-def hash_kind(lists: Lists, tables: Tables, kind: str) -> str:
-    """SHA-256 of the rows of one list kind, as `hash_lists`: figures of that kind are comparable where it agrees."""
-    return hash_lists(lists.frame[lists.frame["kind"] == kind], tables)
+def digest_of_kind(lists: CandidateLists, tables: Tables, kind: str) -> str:
+    """SHA-256 of the rows of one list kind, as `digest_lists`: figures of that kind are comparable where it agrees."""
+    return digest_lists(lists.frame[lists.frame["kind"] == kind], tables)
 
 
-def name_lists(lists: Lists, tables: Tables) -> pd.DataFrame:
+def with_ids(lists: CandidateLists, tables: Tables) -> pd.DataFrame:
     """The lists by ids, to be kept and read without the tables: kind, user_id, book_id, label, retrieval_score."""
     f = lists.frame
     user_id, book_id = (
@@ -97,26 +100,27 @@ def name_lists(lists: Lists, tables: Tables) -> pd.DataFrame:
     return named.assign(label=f["label"], retrieval_score=f["retrieval_score"])
 
 
-def hash_lists(frame: pd.DataFrame, tables: Tables) -> str:
+def digest_lists(frame: pd.DataFrame, tables: Tables) -> str:
     """SHA-256 over kind, user_id, book_id, label, row by row."""
     user_id = tables.users["user_id"].to_numpy()[frame["user"]]
     book_id = tables.books["book_id"].to_numpy()[frame["book"]]
-    rows = zip(frame["kind"], user_id, book_id.tolist(), frame["label"].tolist(), strict=True)
+    kind = frame["kind"].replace(_HASHED_AS)
+    rows = zip(kind, user_id, book_id.tolist(), frame["label"].tolist(), strict=True)
     return hashlib.sha256(
         "\n".join(f"{k}\t{u}\t{b}\t{label}" for k, u, b, label in rows).encode()
     ).hexdigest()
 
 
 def _build(
-    tables: Tables, cfg: EvalConfig, fold: str, max_users: int | None
+    tables: Tables, cfg: EvalConfig, split: str, max_users: int | None
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    positives = tables.positives(fold)
-    in_fold = int((tables.users["fold"] == fold).sum())
+    positives = tables.positives(split)
+    in_split = int((tables.users["split"] == split).sum())
     users = np.unique(positives["user"])
-    counts = {"users_in": in_fold, "users_without_positives": in_fold - len(users)}
+    counts = {"users_in": in_split, "users_without_positives": in_split - len(users)}
     if len(users) == 0:
         raise DataError(
-            f"none of {in_fold} {fold} users has a target book rated {tables.positive_rating} or more: nothing to "
+            f"none of {in_split} {split} users has a target book rated {tables.positive_rating} or more: nothing to "
             "rank. Give more users, or lower data.positive_rating."
         )
     keys = tables.users["key"].to_numpy()
@@ -126,7 +130,7 @@ def _build(
             users[np.argsort(bits(cfg.seed, "list users", keys[users]), kind="stable")[:max_users]]
         )
     positives = positives[positives["user"].isin(users)]
-    parts = [_kind(kind, tables, positives, keys, cfg) for kind in sorted(cfg.kinds)]
+    parts = [_kind(kind, tables, positives, keys, cfg) for kind in sorted(cfg.list_kinds)]
     frame = pd.concat(parts, ignore_index=True)
     counts |= {
         "users": len(users),
@@ -160,8 +164,8 @@ def _kind(
 ) -> pd.DataFrame:
     if kind == "retriever":
         rows = _retrieved(tables, positives, cfg)
-    elif kind == "seed":
-        rows = _seed(tables, positives, keys, cfg)
+    elif kind == "bookdb":
+        rows = _bookdb(tables, positives, keys, cfg)
     else:
         kept = _keep_positives(positives, keys, cfg.seed, cfg.max_positives)
         rows = _with_negatives(kind, tables, kept, cfg.n_candidates, keys, cfg)
@@ -190,15 +194,19 @@ def _with_negatives(
     return pd.concat([positives[["user", "book"]].assign(label=1), *negatives], ignore_index=True)
 
 
-def _seed(tables: Tables, positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig) -> pd.DataFrame:
-    enough = positives.groupby("user")["book"].transform("size") >= SEED_POSITIVES
+def _bookdb(
+    tables: Tables, positives: pd.DataFrame, keys: KeyArray, cfg: EvalConfig
+) -> pd.DataFrame:
+    enough = positives.groupby("user")["book"].transform("size") >= BOOKDB_POSITIVES
     if not enough.any():
         raise DataError(
-            f"none of {positives['user'].nunique()} users has the {SEED_POSITIVES} positive targets of a seed list. "
-            "Leave seed out of eval.kinds, or give longer histories."
+            f"none of {positives['user'].nunique()} users has the {BOOKDB_POSITIVES} positive targets of a bookdb list. "
+            "Leave bookdb out of eval.list_kinds, or give longer histories."
         )
-    kept = _keep_positives(positives[enough.to_numpy()], keys, cfg.seed, SEED_POSITIVES)
-    return _with_negatives("seed", tables, kept, SEED_POSITIVES * (1 + SEED_NEGATIVES), keys, cfg)
+    kept = _keep_positives(positives[enough.to_numpy()], keys, cfg.seed, BOOKDB_POSITIVES)
+    return _with_negatives(
+        "bookdb", tables, kept, BOOKDB_POSITIVES * (1 + BOOKDB_NEGATIVES), keys, cfg
+    )
 
 
 def _retrieved(tables: Tables, positives: pd.DataFrame, cfg: EvalConfig) -> pd.DataFrame:
@@ -220,7 +228,7 @@ def _retrieved(tables: Tables, positives: pd.DataFrame, cfg: EvalConfig) -> pd.D
         raise DataError(
             f"the {cfg.n_candidates} books that {cfg.retriever} ranks highest hold no positive target of any of "
             f"{len(users)} users: nothing to rerank. Raise eval.n_candidates, choose another eval.retriever, or leave "
-            "retriever out of eval.kinds."
+            "retriever out of eval.list_kinds."
         )
     return rows.assign(label=label)
 
@@ -254,7 +262,9 @@ def _race(
 ) -> pd.DataFrame:
     """For each user the n unrated books whose exponential clocks of rate `weight` ring first."""
     ids = tables.books["book_id"].to_numpy()
-    chance = uniform(bits(cfg.seed, f"list {kind}", keys[users][:, None], ids[None, :]))
+    chance = uniform(
+        bits(cfg.seed, f"list {_HASHED_AS.get(kind, kind)}", keys[users][:, None], ids[None, :])
+    )
     with np.errstate(divide="ignore"):  # weight 0: the clock never rings
         clock = -np.log(chance) / weight
     h = tables.histories[tables.histories["user"].isin(users)]
@@ -272,7 +282,11 @@ def _refuse_short(
     short = np.flatnonzero(n_open < n)
     if len(short):
         books = "books outside the context" if kind == "retriever" else "unrated books"
-        remedy = "Leave seed out of eval.kinds." if kind == "seed" else "Lower eval.n_candidates."
+        remedy = (
+            "Leave bookdb out of eval.list_kinds."
+            if kind == "bookdb"
+            else "Lower eval.n_candidates."
+        )
         raise DataError(
             f"eval.n_candidates={cfg.n_candidates}: user_id={tables.users['user_id'].iloc[users[short[0]]]} has only "
             f"{n_open[short[0]]} {books} for a {kind} list, needs {n[short[0]]}. {remedy}"

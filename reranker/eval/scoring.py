@@ -13,7 +13,7 @@ from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray
 from reranker.eval import metrics
-from reranker.eval.lists import Lists
+from reranker.eval.lists import CandidateLists
 
 VERSION = 1  # raise it when `score_lists` changes
 
@@ -30,7 +30,9 @@ MODELS = (
 )  # what fine-tuning made, alone and mixed with a baseline: never a baseline of either
 
 
-def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists) -> FloatArray:
+def score_lists(
+    scorer: Scorer, tables: Tables, contexts: Contexts, lists: CandidateLists
+) -> FloatArray:
     """(n_rows,) scores of every candidate for its user's context, aligned to `lists.frame`."""
     user, book = lists.frame["user"].to_numpy(), lists.frame["book"].to_numpy()
     return scorer(
@@ -39,7 +41,12 @@ def score_lists(scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists
 
 
 def score_lists_once(
-    scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists, model: object, cache: Cache
+    scorer: Scorer,
+    tables: Tables,
+    contexts: Contexts,
+    lists: CandidateLists,
+    model: object,
+    cache: Cache,
 ) -> FloatArray:
     """`score_lists`, from the cache where a run has asked it of this model: of one that no training has changed.
 
@@ -53,7 +60,7 @@ def score_lists_once(
         )
         return {}
 
-    key = {"version": VERSION, "model": model, "tables": tables.digest, "lists": lists.hash}
+    key = {"version": VERSION, "model": model, "tables": tables.digest, "lists": lists.digest}
     scores: FloatArray = np.load(
         cache.fetch("untrained", key, build).path / "scores.npy", allow_pickle=False
     )
@@ -61,15 +68,15 @@ def score_lists_once(
 
 
 def dev_scorer(
-    scorer: Scorer, tables: Tables, contexts: Contexts, lists: Lists, cfg: EvalConfig
+    scorer: Scorer, tables: Tables, contexts: Contexts, lists: CandidateLists, cfg: EvalConfig
 ) -> Callable[[], float]:
     """A function that scores the dev lists of the headline kind afresh and returns their mean NDCG@10."""
-    kind = cfg.kinds[0]
+    kind = cfg.list_kinds[0]
     headline = dataclasses.replace(lists, frame=lists.frame[lists.frame["kind"] == kind])
     return lambda: mean_ndcg_10(headline, score_lists(scorer, tables, contexts, headline), kind)
 
 
-def mean_ndcg_10(lists: Lists, scores: FloatArray, kind: str) -> float:
+def mean_ndcg_10(lists: CandidateLists, scores: FloatArray, kind: str) -> float:
     """Mean NDCG@10 over the users of one list kind: what dev lists decide by."""
     rows = (lists.frame["kind"] == kind).to_numpy()
     ranking = metrics.rank(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from reranker.config import ModelConfig
 from reranker.model.weights import quiet, resolve
-from reranker.terminal import tracked
+from reranker.terminal import with_progress
 
 DIMENSIONS = 384
 BLOCK = 8  # batches that are sorted by length together, between two moves of the bar
@@ -50,6 +50,6 @@ def embed(
         model.encode(
             list(block), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         )
-        for block in tracked(blocks, progress)
+        for block in with_progress(blocks, progress)
     ]
     return np.concatenate([np.empty((0, DIMENSIONS), dtype=np.float32), *vectors])

@@ -18,7 +18,7 @@ from reranker.model.throughput import Work
 from reranker.model.tokens import Batch, IntArray, Tokens
 from reranker.model.validation import check_finite, check_pairs
 from reranker.model.weights import Weights, quiet
-from reranker.terminal import tracked
+from reranker.terminal import with_progress
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +160,7 @@ class Encoder:
         """
         import torch
 
-        from reranker.model.thread_pool import side_by_side
+        from reranker.model.thread_pool import parallel_map
 
         check_pairs(queries, candidates)
         begin = time.perf_counter()
@@ -179,11 +179,11 @@ class Encoder:
 
         work = Work()
         done = (
-            side_by_side(forward, forwards)
+            parallel_map(forward, forwards)
             if self.model.device.type == "cpu"
             else map(forward, forwards)
         )
-        for rows, values, spent in tracked(done, progress, len(forwards)):
+        for rows, values, spent in with_progress(done, progress, len(forwards)):
             logits[rows] = values
             work += spent
         self.scored = work + Work(seconds=time.perf_counter() - begin)

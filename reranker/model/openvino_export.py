@@ -31,7 +31,7 @@ from reranker.model.openvino_scorer import (
     GRAPH,
     MANIFEST,
     TOKENIZER,
-    Exported,
+    ExportedModel,
     Manifest,
     compile_folder,
     earlier_folder,
@@ -130,7 +130,7 @@ def _check_attention(folder: Path) -> None:
         )
 
 
-def _check(exported: Exported, agreement: Agreement) -> None:
+def _check(exported: ExportedModel, agreement: Agreement) -> None:
     """Refuse a variant that was not measured, or not measured as good enough."""
     variant = exported.manifest.variant
     if exported.computes_in != variant:

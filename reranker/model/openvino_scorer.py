@@ -18,7 +18,7 @@ from reranker.config import VARIANTS
 from reranker.errors import ModelError
 from reranker.model.validation import check_finite, check_pairs
 from reranker.model.weights import WEIGHTS
-from reranker.terminal import tracked
+from reranker.terminal import with_progress
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -97,7 +97,7 @@ def runtime(*packages: str) -> Any:
     return openvino
 
 
-class Exported:
+class ExportedModel:
     """A variant of a cross-encoder on the CPU. `load_exported` makes one.
 
     Attributes:
@@ -139,7 +139,7 @@ class Exported:
         request = (
             self._model.create_infer_request()
         )  # calling the model would share one between threads, and fail
-        for rows, batch in tracked(self._batches(queries, candidates), progress):
+        for rows, batch in with_progress(self._batches(queries, candidates), progress):
             logits[rows] = request.infer(batch, share_inputs=True)[0][:, 0]
         name = f"scores of {folder_name(self.manifest.variant)}"
         check_finite(logits, name, "Export the variant again, or load the weights without one.")
@@ -179,7 +179,7 @@ def batches(lengths: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.intp]]:
         first += len(rows)
 
 
-def load_exported(weights: Path, variant: str) -> Exported:
+def load_exported(weights: Path, variant: str) -> ExportedModel:
     """The variant that lies beside the weights in their folder.
 
     Raises:
@@ -236,7 +236,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def compile_folder(folder: Path, manifest: Manifest) -> Exported:
+def compile_folder(folder: Path, manifest: Manifest) -> ExportedModel:
     """The variant in a folder whose files are known to be whole.
 
     Raises:
@@ -254,7 +254,7 @@ def compile_folder(folder: Path, manifest: Manifest) -> Exported:
             f"{folder / GRAPH}: OpenVINO {openvino.__version__} does not compile what {manifest.runtime} wrote "
             f"({str(error).strip().splitlines()[-1]}). Export the variant again."
         ) from error
-    return Exported(model, Tokenizer.from_file(str(folder / TOKENIZER)), manifest)
+    return ExportedModel(model, Tokenizer.from_file(str(folder / TOKENIZER)), manifest)
 
 
 def _precision(model: Any) -> str:

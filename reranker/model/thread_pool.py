@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """What `work` gives for each item, in their order; as many at once as torch has threads, each with one of them.
 
     Torch would share out every operation, of which a packed forward has hundreds of small ones: all threads wait

@@ -56,7 +56,7 @@ def audit(tables: Tables, contexts: Contexts, pairs: Pairs, *lists: pd.DataFrame
     _check_retrieved(tables, ranked[is_retrieved])
     _check_disliked(tables, codes)
     _check_repeats(tables, pairs.codes)
-    _check_folds(tables, pairs.codes, ranked)
+    _check_splits(tables, pairs.codes, ranked)
     return {
         "pairs_checked": len(codes),
         "list_rows_checked": len(ranked),
@@ -193,14 +193,14 @@ def _check_repeats(tables: Tables, codes: pd.DataFrame) -> None:
     _fail(tables, repeated, "pairs stand twice")
 
 
-def _check_folds(tables: Tables, codes: pd.DataFrame, ranked: pd.DataFrame) -> None:
-    fold = tables.users["fold"].to_numpy()
+def _check_splits(tables: Tables, codes: pd.DataFrame, ranked: pd.DataFrame) -> None:
+    split = tables.users["split"].to_numpy()
     _fail(
         tables,
-        codes[fold[codes["user"]] != "train"],
+        codes[split[codes["user"]] != "train"],
         "pairs belong to users outside the train fold",
     )
-    _fail(tables, ranked[fold[ranked["user"]] == "train"], "list rows belong to train users")
+    _fail(tables, ranked[split[ranked["user"]] == "train"], "list rows belong to train users")
     both = np.intersect1d(codes["user"], ranked["user"])
     _fail(
         tables,

@@ -33,7 +33,7 @@ class Laid(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def lay(
+def build_rows(
     n: IntArray, n_kept: IntArray, book: IntArray, drawn: IntArray, source: IntArray, neg_ratio: int
 ) -> tuple[Any, ...]:
     """The pairs of all users; a draw that is MISSING gives none.

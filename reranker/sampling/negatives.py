@@ -8,15 +8,15 @@ import numpy as np
 
 from reranker.config import SamplingConfig
 from reranker.data.draws import IntArray, KeyArray, bits, distinct, ranges, uniform, unseen
-from reranker.sampling.weighted import MISSING, Shelf, in_turn
+from reranker.sampling.weighted import MISSING, UserBooks, sample_weighted
 
 SOURCES = ("positive", "uniform", "popularity", "retriever", "disliked")
 UNIFORM, POPULARITY, RETRIEVER, DISLIKED = range(1, len(SOURCES))
 
 
-def no_books() -> Shelf:
+def no_books() -> UserBooks:
     """A shelf without a book."""
-    return Shelf(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    return UserBooks(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Choice:
     """
 
     key: KeyArray
-    rated: Shelf
+    rated: UserBooks
     n_books: int
-    near: Shelf = field(default_factory=no_books)
-    disliked: Shelf = field(default_factory=no_books)
+    near: UserBooks = field(default_factory=no_books)
+    disliked: UserBooks = field(default_factory=no_books)
     popularity: IntArray | None = None
 
 
@@ -65,13 +65,15 @@ def draw(choice: Choice, k: IntArray, cfg: SamplingConfig) -> tuple[IntArray, In
     else:
         lines = [choice.popularity, np.arange(choice.n_books + 1)]
         line = np.where(source[rest] == POPULARITY, 0, 1)
-        book[rest], line = in_turn(lines, taboo, n_rest, line, key=choice.key, seed=cfg.seed)
+        book[rest], line = sample_weighted(
+            lines, taboo, n_rest, line, key=choice.key, seed=cfg.seed
+        )
         source[rest] = np.where(line == 0, POPULARITY, UNIFORM)
     return book, source
 
 
 def _uniform(
-    key: KeyArray, taboo: Shelf, k: IntArray, n_books: int, seed: int
+    key: KeyArray, taboo: UserBooks, k: IntArray, n_books: int, seed: int
 ) -> tuple[IntArray, IntArray]:
     ends = taboo.ends(len(k))
     n_open = n_books - np.diff(ends)
@@ -95,7 +97,13 @@ def _sources(key: KeyArray, k: IntArray, cfg: SamplingConfig) -> IntArray:
 
 
 def _take(
-    pool: int, shelf: Shelf, k: IntArray, key: KeyArray, seed: int, book: IntArray, source: IntArray
+    pool: int,
+    shelf: UserBooks,
+    k: IntArray,
+    key: KeyArray,
+    seed: int,
+    book: IntArray,
+    source: IntArray,
 ) -> None:
     """Fill the draws of a pool with its books, in random order and each once; what it lacks becomes uniform."""
     mine = np.flatnonzero(source == pool)
@@ -109,9 +117,9 @@ def _take(
     source[mine[~has]] = UNIFORM
 
 
-def _together(one: Shelf, other: Shelf) -> Shelf:
+def _together(one: UserBooks, other: UserBooks) -> UserBooks:
     if not len(other.row):
         return one
     row, book = np.concatenate([one.row, other.row]), np.concatenate([one.book, other.book])
     order = np.lexsort((book, row))
-    return Shelf(row[order], book[order])
+    return UserBooks(row[order], book[order])

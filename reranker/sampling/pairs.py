@@ -24,7 +24,7 @@ from reranker.sampling import engine as dask_engine
 from reranker.sampling import parts, retriever
 from reranker.sampling.negatives import SOURCES, Choice
 from reranker.sampling.parts import Part, Written
-from reranker.sampling.weighted import Shelf, popularity_weights
+from reranker.sampling.weighted import UserBooks, popularity_weights
 
 VERSION = 4  # raise it when the same inputs give other pairs
 PARTS = "training_pairs.parquet"
@@ -146,21 +146,21 @@ def _parts(
 
 
 def _positives(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame:
-    if cfg.context == "split":
+    if cfg.context == "holdout":
         return tables.positives("train")
     h = tables.histories
     return h[_of_train(tables) & (h["rating"] >= tables.positive_rating).to_numpy()]
 
 
 def _of_train(tables: Tables) -> np.ndarray:
-    return (tables.users["fold"] == "train").to_numpy()[tables.histories["user"]]
+    return (tables.users["split"] == "train").to_numpy()[tables.histories["user"]]
 
 
 def _users(
     tables: Tables, n_positives: IntArray, keys: KeyArray, cfg: SamplingConfig
 ) -> tuple[IntArray, dict[str, int]]:
     """The users that give pairs: train users with a positive, or a sample by hash of those that refinement keeps."""
-    train = np.flatnonzero(tables.users["fold"] == "train")
+    train = np.flatnonzero(tables.users["split"] == "train")
     kept = train[n_positives[train] >= cfg.min_positives]
     counts = {"users_in": len(train), "users_dropped_few_positives": len(train) - len(kept)}
     if len(kept) == 0:
@@ -219,7 +219,7 @@ def _split(
         if _uses(cfg, "disliked")
         else None
     )
-    if disliked is not None and cfg.context == "split":
+    if disliked is not None and cfg.context == "holdout":
         disliked = disliked[disliked["is_target"].to_numpy()]
     shelves = {
         name: None if frame is None else (frame["user"].to_numpy(), frame["book"].to_numpy())
@@ -244,7 +244,7 @@ def _split(
         shelf = {name: _shelf(columns, mine) for name, columns in shelves.items()}
         positive = shelf.pop("positive")
         choice = Choice(keys[mine], n_books=len(tables.books), popularity=popularity, **shelf)
-        own = None if cfg.context == "split" else first_context
+        own = None if cfg.context == "holdout" else first_context
         context = (
             texts.take(pa.array(mine)) if own is None else _left_out(contexts, h, mine, positive)
         )
@@ -258,10 +258,10 @@ def _cuts(n_pairs: IntArray, size: int) -> IntArray:
     return np.flatnonzero(np.diff(before // size)) + 1
 
 
-def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> Shelf:
+def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> UserBooks:
     """The users' rows of (user, book) columns sorted by both; users are ascending codes."""
     if columns is None:
-        return Shelf(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
+        return UserBooks(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
     user, book = columns
     first, end = int(users[0]), int(users[-1]) + 1
     low, high = np.searchsorted(user, np.array([first, end], dtype=user.dtype))
@@ -269,11 +269,11 @@ def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> Shelf:
     place[users - first] = np.arange(len(users), dtype=np.int32)
     row = place[user[low:high] - first]
     mine = row >= 0
-    return Shelf(row[mine], book[low:high][mine])
+    return UserBooks(row[mine], book[low:high][mine])
 
 
 def _left_out(
-    contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: Shelf
+    contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: UserBooks
 ) -> pa.Array:
     """A context for every positive, of the user's other books."""
     user = histories["user"].to_numpy()

@@ -18,7 +18,7 @@ from reranker.data.draws import BoolArray, IntArray, bits
 from reranker.errors import DataError
 from reranker.sampling import negatives
 from reranker.sampling.negatives import SOURCES, Choice
-from reranker.sampling.weighted import Shelf
+from reranker.sampling.weighted import UserBooks
 
 if TYPE_CHECKING:
     from reranker.sampling.kernels import Laid
@@ -58,7 +58,7 @@ class Part:
     number: int
     user: IntArray
     user_id: pa.Array
-    positive: Shelf
+    positive: UserBooks
     choice: Choice
     context: pa.Array
     first_context: int | None
@@ -168,7 +168,7 @@ def draw(
     order = _order(part, cfg)
     drawn, source = negatives.draw(part.choice, n * cfg.neg_ratio, cfg)
     laid = kernels.Laid(
-        *kernels.lay(n, n_kept, part.positive.book[order], drawn, source, cfg.neg_ratio)
+        *kernels.build_rows(n, n_kept, part.positive.book[order], drawn, source, cfg.neg_ratio)
     )
     counts = _account(part, cfg, n_kept, laid)
     context = laid.row if part.first_context is None else order[laid.positive].astype(np.int32)

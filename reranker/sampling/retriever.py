@@ -34,7 +34,7 @@ def near(
     """
     n_books = len(tables.books)
     rated = tables.histories[["user", "book"]]
-    asked = contexts.rows if cfg.context == "split" else rated
+    asked = contexts.rows if cfg.context == "holdout" else rated
     knn = ItemKNN(tables.known(), n_users=len(tables.users), n_books=n_books)
     bm25 = Bm25(tables.books["book_text"].tolist())
     found = []

@@ -16,7 +16,7 @@ MISSING = -1
 
 
 @dataclass(frozen=True)
-class Shelf:
+class UserBooks:
     """Some books of every user of a part: sorted by (row, book), no book twice in a row."""
 
     row: IntArray
@@ -38,8 +38,14 @@ def popularity_weights(n_ratings: IntArray, exponent: float) -> IntArray:
     return np.concatenate([[0], np.cumsum(np.where(n_ratings > 0, np.maximum(whole, 1), 0))])
 
 
-def in_turn(
-    lines: list[IntArray], taboo: Shelf, k: IntArray, line: IntArray, *, key: KeyArray, seed: int
+def sample_weighted(
+    lines: list[IntArray],
+    taboo: UserBooks,
+    k: IntArray,
+    line: IntArray,
+    *,
+    key: KeyArray,
+    seed: int,
 ) -> tuple[IntArray, IntArray]:
     """Draws one after another, each from what the earlier ones of its user left.
 
@@ -71,10 +77,10 @@ def in_turn(
 class _Scale:
     """All books on a line, each as long as its weight; of every row its taboo books are cut out."""
 
-    def __init__(self, cumulative: IntArray, taboo: Shelf, n_rows: int) -> None:
+    def __init__(self, cumulative: IntArray, taboo: UserBooks, n_rows: int) -> None:
         self.line = cumulative
         # Row and point share one integer, which 32 bits do not hold.
-        self.taboo = taboo = Shelf(taboo.row.astype(np.int64), taboo.book.astype(np.int64))
+        self.taboo = taboo = UserBooks(taboo.row.astype(np.int64), taboo.book.astype(np.int64))
         self.first = taboo.ends(n_rows)
         self.cut = np.concatenate(
             [[0], np.cumsum(np.diff(cumulative)[taboo.book])]

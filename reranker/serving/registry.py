@@ -93,7 +93,7 @@ def register(
         bundle: A folder of `write_bundle`.
         cfg: With `registered_model` null the model is logged and not registered.
         dev_ndcg_10: The figure that versions are compared by; kept as a tag of the version.
-        dev_lists: Hash of the list rows it was measured on (`eval.hash_kind`); figures on others are not compared.
+        dev_lists: Hash of the list rows it was measured on (`eval.digest_of_kind`); figures on others are not compared.
         metrics: Further figures, linked to the model as well as to the run.
         tags: Further tags of the version.
 
@@ -131,7 +131,7 @@ def register(
         "dev_lists": dev_lists,
         "run_id": run.info.run_id,
     }
-    with _turn(mlflow.get_registry_uri()):
+    with _lock(mlflow.get_registry_uri()):
         new = mlflow.register_model(
             logged.model_uri, cfg.registered_model, tags={**(tags or {}), **own}
         )
@@ -171,7 +171,7 @@ def _compare(
     )
 
 
-def _turn(uri: str) -> AbstractContextManager[object]:
+def _lock(uri: str) -> AbstractContextManager[object]:
     """A lock beside a SQLite store; other stores have no place for one."""
     file = store.database(uri)
     return FileLock(file.with_name(".registry.lock")) if file else nullcontext()

@@ -54,10 +54,10 @@ def _in_folder(folder: Path, max_length: int) -> ModelConfig:
     return replace(plain, attention=trained_attention(resolve(plain).folder) or plain.attention)
 
 
-def doubts(teacher: ModelConfig | None, tables: Tables) -> list[str]:
+def teacher_warnings(teacher: ModelConfig | None, tables: Tables) -> list[str]:
     """What speaks against a teacher, as sentences: a bundle trained on other tables may know this run's test answers.
 
-    Other tables are other `data.*`: another seed of the folds, but another template too. Weights that lie in no bundle
+    Other tables are other `data.*`: another seed of the splits, but another template too. Weights that lie in no bundle
     say nothing of their data.
     """
     from reranker.serving.bundle import MANIFEST

@@ -138,14 +138,18 @@ def _material(
     contexts = data.build_contexts(tables, cfg.data)
     dev = eval.build_lists(tables, cfg.eval, "dev", cache)
     tags = client.get_run(source.run_id).data.tags
-    for name, found in (("tables", tables.digest), ("lists/dev", dev.hash)):
+    for name, found in (("tables", tables.digest), ("lists/dev", dev.digest)):
         if (expected := tags.get(f"hash.{name}")) != found:
             raise ModelError(
                 f"{name} of {cfg.data.name} are not those of run {source.run_id} (hash {found[:12]}…, the run's "
                 f"{str(expected)[:12]}…). Restore its raw data, or train again."
             )
     compare = partial(
-        eval.agree, tables=tables, contexts=contexts, lists=dev, kind=cfg.eval.kinds[0]
+        eval.compare_rankings,
+        tables=tables,
+        contexts=contexts,
+        lists=dev,
+        kind=cfg.eval.list_kinds[0],
     )
     return _calibration(cfg, tables, contexts, cache, n_calibration), compare
 

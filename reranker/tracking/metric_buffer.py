@@ -17,7 +17,7 @@ MAX_BATCH = 1000  # MLflow refuses more metrics in one call
 REST = 10  # times as long as a failed attempt took (its client tries for minutes) the store is then left alone
 
 
-class Points:
+class MetricBuffer:
     """The metric points of one run, each logged once, in the order in which they were given."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
@@ -34,7 +34,7 @@ class Points:
         self._send(self._waiting)
         self._send(list(points))
 
-    def log_or_keep(self, points: Sequence[Metric]) -> None:
+    def log_or_buffer(self, points: Sequence[Metric]) -> None:
         """Log points, or keep them for a later call and say so on stderr: an outage must not end a training."""
         from mlflow.exceptions import MlflowException
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from reranker.cache import digest, digest_file
 from reranker.config import Config
 from reranker.redaction import redact
-from reranker.tracking.metric_buffer import Points
+from reranker.tracking.metric_buffer import MetricBuffer
 from reranker.tracking.metric_names import (
     Point,
     curve_points,
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
     from reranker.data import Contexts, Tables
-    from reranker.eval import Evaluation, Lists
+    from reranker.eval import CandidateLists, Evaluation
     from reranker.model import Encoder, Weights
     from reranker.reports.data.pair_texts import CountTokens
     from reranker.sampling import Pairs
     from reranker.serving.registry import Registered
-    from reranker.trainer import History, Taught
+    from reranker.trainer import DistilledPairs, History
 
 RESULT = "result.json"
 SPEEDS = ("pairs_per_s", "tokens_per_s", "padding_fraction", "gemm_peak_fraction")
@@ -63,7 +63,7 @@ class RunLog:
         self, client: MlflowClient, run_id: str, cfg: Config, run_dir: Path, facts: dict[str, Any]
     ) -> None:
         self.client = client
-        self.points = Points(client, run_id)
+        self.points = MetricBuffer(client, run_id)
         self.run_id = run_id
         self.run_dir = run_dir
         self.running = ""
@@ -169,12 +169,12 @@ class RunLog:
         now = int(time.time() * 1000)
         return [Metric(key, value, now, step) for key, value, step in kept]
 
-    def training_callback_metrics(self, logs: Mapping[str, float], step: int) -> None:
+    def log_training_metrics(self, logs: Mapping[str, float], step: int) -> None:
         """Log what the trainer reports at a step: `loss` as train/loss, `dev_ndcg_10` as dev/ndcg_10, and so on.
 
         While the store does not answer they wait for a later call, and the training goes on.
         """
-        self.points.log_or_keep(
+        self.points.log_or_buffer(
             self._metrics({trainer_key(key): value for key, value in logs.items()}, step)
         )
 
@@ -212,7 +212,7 @@ class RunLog:
         """
         from reranker.reports.run import scorer_plots
 
-        headline = self.cfg.eval.kinds[0]
+        headline = self.cfg.eval.list_kinds[0]
         self.metrics(evaluation_metrics(evaluation, headline))
         self.points.log(self._finite(curve_points(evaluation, headline)))
         path = self.table(evaluation.per_user, "per_user")
@@ -243,7 +243,7 @@ class RunLog:
         speeds = {f"train/{name}": getattr(history, name) for name in SPEEDS}
         self.metrics(facts | {"train/n_steps": float(history.n_steps)} | speeds)
 
-    def input(self, name: str, made: Tables | Lists | Pairs | Taught) -> None:
+    def input(self, name: str, made: Tables | CandidateLists | Pairs | DistilledPairs) -> None:
         """Keep what a data stage made: its hash, its counts, and whether the cache had it."""
         content = made.hash if hasattr(made, "hash") else made.digest
         self.hash(name, content)
@@ -256,17 +256,17 @@ class RunLog:
                 path, name, context="training" if name == "pairs" else "source", digest=content
             )
 
-    def lists(self, lists: Lists, tables: Tables) -> None:
+    def lists(self, lists: CandidateLists, tables: Tables) -> None:
         """Keep frozen lists: input and table, and of test lists each kind's hash.
 
         Figures of a kind are comparable between runs where its hash agrees.
         """
-        from reranker.eval import hash_kind, name_lists
+        from reranker.eval import digest_of_kind, with_ids
 
-        self.input(f"lists/{lists.fold}", lists)
-        self.table(name_lists(lists, tables), f"lists_{lists.fold}")
-        for kind in lists.frame["kind"].unique() if lists.fold == "test" else ():
-            self.hash(f"lists/{lists.fold}/{kind}", hash_kind(lists, tables, kind))
+        self.input(f"lists/{lists.split}", lists)
+        self.table(with_ids(lists, tables), f"lists_{lists.split}")
+        for kind in lists.frame["kind"].unique() if lists.split == "test" else ():
+            self.hash(f"lists/{lists.split}/{kind}", digest_of_kind(lists, tables, kind))
 
     def data_report(
         self,

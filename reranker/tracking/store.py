@@ -56,7 +56,7 @@ def database(uri: str) -> Path | None:
 def init_lock(uri: str) -> Iterator[None]:
     """Inside, no other process opens the store.
 
-    Processes that create one SQLite database at once leave it broken for good (`table ... already exists`).
+    ProcessGroup that create one SQLite database at once leave it broken for good (`table ... already exists`).
 
     Raises:
         RerankerError: Another process has kept the lock for LOCK_TIMEOUT_S.

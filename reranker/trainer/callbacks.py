@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reranker.model import Encoder
-from reranker.trainer.distributed import Processes
+from reranker.trainer.distributed import ProcessGroup
 from reranker.trainer.step import Stepped
 
 
@@ -38,7 +38,7 @@ class Callbacks:
         stopped: One of them has returned True.
     """
 
-    def __init__(self, callbacks: Sequence[Callback], ranks: Processes) -> None:
+    def __init__(self, callbacks: Sequence[Callback], ranks: ProcessGroup) -> None:
         self._callbacks, self._ranks = callbacks if ranks.rank == 0 else (), ranks
         self._watching = ranks.share(bool(callbacks))
         self.stopped = False

@@ -23,7 +23,7 @@ TEXTS = ("user_ctx", "book_text")
 
 
 @dataclass(frozen=True)
-class Examples:
+class PairDataset:
     """Pairs by row, (n_pairs,) each.
 
     Attributes:
@@ -49,7 +49,7 @@ class Examples:
     n_left_out: int = 0
 
 
-def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
+def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> PairDataset:
     """The examples of a parquet file of pairs.
 
     Args:
@@ -81,7 +81,7 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> Examples:
     _check_terms(cfg.loss, target, unit, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     length = encoder.lengths(left, right, query, candidate).astype(np.int64)
-    return Examples(
+    return PairDataset(
         left,
         right,
         query,

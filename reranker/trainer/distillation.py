@@ -27,7 +27,7 @@ DICTIONARY_BYTES = (
 
 
 @dataclass(frozen=True)
-class Taught:
+class DistilledPairs:
     """Pairs with a teacher's scores.
 
     Attributes:
@@ -45,7 +45,7 @@ class Taught:
 
 def score_pairs(
     pairs: Path, digest: str, teacher: ModelConfig, cache: Cache, *, device: str = "cpu"
-) -> Taught:
+) -> DistilledPairs:
     """The pairs with a teacher's score of each, from the cache when weights, how they score, and pairs are the same.
 
     Args:
@@ -80,7 +80,7 @@ def score_pairs(
     return _taught(cache, key, build)
 
 
-def keep_scores(pairs: Path, digest: str, scores: FloatArray, cache: Cache) -> Taught:
+def attach_scores(pairs: Path, digest: str, scores: FloatArray, cache: Cache) -> DistilledPairs:
     """The pairs with scores that are there already, of mean 0 and standard deviation 1, whatever their scale was.
 
     Args:
@@ -114,10 +114,12 @@ def keep_scores(pairs: Path, digest: str, scores: FloatArray, cache: Cache) -> T
     return _taught(cache, key, build)
 
 
-def _taught(cache: Cache, key: object, build: Callable[[Path], dict[str, object]]) -> Taught:
+def _taught(
+    cache: Cache, key: object, build: Callable[[Path], dict[str, object]]
+) -> DistilledPairs:
     entry = cache.fetch("teacher", key, build)
     counts = {name: int(str(value)) for name, value in entry.info.items()}
-    return Taught(entry.path / "pairs.parquet", entry.digest, entry.hit, counts)
+    return DistilledPairs(entry.path / "pairs.parquet", entry.digest, entry.hit, counts)
 
 
 def _write(pairs: Path, target: Path, score: Callable[[pa.Table], FloatArray]) -> int:

@@ -19,7 +19,7 @@ PATIENCE = timedelta(
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """This process's place among those that train; rank 0 alone evaluates, logs and saves."""
 
     rank: int = 0
@@ -33,7 +33,7 @@ class Processes:
             for parameter in parameters:
                 dist.broadcast(parameter.data, src=0)
 
-    def add_up(self, parameters: Sequence[Parameter], numbers: Tensor) -> None:
+    def all_reduce(self, parameters: Sequence[Parameter], numbers: Tensor) -> None:
         """Replace gradients and numbers by their sums over the processes; a gradient that none has stays None."""
         if self.n == 1:
             return
@@ -67,18 +67,18 @@ class Processes:
         return values[0]
 
 
-def n_started() -> int:
+def world_size() -> int:
     """How many processes torchrun started (WORLD_SIZE in the environment); 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def follows() -> bool:
+def is_worker() -> bool:
     """Whether torchrun started this process (RANK in the environment), and not as the first."""
-    return n_started() > 1 and int(os.environ.get("RANK", "0")) > 0
+    return world_size() > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def joined() -> Iterator[ProcessGroup]:
     """This process among those that torchrun started, or alone.
 
     Tensors on GPUs travel by NCCL, all else by gloo. A group that the caller has opened is used, and left open.
@@ -86,7 +86,7 @@ def joined() -> Iterator[Processes]:
     import torch.cuda
     import torch.distributed as dist
 
-    opens = n_started() > 1 and not dist.is_initialized()
+    opens = world_size() > 1 and not dist.is_initialized()
     if opens:
         backend = (
             "cpu:gloo,cuda:nccl"
@@ -96,7 +96,7 @@ def joined() -> Iterator[Processes]:
         dist.init_process_group(backend, timeout=PATIENCE)
     try:
         together = dist.is_available() and dist.is_initialized()
-        yield Processes(dist.get_rank(), dist.get_world_size()) if together else Processes()
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size()) if together else ProcessGroup()
     finally:
         if opens:
             dist.destroy_process_group()

@@ -22,8 +22,8 @@ from reranker.model.weights import quiet
 from reranker.trainer import batches, checkpoints, distributed, history
 from reranker.trainer.callbacks import Callback, Callbacks, Event
 from reranker.trainer.checkpoints import Checkpoints
-from reranker.trainer.dataset import Examples, read
-from reranker.trainer.distributed import Processes
+from reranker.trainer.dataset import PairDataset, read
+from reranker.trainer.distributed import ProcessGroup
 from reranker.trainer.health_checks import Sentinels
 from reranker.trainer.history import DEV_METRIC, History, OnLog, Record
 from reranker.trainer.losses import POINTWISE
@@ -115,11 +115,11 @@ class _Training:
     def __init__(
         self,
         encoder: Encoder,
-        examples: Examples,
+        examples: PairDataset,
         score_dev: Callable[[], float],
         cfg: TrainerConfig,
         on_log: OnLog,
-        ranks: Processes,
+        ranks: ProcessGroup,
         bar: Progress,
         bf16: bool,
         callbacks: Sequence[Callback],
@@ -281,7 +281,7 @@ def _identity(
     encoder: Encoder,
     pairs: Path,
     cfg: TrainerConfig,
-    ranks: Processes,
+    ranks: ProcessGroup,
     bf16: bool,
     dev_lists: str | None,
 ) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from reranker.config import TrainerConfig
 from reranker.model import Encoder
 from reranker.model.throughput import Work
 from reranker.trainer import batches, losses
-from reranker.trainer.dataset import Examples, IntArray
-from reranker.trainer.distributed import Processes
+from reranker.trainer.dataset import IntArray, PairDataset
+from reranker.trainer.distributed import ProcessGroup
 from reranker.trainer.optimiser import Optimiser
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class Stepper:
     def __init__(
         self,
         encoder: Encoder,
-        examples: Examples,
+        examples: PairDataset,
         optimiser: Optimiser,
         cfg: TrainerConfig,
-        ranks: Processes,
+        ranks: ProcessGroup,
         bf16: bool,
     ) -> None:
         import torch
@@ -85,7 +85,7 @@ class Stepper:
         torch.manual_seed(int(state[0]))
         rate = self.optimiser.begin(step)
         numbers = self.gradients(rows)
-        self.ranks.add_up(self.optimiser.parameters, numbers)
+        self.ranks.all_reduce(self.optimiser.parameters, numbers)
         total, n_terms, squares, freedom, n_rows, flops, logits, square_logits = numbers.tolist()
         if self.cfg.teacher_weight:
             n_terms = max(

@@ -1,4 +1,4 @@
-"""Processes that torchrun started beside the first: they learn from it what to train, and train with it."""
+"""ProcessGroup that torchrun started beside the first: they learn from it what to train, and train with it."""
 
 from __future__ import annotations
 

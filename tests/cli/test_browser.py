@@ -64,7 +64,7 @@ def config(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Conf
         cfg.model = ModelConfig(name=name, source="random")
         with start(cfg, folder / name) as log:
             for step in range(5):
-                log.training_callback_metrics(
+                log.log_training_metrics(
                     {"loss": 0.7 - slope * step, "dev_ndcg_10": slope * step}, step
                 )
     return cfg

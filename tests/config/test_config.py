@@ -110,7 +110,7 @@ def test_no_choice_of_a_group_is_refused(override: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["sampling.neg_ratio=many", "trainer.learning_rate=[1]", "eval.kinds=3"]
+    "override", ["sampling.neg_ratio=many", "trainer.learning_rate=[1]", "eval.list_kinds=3"]
 )
 def test_a_wrong_type_names_the_key(override: str) -> None:
     with pytest.raises(ConfigCompositionException) as error:
@@ -149,12 +149,12 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         ),
         (["eval.ease_books=1"], "eval.ease_books=1 is impossible; it must be at least 2"),
         (
-            ["eval.kinds=[retriever]", "eval.retriever=ease", "eval.baselines=[item_knn]"],
+            ["eval.list_kinds=[retriever]", "eval.retriever=ease", "eval.baselines=[item_knn]"],
             "whose own order is the baseline ease, but eval.baselines=['item_knn'] lacks it; add it.",
         ),
         (
-            ["eval.kinds=[uniform,dense]"],
-            "eval.kinds: 'dense' is unknown; choose from uniform, popularity",
+            ["eval.list_kinds=[uniform,dense]"],
+            "eval.list_kinds: 'dense' is unknown; choose from uniform, popularity",
         ),
         (["eval.baselines=[]"], "give at least one"),
         (["sampling.neg_ratio=0"], "sampling.neg_ratio=0 is impossible; it must be at least 1"),
@@ -232,8 +232,8 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
             "trainer.teacher=ease: this baseline knows all ratings, and",
         ),
         (
-            ["trainer.loss=mse", "trainer.teacher=numbers"],
-            "trainer.teacher=numbers with no data.shows_",
+            ["trainer.loss=mse", "trainer.teacher=features_lr"],
+            "trainer.teacher=features_lr with no data.shows_",
         ),
         (
             ["trainer.loss=mse", "trainer.teacher=bm25", "sampling=leave_one_out"],

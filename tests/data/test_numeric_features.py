@@ -66,8 +66,8 @@ def test_a_rank_level_is_of_the_candidates_place_by_the_ratings_of_others(
     contexts = build_contexts(tables, dataclasses.replace(data_cfg, shows_ratings=True))
     known, n_books = tables.known(), len(tables.books)
     context = contexts.rows.groupby("user")["book"].apply(list)
-    for fold in ("train", "test"):
-        user = int(np.flatnonzero(tables.users["fold"] == fold)[0])
+    for split in ("train", "test"):
+        user = int(np.flatnonzero(tables.users["split"] == split)[0])
         book = np.arange(n_books)
         others = known[known["user"] != user]
         ease = Ease.fit(others, n_users=len(tables.users), n_books=n_books, n_kept=n_books)
@@ -85,7 +85,7 @@ def test_what_a_reader_rated_tells_nothing_of_that_readers_own_levels(
 ) -> None:
     cfg = dataclasses.replace(data_cfg, shows_ratings=True)
     h = tables.histories
-    user = int(np.flatnonzero(tables.users["fold"] == "train")[0])
+    user = int(np.flatnonzero(tables.users["split"] == "train")[0])
     fewer = dataclasses.replace(tables, histories=h[~((h["user"] == user) & h["is_target"])])
     book = np.arange(len(tables.books))
     with_targets, without = (

@@ -1,4 +1,4 @@
-"""Tables: folds by a hash of the user, disjoint sides of a history, the seed's tables, and every drop counted."""
+"""Tables: splits by a hash of the user, disjoint sides of a history, the seed's tables, and every drop counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DUNE = {"titles": {1: "Dune", 2: "Dune (Paperback)"}, "authors": {1: ["1"], 2: [
 
 
 def fold_of(tables: Tables) -> dict[str, str]:
-    return dict(zip(tables.users["user_id"], tables.users["fold"], strict=True))
+    return dict(zip(tables.users["user_id"], tables.users["split"], strict=True))
 
 
 def test_codes_are_row_numbers_and_histories_are_sorted(tables: Tables) -> None:
@@ -129,8 +129,8 @@ def test_max_users_samples_by_id(data_cfg: DataConfig, tmp_path: Path) -> None:
 def test_known_hides_the_targets_of_dev_and_test_users_alone(tables: Tables) -> None:
     known = tables.known()
     hidden = known[known["is_target"]]
-    assert set(tables.users["fold"].to_numpy()[hidden["user"]]) == {"train"}
-    n_train = (tables.users["fold"] == "train").sum()
+    assert set(tables.users["split"].to_numpy()[hidden["user"]]) == {"train"}
+    n_train = (tables.users["split"] == "train").sum()
     assert len(known) == n_train * 10 + (len(tables.users) - n_train) * 5
 
 

@@ -15,12 +15,12 @@ from reranker import config
 from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
 from reranker.data import Contexts, Tables, build_contexts
-from reranker.eval import Questions, baselines, build_lists, metrics, once_per_text, score_baselines
+from reranker.eval import Questions, baselines, build_lists, memoised, metrics, score_baselines
 
 
 @pytest.fixture
 def questions(tables: Tables, contexts: Contexts, cache: Cache) -> Questions:
-    cfg = EvalConfig(kinds=["uniform"], n_candidates=12, max_positives=3)
+    cfg = EvalConfig(list_kinds=["uniform"], n_candidates=12, max_positives=3)
     return Questions(tables, contexts, build_lists(tables, cfg, "test", cache), seed=0)
 
 
@@ -51,7 +51,7 @@ def test_the_order_of_a_retriever_list_is_its_first_stages_baseline(
     questions: Questions, cache: Cache
 ) -> None:
     for name in ("item_knn", "ease"):
-        cfg = EvalConfig(kinds=["retriever"], n_candidates=12, retriever=name)
+        cfg = EvalConfig(list_kinds=["retriever"], n_candidates=12, retriever=name)
         lists = build_lists(questions.tables, cfg, "test", cache)
         scores = baselines.BASELINES[name](dataclasses.replace(questions, lists=lists)).astype(
             np.float32
@@ -81,7 +81,7 @@ def test_overlap_is_the_mean_cosine_of_sets_of_names(questions: Questions) -> No
 def test_hidden_targets_change_no_statistic(questions: Questions) -> None:
     t = questions.tables
     h = t.histories.copy()
-    hidden = h["is_target"] & (t.users["fold"] != "train").to_numpy()[h["user"]]
+    hidden = h["is_target"] & (t.users["split"] != "train").to_numpy()[h["user"]]
     h.loc[hidden, "rating"] = 1.0
     other = dataclasses.replace(questions, tables=dataclasses.replace(t, histories=h[~hidden]))
     for name in ("popularity", "item_knn", "ease", "genres", "authors"):
@@ -98,7 +98,7 @@ def test_the_numbers_alone_are_a_regression_on_what_the_model_is_shown(
     contexts = build_contexts(t, cfg)
     pairs = t.histories.assign(label=(t.histories["rating"] >= 4).astype(int))
     q = dataclasses.replace(questions, contexts=contexts, pairs=pairs)
-    [scores] = score_baselines(["numbers"], q, lambda texts: np.empty(0), cache).values()
+    [scores] = score_baselines(["features_lr"], q, lambda texts: np.empty(0), cache).values()
     readers = np.log1p(np.bincount(contexts.rows["book"], minlength=len(t.books)))
     x, y = (
         np.column_stack(
@@ -141,21 +141,21 @@ def test_what_a_baseline_tells_of_pairs_is_what_it_tells_of_lists_and_its_teache
         return score_baselines([name], q, lengths, cache)[name]
 
     for name in {*config.TEACHERS, "popularity", "item_knn", "ease"} - {
-        "numbers"
+        "features_lr"
     }:  # it has learnt from all labels
         told = tell(name, t)
         assert np.array_equal(told, score_baselines([name], questions, lengths, cache)[name])
         assert np.array_equal(told, tell(name, mended)) == (name in config.TEACHERS), name
 
 
-def test_where_nothing_is_shown_there_is_no_baseline_of_numbers(
+def test_where_nothing_is_shown_there_is_no_baseline_of_features(
     questions: Questions, cache: Cache
 ) -> None:
     pairs = questions.tables.histories.assign(label=1)
     q = dataclasses.replace(questions, pairs=pairs)
-    assert list(score_baselines(["random", "numbers"], q, lambda texts: np.empty(0), cache)) == [
-        "random"
-    ]
+    assert list(
+        score_baselines(["random", "features_lr"], q, lambda texts: np.empty(0), cache)
+    ) == ["random"]
 
 
 def test_bm25_ranks_the_catalogue_by_shared_rare_words(questions: Questions) -> None:
@@ -227,10 +227,10 @@ def test_a_text_is_embedded_once(questions: Questions, contexts: Contexts, cache
         asked.extend(texts)
         return one_hot(texts)
 
-    embed = once_per_text(counted)
+    embed = memoised(counted)
     names = ["bi_encoder", "bi_encoder_top3"]
     first = score_baselines(names, questions, embed, cache)
-    cfg = EvalConfig(kinds=["uniform"], n_candidates=12)
+    cfg = EvalConfig(list_kinds=["uniform"], n_candidates=12)
     dev = Questions.of(
         questions.tables, contexts, build_lists(questions.tables, cfg, "dev", cache), cfg
     )
@@ -288,7 +288,9 @@ def test_scores_come_from_the_cache_the_second_time(questions: Questions, cache:
     def never(texts: Sequence[str]) -> np.ndarray:
         raise AssertionError("embedded again")
 
-    names = [name for name in config.BASELINES if name != "numbers"]  # no numbers are shown here
+    names = [
+        name for name in config.BASELINES if name != "features_lr"
+    ]  # no numbers are shown here
     first = score_baselines(names, questions, one_hot, cache)
     second = score_baselines(names, questions, never, cache)
     assert list(first) == names

@@ -13,11 +13,20 @@ from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
 from reranker.data import build_contexts, load
 from reranker.data.draws import FloatArray
-from reranker.eval import Lists, Questions, build_lists, check_contexts, evaluate, score_lists
-from reranker.eval.checks import calibrate, check_scores, describe_scores
+from reranker.eval import (
+    CandidateLists,
+    Questions,
+    build_lists,
+    check_contexts,
+    evaluate,
+    score_lists,
+)
+from reranker.eval.checks import calibrate, describe_scores, find_score_problems
 from tests.conftest import GENRES
 
-CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=20, max_positives=3, n_bootstrap=200)
+CFG = EvalConfig(
+    list_kinds=["uniform", "popularity"], n_candidates=20, max_positives=3, n_bootstrap=200
+)
 Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
 
 
@@ -125,25 +134,30 @@ def test_every_user_gets_the_context_of_another_and_the_number_of_users_is_cappe
 def test_one_user_has_no_other_context_but_a_blank_one(questions: Questions) -> None:
     first = questions.rows["user"].iloc[0]
     frame = questions.rows[questions.rows["user"] == first].reset_index(drop=True)
-    q = dataclasses.replace(questions, lists=Lists(frame, "hash", "test", False, {}))
+    q = dataclasses.replace(questions, lists=CandidateLists(frame, "hash", "test", False, {}))
     scorer = popularity_scorer(q)
     checks = check_contexts(scorer, q, own(scorer, q), CFG)
     assert checks["check"].tolist() == ["blank_context"]
-    without = dataclasses.replace(q, lists=Lists(frame.assign(label=0), "hash", "test", False, {}))
+    without = dataclasses.replace(
+        q, lists=CandidateLists(frame.assign(label=0), "hash", "test", False, {})
+    )
     assert check_contexts(scorer, without, own(scorer, q), CFG).empty
 
 
 def test_scores_that_are_collapsed_or_saturated_are_named() -> None:
     rng = np.random.default_rng(0)
     before = rng.normal(size=1000)
-    assert check_scores(before, before) == []
-    assert check_scores(0.02 * before, before) == []
-    [shrunk] = check_scores(0.005 * before, before)
+    assert find_score_problems(before, before) == []
+    assert find_score_problems(0.02 * before, before) == []
+    [shrunk] = find_score_problems(0.005 * before, before)
     assert shrunk.startswith("collapse: the scores have 0.50% of the spread that they had before")
-    assert [w.split(":")[0] for w in check_scores(np.ones(1000))] == ["collapse", "saturation"]
+    assert [w.split(":")[0] for w in find_score_problems(np.ones(1000))] == [
+        "collapse",
+        "saturation",
+    ]
     half = np.where(np.arange(1000) < 500, 1.0, before)
-    assert check_scores(half, before) == []
-    [tied] = check_scores(np.where(np.arange(1000) < 501, 1.0, before), before)
+    assert find_score_problems(half, before) == []
+    [tied] = find_score_problems(np.where(np.arange(1000) < 501, 1.0, before), before)
     assert tied == "saturation: 50% of the scores are equal to another one"
 
 

@@ -15,7 +15,7 @@ from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray
 from reranker.eval import (
-    Lists,
+    CandidateLists,
     build_lists,
     dev_scorer,
     evaluate,
@@ -24,15 +24,17 @@ from reranker.eval import (
     score_lists_once,
 )
 
-CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=200)
+CFG = EvalConfig(
+    list_kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=200
+)
 
 
 @pytest.fixture
-def lists(tables: Tables, cache: Cache) -> Lists:
+def lists(tables: Tables, cache: Cache) -> CandidateLists:
     return build_lists(tables, CFG, "test", cache)
 
 
-def test_oracle_reversed_and_constant_scorers(tables: Tables, lists: Lists) -> None:
+def test_oracle_reversed_and_constant_scorers(tables: Tables, lists: CandidateLists) -> None:
     label = lists.frame["label"].to_numpy(float)
     e = evaluate(tables, lists, {"oracle": label, "reversed": -label, "constant": 0 * label}, CFG)
     s = e.summary.set_index(["scorer", "kind"])
@@ -45,7 +47,7 @@ def test_oracle_reversed_and_constant_scorers(tables: Tables, lists: Lists) -> N
     assert e.lift.empty
 
 
-def test_per_user_values_are_scikit_learns(tables: Tables, lists: Lists) -> None:
+def test_per_user_values_are_scikit_learns(tables: Tables, lists: CandidateLists) -> None:
     scores = np.random.default_rng(0).normal(size=len(lists.frame)).astype(np.float32)
     e = evaluate(tables, lists, {"noise": scores}, CFG)
     value = e.per_user.set_index(["kind", "user_id"])["ndcg_10"]
@@ -61,14 +63,16 @@ def test_per_user_values_are_scikit_learns(tables: Tables, lists: Lists) -> None
     assert mean_ndcg_10(lists, scores, "uniform") == pytest.approx(mean)
 
 
-def test_the_curve_at_10_is_ndcg_10(tables: Tables, lists: Lists) -> None:
+def test_the_curve_at_10_is_ndcg_10(tables: Tables, lists: CandidateLists) -> None:
     scores = np.random.default_rng(0).normal(size=len(lists.frame))
     e = evaluate(tables, lists, {"noise": scores}, CFG)
     at_10 = e.curve[e.curve["k"] == 10].set_index("kind")["ndcg"]
     assert at_10.to_dict() == pytest.approx(e.summary.set_index("kind")["ndcg_10"].to_dict())
 
 
-def test_the_lift_is_over_the_best_of_the_others_and_paired(tables: Tables, lists: Lists) -> None:
+def test_the_lift_is_over_the_best_of_the_others_and_paired(
+    tables: Tables, lists: CandidateLists
+) -> None:
     label = lists.frame["label"].to_numpy(float)
     rng = np.random.default_rng(0)
     noise = rng.normal(size=len(label))
@@ -90,7 +94,9 @@ def test_the_lift_is_over_the_best_of_the_others_and_paired(tables: Tables, list
     )
 
 
-def test_one_user_has_means_and_a_lift_without_intervals(tables: Tables, lists: Lists) -> None:
+def test_one_user_has_means_and_a_lift_without_intervals(
+    tables: Tables, lists: CandidateLists
+) -> None:
     one = dataclasses.replace(
         lists, frame=lists.frame[lists.frame["user"] == lists.frame["user"].iloc[0]]
     )
@@ -104,7 +110,7 @@ def test_one_user_has_means_and_a_lift_without_intervals(tables: Tables, lists: 
 
 
 def test_lists_are_scored_by_context_and_book_text(
-    tables: Tables, contexts: Contexts, lists: Lists
+    tables: Tables, contexts: Contexts, lists: CandidateLists
 ) -> None:
     asked: list[tuple[str, str]] = []
 
@@ -119,7 +125,7 @@ def test_lists_are_scored_by_context_and_book_text(
 
 
 def test_dev_lists_are_scored_in_the_headline_kind_alone(
-    tables: Tables, contexts: Contexts, lists: Lists
+    tables: Tables, contexts: Contexts, lists: CandidateLists
 ) -> None:
     uniform = lists.frame["kind"] == "uniform"
     asked: list[int] = []
@@ -132,13 +138,15 @@ def test_dev_lists_are_scored_in_the_headline_kind_alone(
     assert asked == [uniform.sum()]
 
 
-def test_renaming_users_changes_no_value(tables: Tables, lists: Lists) -> None:
+def test_renaming_users_changes_no_value(tables: Tables, lists: CandidateLists) -> None:
     scores = np.random.default_rng(0).normal(size=len(lists.frame))
     mapping = np.random.default_rng(1).permutation(len(tables.users)).astype(np.int32)
     frame = lists.frame.assign(user=mapping[lists.frame["user"]], score=scores).sample(
         frac=1, random_state=0
     )
-    renamed = Lists(frame.drop(columns="score").reset_index(drop=True), "other", "test", False, {})
+    renamed = CandidateLists(
+        frame.drop(columns="score").reset_index(drop=True), "other", "test", False, {}
+    )
     columns = ["kind", "map", "ndcg_3", "ndcg_10", "mrr_10", "auc"]
     a = evaluate(tables, lists, {"x": scores}, CFG).summary[columns]
     b = evaluate(tables, renamed, {"x": frame["score"].to_numpy()}, CFG).summary[columns]
@@ -146,29 +154,29 @@ def test_renaming_users_changes_no_value(tables: Tables, lists: Lists) -> None:
 
 
 def test_models_are_lifted_over_baselines_and_never_over_each_other(
-    tables: Tables, lists: Lists
+    tables: Tables, lists: CandidateLists
 ) -> None:
     label = lists.frame["label"].to_numpy(float)
     noise = np.random.default_rng(0).normal(size=len(label))
     scores = {
         "fused": label,
         "random": noise,
-        "before": noise + label,
+        "untrained": noise + label,
         "fine_tuned": noise + 3 * label,
     }
     e = evaluate(tables, lists, scores, CFG)
     found = e.lift.groupby(["kind", "model"])["over"].apply(list).to_dict()
     assert found == {
-        (k, m): ["random", "before"] for k in CFG.kinds for m in ("fine_tuned", "fused")
+        (k, m): ["random", "untrained"] for k in CFG.list_kinds for m in ("fine_tuned", "fused")
     }
-    assert set(e.lift[e.lift["is_best"]]["over"]) == {"before"}
+    assert set(e.lift[e.lift["is_best"]]["over"]) == {"untrained"}
     assert e.lift.groupby("kind")["is_best"].sum().tolist() == [2, 2]
-    assert set(e.slices["scorer"]) == {"fine_tuned", "before"}
-    assert set(e.bands["scorer"]) == {"fine_tuned", "fused", "before"}
+    assert set(e.slices["scorer"]) == {"fine_tuned", "untrained"}
+    assert set(e.bands["scorer"]) == {"fine_tuned", "fused", "untrained"}
 
 
 def test_a_scorer_is_left_out_of_the_kinds_that_it_does_not_score(
-    tables: Tables, lists: Lists
+    tables: Tables, lists: CandidateLists
 ) -> None:
     scores = np.where(lists.frame["kind"] == "uniform", np.arange(len(lists.frame)), np.nan)
     e = evaluate(
@@ -184,7 +192,7 @@ def test_a_scorer_is_left_out_of_the_kinds_that_it_does_not_score(
         evaluate(tables, lists, {"fine_tuned": np.arange(len(scores)), "retriever": scores}, CFG)
 
 
-def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: Lists) -> None:
+def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: CandidateLists) -> None:
     e = evaluate(
         tables, lists, {"fine_tuned": np.random.default_rng(0).normal(size=len(lists.frame))}, CFG
     )
@@ -195,14 +203,14 @@ def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: List
     assert at_10.to_dict() == e.summary.set_index("kind")["ndcg_10_low"].to_dict()
 
 
-def test_chance_is_the_value_of_a_constant_scorer(tables: Tables, lists: Lists) -> None:
+def test_chance_is_the_value_of_a_constant_scorer(tables: Tables, lists: CandidateLists) -> None:
     e = evaluate(tables, lists, {"constant": np.zeros(len(lists.frame))}, CFG)
     columns = ["kind", "ndcg_10", "map"]
     pd.testing.assert_frame_equal(e.chance[columns], e.summary[columns])
 
 
 def test_lists_without_any_positive_have_no_value_and_no_slice(
-    tables: Tables, lists: Lists
+    tables: Tables, lists: CandidateLists
 ) -> None:
     label = lists.frame["label"].where(lists.frame["kind"] == "uniform", 0)
     e = evaluate(
@@ -219,7 +227,7 @@ def test_lists_without_any_positive_have_no_value_and_no_slice(
 
 
 def test_an_untrained_model_scores_lists_once(
-    tables: Tables, contexts: Contexts, lists: Lists, cache: Cache
+    tables: Tables, contexts: Contexts, lists: CandidateLists, cache: Cache
 ) -> None:
     asked = []
 

@@ -12,15 +12,15 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
-from reranker.eval import Lists, build_lists, evaluate
+from reranker.eval import CandidateLists, build_lists, evaluate
 from reranker.eval.first_stage import depth_curve, summarise_first_stage
 
 N = 12
 
 
 @pytest.fixture
-def lists(tables: Tables, cache: Cache) -> Lists:
-    cfg = EvalConfig(kinds=["retriever", "uniform"], n_candidates=N, max_positives=2)
+def lists(tables: Tables, cache: Cache) -> CandidateLists:
+    cfg = EvalConfig(list_kinds=["retriever", "uniform"], n_candidates=N, max_positives=2)
     lists = build_lists(tables, cfg, "test", cache)
     first = lists.frame["user"] == lists.frame["user"].iloc[0]
     frame = lists.frame.assign(
@@ -37,7 +37,9 @@ def wanted(tables: Tables) -> dict[int, int]:
     return {int(str(u)): len(rows) for u, rows in tables.positives("test").groupby("user")}
 
 
-def test_recall_and_ceiling_count_what_the_lists_miss(tables: Tables, lists: Lists) -> None:
+def test_recall_and_ceiling_count_what_the_lists_miss(
+    tables: Tables, lists: CandidateLists
+) -> None:
     rows = lists.frame[lists.frame["kind"] == "retriever"]
     targets = wanted(tables)
     found = {int(str(user)): int(mine["label"].sum()) for user, mine in rows.groupby("user")}
@@ -54,7 +56,7 @@ def test_recall_and_ceiling_count_what_the_lists_miss(tables: Tables, lists: Lis
 
 
 def test_the_depth_curve_is_what_sorting_each_users_list_gives(
-    tables: Tables, lists: Lists
+    tables: Tables, lists: CandidateLists
 ) -> None:
     rng = np.random.default_rng(0)
     noise = rng.permutation(len(lists.frame)).astype(float)
@@ -78,7 +80,7 @@ def test_the_depth_curve_is_what_sorting_each_users_list_gives(
 
 
 def test_at_full_depth_an_oracle_reaches_the_ceiling_and_a_constant_its_tie_value(
-    tables: Tables, lists: Lists
+    tables: Tables, lists: CandidateLists
 ) -> None:
     label = lists.frame["label"].to_numpy(float)
     scores = {"oracle": label, "constant": 0 * label}
@@ -88,7 +90,7 @@ def test_at_full_depth_an_oracle_reaches_the_ceiling_and_a_constant_its_tie_valu
         [ceiling, 1.0]
     )
     summary = evaluate(
-        tables, lists, scores, EvalConfig(kinds=["retriever"], n_bootstrap=100)
+        tables, lists, scores, EvalConfig(list_kinds=["retriever"], n_bootstrap=100)
     ).summary
     table = summary[summary["kind"] == "retriever"].set_index("scorer")["ndcg_10"]
     assert curve["ndcg_10_retrieved"].to_dict() == pytest.approx(table.to_dict())
@@ -97,7 +99,7 @@ def test_at_full_depth_an_oracle_reaches_the_ceiling_and_a_constant_its_tie_valu
 
 
 def test_the_first_stages_own_order_is_the_same_at_every_depth(
-    tables: Tables, lists: Lists
+    tables: Tables, lists: CandidateLists
 ) -> None:
     own = (
         lists.frame["retrieval_score"].fillna(0).to_numpy() - np.arange(len(lists.frame)) * 1e-5

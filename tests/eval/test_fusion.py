@@ -11,28 +11,35 @@ from hypothesis import strategies as st
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
-from reranker.eval import Lists, build_lists, choose_fusions, fuse_lists, fusion, mean_ndcg_10
+from reranker.eval import (
+    CandidateLists,
+    build_lists,
+    choose_fusions,
+    fuse_lists,
+    fusion,
+    mean_ndcg_10,
+)
 
-FOUR = Lists(
+FOUR = CandidateLists(
     pd.DataFrame(
         {"kind": "uniform", "user": [0, 0, 1, 1], "book": [0, 1, 0, 1], "label": [1, 0, 1, 0]}
     ),
-    hash="",
-    fold="dev",
+    digest="",
+    split="dev",
     hit=False,
     counts={},
 )
 
 
 @pytest.fixture
-def dev(tables: Tables, cache: Cache) -> Lists:
+def dev(tables: Tables, cache: Cache) -> CandidateLists:
     return build_lists(
-        tables, EvalConfig(kinds=["uniform", "popularity"], n_candidates=12), "dev", cache
+        tables, EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=12), "dev", cache
     )
 
 
 @pytest.fixture
-def noise(dev: Lists) -> np.ndarray:
+def noise(dev: CandidateLists) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(2, len(dev.frame)))
 
 
@@ -55,7 +62,7 @@ def test_a_fusion_is_the_weighted_sum() -> None:
     assert fused.tolist() == [0.5, -0.5, -1, 1]
 
 
-def test_a_perfect_scorer_gets_all_the_weight(dev: Lists, noise: np.ndarray) -> None:
+def test_a_perfect_scorer_gets_all_the_weight(dev: CandidateLists, noise: np.ndarray) -> None:
     label = dev.frame["label"].to_numpy(float)
     assert fusion.choose_weight(dev, label, -label, "uniform") == 1.0
     assert fusion.choose_weight(dev, -label, label, "uniform") < 0.5
@@ -64,7 +71,9 @@ def test_a_perfect_scorer_gets_all_the_weight(dev: Lists, noise: np.ndarray) -> 
     )  # nothing is added by it
 
 
-def test_the_weight_is_the_best_of_the_grid_on_its_kind(dev: Lists, noise: np.ndarray) -> None:
+def test_the_weight_is_the_best_of_the_grid_on_its_kind(
+    dev: CandidateLists, noise: np.ndarray
+) -> None:
     model, other = dev.frame["label"].to_numpy() + noise
     for kind in ("uniform", "popularity"):
         weight = fusion.choose_weight(dev, model, other, kind)
@@ -73,7 +82,7 @@ def test_the_weight_is_the_best_of_the_grid_on_its_kind(dev: Lists, noise: np.nd
         assert 0 < weight < 1
 
 
-def test_each_kind_has_its_own_partner_and_weight(dev: Lists, noise: np.ndarray) -> None:
+def test_each_kind_has_its_own_partner_and_weight(dev: CandidateLists, noise: np.ndarray) -> None:
     label, uniform = dev.frame["label"].to_numpy(float), (dev.frame["kind"] == "uniform").to_numpy()
     scores = {
         "popularity": np.where(uniform, label, -label),

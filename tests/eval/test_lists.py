@@ -15,13 +15,13 @@ from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
 from reranker.data import Tables, load
 from reranker.errors import DataError
-from reranker.eval import Lists, build_lists, hash_kind, name_lists
+from reranker.eval import CandidateLists, build_lists, digest_of_kind, with_ids
 
-CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3)
+CFG = EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=12, max_positives=3)
 
 
-def build(tables: Tables, cache: Cache, fold: str = "test", **changes: object) -> Lists:
-    return build_lists(tables, dataclasses.replace(CFG, **changes), fold, cache)
+def build(tables: Tables, cache: Cache, split: str = "test", **changes: object) -> CandidateLists:
+    return build_lists(tables, dataclasses.replace(CFG, **changes), split, cache)
 
 
 def test_each_list_holds_the_users_positives_and_unrated_books(
@@ -32,7 +32,7 @@ def test_each_list_holds_the_users_positives_and_unrated_books(
     assert not frame.duplicated(["kind", "user", "book"]).any()
     positives = tables.positives("test")
     n = np.minimum(positives.groupby("user").size(), 3)
-    for kind in CFG.kinds:
+    for kind in CFG.list_kinds:
         rows = frame[frame["kind"] == kind]
         assert rows.groupby("user")["label"].sum().to_dict() == n.to_dict()
         assert len(rows[rows["label"] == 1].merge(positives, on=["user", "book"])) == n.sum()
@@ -50,7 +50,7 @@ def test_both_kinds_share_their_positives(tables: Tables, cache: Cache) -> None:
 
 
 def test_uniform_lists_do_not_change_with_a_kind_beside_them(tables: Tables, cache: Cache) -> None:
-    both, alone = build(tables, cache).frame, build(tables, cache, kinds=["uniform"]).frame
+    both, alone = build(tables, cache).frame, build(tables, cache, list_kinds=["uniform"]).frame
     assert alone.equals(both[both["kind"] == "uniform"].reset_index(drop=True))
 
 
@@ -77,24 +77,26 @@ def test_popularity_lists_prefer_books_that_many_rated_and_never_an_unrated_one(
 
 def test_the_hash_follows_the_content(tables: Tables, cache: Cache, tmp_path: Path) -> None:
     first = build(tables, cache)
-    assert build(tables, Cache(tmp_path / "other")).hash == first.hash
+    assert build(tables, Cache(tmp_path / "other")).digest == first.digest
     assert build(tables, cache).hit
     others = [
-        build(tables, cache, **change).hash
-        for change in ({"seed": 1}, {"n_candidates": 11}, {"fold": "dev"})
+        build(tables, cache, **change).digest
+        for change in ({"seed": 1}, {"n_candidates": 11}, {"split": "dev"})
     ]
-    assert len({first.hash, *others}) == 4
+    assert len({first.digest, *others}) == 4
 
 
 def test_the_hash_of_a_kind_follows_its_rows_alone(tables: Tables, cache: Cache) -> None:
-    both, swapped = (build(tables, cache, kinds=kinds) for kinds in (CFG.kinds, CFG.kinds[::-1]))
-    alone = build(tables, cache, kinds=["uniform"])
+    both, swapped = (
+        build(tables, cache, list_kinds=kinds) for kinds in (CFG.list_kinds, CFG.list_kinds[::-1])
+    )
+    alone = build(tables, cache, list_kinds=["uniform"])
     assert (
-        both.hash == swapped.hash
+        both.digest == swapped.digest
     )  # though their headlines, the first of kinds, are of other rows
-    assert hash_kind(both, tables, "uniform") == hash_kind(alone, tables, "uniform")
-    assert hash_kind(both, tables, "uniform") != hash_kind(swapped, tables, "popularity")
-    assert hash_kind(alone, tables, "uniform") == alone.hash
+    assert digest_of_kind(both, tables, "uniform") == digest_of_kind(alone, tables, "uniform")
+    assert digest_of_kind(both, tables, "uniform") != digest_of_kind(swapped, tables, "popularity")
+    assert digest_of_kind(alone, tables, "uniform") == alone.digest
 
 
 def test_more_candidates_hold_the_fewer(tables: Tables, cache: Cache) -> None:
@@ -107,7 +109,7 @@ def test_max_users_is_a_hash_sample_of_its_fold_alone(tables: Tables, cache: Cac
     assert few.frame["user"].nunique() == 3
     assert len(few.frame.merge(all_.frame)) == len(few.frame)
     assert few.counts["users_dropped_by_limit"] == all_.counts["users"] - 3
-    assert build(tables, cache, max_users=3, fold="dev").counts["users"] > 0
+    assert build(tables, cache, max_users=3, split="dev").counts["users"] > 0
 
 
 def test_users_without_a_positive_target_get_no_list_and_are_counted(
@@ -147,7 +149,7 @@ def cosines(tables: Tables) -> np.ndarray:
 def test_a_retriever_list_is_the_first_stages_top_outside_the_context(
     tables: Tables, cache: Cache
 ) -> None:
-    frame = build(tables, cache, kinds=["retriever"]).frame
+    frame = build(tables, cache, list_kinds=["retriever"]).frame
     near, h = cosines(tables), tables.histories
     positives = tables.positives("test")
     assert frame["user"].unique().tolist() == sorted(positives["user"].unique())
@@ -167,7 +169,7 @@ def test_a_retriever_list_is_the_first_stages_top_outside_the_context(
 def test_no_target_moves_a_retrieved_candidate(tables: Tables, cache: Cache) -> None:
     """Targets become other books, of other ratings: the same candidates come, with the same scores."""
     h = tables.histories.copy()
-    hidden = (h["is_target"] & (tables.users["fold"] != "train").to_numpy()[h["user"]]).to_numpy()
+    hidden = (h["is_target"] & (tables.users["split"] != "train").to_numpy()[h["user"]]).to_numpy()
     rated = set(zip(h["user"], h["book"], strict=True))
     free = {
         u: [b for b in range(len(tables.books)) if (u, b) not in rated] for u in h["user"].unique()
@@ -177,7 +179,8 @@ def test_no_target_moves_a_retrieved_candidate(tables: Tables, cache: Cache) -> 
     other = dataclasses.replace(tables, histories=h.sort_values(["user", "book"]), digest="moved")
     for retriever in ("item_knn", "ease"):
         ours, theirs = (
-            build(t, cache, kinds=["retriever"], retriever=retriever).frame for t in (tables, other)
+            build(t, cache, list_kinds=["retriever"], retriever=retriever).frame
+            for t in (tables, other)
         )
         assert not ours["label"].equals(theirs["label"])
         columns = ["user", "book", "retrieval_score"]
@@ -188,7 +191,7 @@ def test_no_target_moves_a_retrieved_candidate(tables: Tables, cache: Cache) -> 
 def test_users_whose_positives_are_not_retrieved_keep_their_list_and_are_counted(
     tables: Tables, cache: Cache
 ) -> None:
-    lists = build(tables, cache, kinds=["retriever"], n_candidates=1)
+    lists = build(tables, cache, list_kinds=["retriever"], n_candidates=1)
     assert lists.frame["user"].tolist() == sorted(tables.positives("test")["user"].unique())
     assert lists.counts["users"] == len(lists.frame)
     assert lists.counts["users_without_retriever_positive"] == (lists.frame["label"] == 0).sum() > 0
@@ -206,21 +209,23 @@ def test_a_first_stage_that_finds_nothing_is_an_error(
     ]
     tables = load(DataConfig(name="bookdb", root=str(raw(ratings, n_books=200))), cache)
     h = tables.histories.copy()
-    hidden = (h["is_target"] & (tables.users["fold"] == "test").to_numpy()[h["user"]]).to_numpy()
+    hidden = (h["is_target"] & (tables.users["split"] == "test").to_numpy()[h["user"]]).to_numpy()
     h.loc[hidden, "book"] += np.int32(150)
     with pytest.raises(
         DataError, match=r"the 12 books that item_knn ranks highest hold no positive target of any"
     ):
-        build(dataclasses.replace(tables, histories=h, digest="far"), cache, kinds=["retriever"])
+        build(
+            dataclasses.replace(tables, histories=h, digest="far"), cache, list_kinds=["retriever"]
+        )
 
 
 def test_no_kind_moves_another(tables: Tables, cache: Cache) -> None:
-    kinds = ["seed", "retriever", "popularity", "uniform"]
-    all_ = build(tables, cache, kinds=kinds)
+    kinds = ["bookdb", "retriever", "popularity", "uniform"]
+    all_ = build(tables, cache, list_kinds=kinds)
     assert list(all_.frame["kind"].unique()) == sorted(kinds)
     for kind in kinds:
-        alone = build(tables, cache, kinds=[kind], max_positives=3)
-        assert alone.hash == hash_kind(all_, tables, kind)
+        alone = build(tables, cache, list_kinds=[kind], max_positives=3)
+        assert alone.digest == digest_of_kind(all_, tables, kind)
         assert all_.frame[all_.frame["kind"] == kind]["retrieval_score"].isna().all() == (
             kind != "retriever"
         )
@@ -228,29 +233,29 @@ def test_no_kind_moves_another(tables: Tables, cache: Cache) -> None:
 
 def test_the_retriever_decides_its_own_lists_alone(tables: Tables, cache: Cache) -> None:
     knn, ease = (
-        build(tables, cache, kinds=["uniform", "retriever"], retriever=r)
+        build(tables, cache, list_kinds=["uniform", "retriever"], retriever=r)
         for r in ("item_knn", "ease")
     )
-    assert hash_kind(knn, tables, "retriever") != hash_kind(ease, tables, "retriever")
-    assert hash_kind(knn, tables, "uniform") == hash_kind(ease, tables, "uniform")
+    assert digest_of_kind(knn, tables, "retriever") != digest_of_kind(ease, tables, "retriever")
+    assert digest_of_kind(knn, tables, "uniform") == digest_of_kind(ease, tables, "uniform")
 
 
-def test_a_seed_list_has_three_positives_and_nine_different_negatives(
+def test_a_bookdb_list_has_three_positives_and_nine_different_negatives(
     tables: Tables, cache: Cache
 ) -> None:
-    lists = build(tables, cache, kinds=["seed"], n_candidates=20, max_positives=1)
+    lists = build(tables, cache, list_kinds=["bookdb"], n_candidates=20, max_positives=1)
     n_positives = tables.positives("test").groupby("user").size()
     per_user = lists.frame.groupby("user")["label"].agg(["size", "sum"])
     assert per_user.index.tolist() == n_positives.index[n_positives >= 3].tolist()
     assert (per_user["size"] == 12).all()
     assert (per_user["sum"] == 3).all()
     assert not lists.frame.duplicated(["user", "book"]).any()
-    assert lists.counts.get("users_without_seed_list", 0) == (n_positives < 3).sum()
+    assert lists.counts.get("users_without_bookdb_list", 0) == (n_positives < 3).sum()
 
 
 def test_named_lists_hold_ids_that_give_the_hash_again(tables: Tables, cache: Cache) -> None:
-    lists = build(tables, cache, kinds=["retriever", "uniform"])
-    named = name_lists(lists, tables)
+    lists = build(tables, cache, list_kinds=["retriever", "uniform"])
+    named = with_ids(lists, tables)
     rows = named[["kind", "user_id", "book_id", "label"]].astype(str).agg("\t".join, axis=1)
-    assert hashlib.sha256("\n".join(rows).encode()).hexdigest() == lists.hash
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest() == lists.digest
     assert named["retrieval_score"].equals(lists.frame["retrieval_score"])

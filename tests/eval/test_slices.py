@@ -13,26 +13,30 @@ from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import BoolArray
-from reranker.eval import Lists, Questions, build_lists, evaluate, truncated_rows
+from reranker.eval import CandidateLists, Questions, build_lists, evaluate, truncated_rows
 from reranker.eval.slices import describe_positives, evaluate_slices, user_columns
 
-CFG = EvalConfig(kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=100)
+CFG = EvalConfig(
+    list_kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=100
+)
 
 
 @pytest.fixture
-def lists(tables: Tables, cache: Cache) -> Lists:
+def lists(tables: Tables, cache: Cache) -> CandidateLists:
     return build_lists(tables, CFG, "test", cache)
 
 
-def scores_of(lists: Lists) -> np.ndarray:
+def scores_of(lists: CandidateLists) -> np.ndarray:
     return np.random.default_rng(0).normal(size=len(lists.frame))
 
 
-def uniform_rows(lists: Lists) -> pd.DataFrame:
+def uniform_rows(lists: CandidateLists) -> pd.DataFrame:
     return lists.frame[lists.frame["kind"] == "uniform"].reset_index(drop=True)
 
 
-def test_positives_are_described_by_their_user_and_book(tables: Tables, lists: Lists) -> None:
+def test_positives_are_described_by_their_user_and_book(
+    tables: Tables, lists: CandidateLists
+) -> None:
     rows = uniform_rows(lists)
     found = describe_positives(tables, rows, None)
     h, known = tables.histories, tables.known()
@@ -47,12 +51,14 @@ def test_positives_are_described_by_their_user_and_book(tables: Tables, lists: L
     assert 0 < found["same_author"].mean() < 1
 
 
-def test_books_without_an_author_share_none(tables: Tables, lists: Lists) -> None:
+def test_books_without_an_author_share_none(tables: Tables, lists: CandidateLists) -> None:
     nameless = dataclasses.replace(tables, books=tables.books.assign(authors=""))
     assert not describe_positives(nameless, uniform_rows(lists), None)["same_author"].any()
 
 
-def test_a_bin_ranks_its_own_positives_among_all_negatives(tables: Tables, lists: Lists) -> None:
+def test_a_bin_ranks_its_own_positives_among_all_negatives(
+    tables: Tables, lists: CandidateLists
+) -> None:
     scores = scores_of(lists)
     e = evaluate(tables, lists, {"fine_tuned": scores}, CFG)
     rows = uniform_rows(lists).assign(score=scores[(lists.frame["kind"] == "uniform").to_numpy()])
@@ -135,7 +141,7 @@ def test_users_carry_what_slices_go_by() -> None:
 
 
 def test_a_row_is_truncated_where_its_two_texts_are_too_long_together(
-    tables: Tables, contexts: Contexts, lists: Lists
+    tables: Tables, contexts: Contexts, lists: CandidateLists
 ) -> None:
     asked: list[str] = []
 

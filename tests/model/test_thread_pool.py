@@ -36,7 +36,7 @@ def threads_now_and_of_a_new_thread() -> tuple[int, int]:
 def test_two_run_at_once_with_one_thread_each_and_come_in_order() -> None:
     import torch
 
-    from reranker.model.thread_pool import side_by_side
+    from reranker.model.thread_pool import parallel_map
 
     met = Barrier(2, timeout=10)
 
@@ -44,26 +44,26 @@ def test_two_run_at_once_with_one_thread_each_and_come_in_order() -> None:
         met.wait()  # for another that runs now
         return item, torch.get_num_threads()
 
-    assert list(side_by_side(work, range(6))) == [(i, 1) for i in range(6)]
+    assert list(parallel_map(work, range(6))) == [(i, 1) for i in range(6)]
     assert threads_now_and_of_a_new_thread() == (2, 2)
 
 
 def test_a_thread_that_begins_meanwhile_has_all_threads() -> None:
     import torch
 
-    from reranker.model.thread_pool import side_by_side
+    from reranker.model.thread_pool import parallel_map
 
     def work(item: int) -> int:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
-    assert list(side_by_side(work, range(4))) == [2] * 4
+    assert list(parallel_map(work, range(4))) == [2] * 4
 
 
 def test_a_thread_that_is_not_to_be_had_is_an_error_and_no_endless_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from reranker.model.thread_pool import side_by_side
+    from reranker.model.thread_pool import parallel_map
 
     plain, asked = ThreadPoolExecutor.submit, []
 
@@ -75,25 +75,25 @@ def test_a_thread_that_is_not_to_be_had_is_an_error_and_no_endless_wait(
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", scarce)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        list(side_by_side(str, range(4)))
+        list(parallel_map(str, range(4)))
 
 
 def test_one_item_has_all_threads() -> None:
     import torch
 
-    from reranker.model.thread_pool import side_by_side
+    from reranker.model.thread_pool import parallel_map
 
-    assert list(side_by_side(lambda item: (item, torch.get_num_threads()), ["a"])) == [("a", 2)]
+    assert list(parallel_map(lambda item: (item, torch.get_num_threads()), ["a"])) == [("a", 2)]
 
 
 def test_an_error_comes_out_and_the_threads_are_back() -> None:
-    from reranker.model.thread_pool import side_by_side
+    from reranker.model.thread_pool import parallel_map
 
     def work(item: int) -> int:
         return 1 // (item - 3)
 
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side(work, range(6)))
+        list(parallel_map(work, range(6)))
     assert threads_now_and_of_a_new_thread() == (2, 2)
 
 

@@ -213,7 +213,7 @@ def test_a_test_user_in_the_pairs_is_found(
 def test_retrieved_lists_pass_with_targets_that_were_not_liked(
     tables: Tables, contexts: Contexts, pairs: Pairs, cache: Cache
 ) -> None:
-    cfg = dataclasses.replace(EVAL, kinds=["retriever", "uniform", "seed"], n_candidates=20)
+    cfg = dataclasses.replace(EVAL, list_kinds=["retriever", "uniform", "bookdb"], n_candidates=20)
     frame = build_lists(tables, cfg, "test", cache).frame
     rated = frame[frame["label"] == 0].merge(tables.histories, on=["user", "book"])
     assert len(rated) > 0
@@ -223,7 +223,9 @@ def test_retrieved_lists_pass_with_targets_that_were_not_liked(
 def test_context_books_and_liked_negatives_among_retrieved_ones_are_found(
     tables: Tables, contexts: Contexts, pairs: Pairs, cache: Cache
 ) -> None:
-    frame = build_lists(tables, dataclasses.replace(EVAL, kinds=["retriever"]), "test", cache).frame
+    frame = build_lists(
+        tables, dataclasses.replace(EVAL, list_kinds=["retriever"]), "test", cache
+    ).frame
     found = frame.index[frame["label"] == 1][0]
     hidden = frame.assign(label=frame["label"].where(frame.index != found, 0))
     leaks(tables, contexts, pairs, hidden, "retrieved negatives were liked by their user")

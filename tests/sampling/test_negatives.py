@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from reranker.config import MixConfig, SamplingConfig
 from reranker.sampling.negatives import DISLIKED, RETRIEVER, SOURCES, UNIFORM, Choice, draw
-from reranker.sampling.weighted import MISSING, Shelf, popularity_weights
+from reranker.sampling.weighted import MISSING, UserBooks, popularity_weights
 
 N = 12
 MIX = MixConfig(uniform=0.25, popularity=0.25, retriever=0.25, disliked=0.25)
 STRATEGIES = ["uniform", "popularity", "retriever", "mix"]
 
 
-def shelf(books: list[set[int]]) -> Shelf:
-    return Shelf(
+def shelf(books: list[set[int]]) -> UserBooks:
+    return UserBooks(
         np.array([u for u, mine in enumerate(books) for _ in mine], dtype=np.int64),
         np.array([b for mine in books for b in sorted(mine)], dtype=np.int64),
     )

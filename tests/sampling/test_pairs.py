@@ -94,7 +94,7 @@ def test_refinement_drops_and_caps_and_counts(
     assert (
         c["users_in"]
         == c["users"] + c["users_dropped_few_positives"]
-        == (tables.users["fold"] == "train").sum()
+        == (tables.users["split"] == "train").sum()
     )
     assert c["positives_in"] == c["positives"] + c["positives_dropped_by_refinement"]
     assert c["pairs"] == len(pairs.codes) == 4 * c["positives"]
@@ -423,7 +423,7 @@ def test_left_out_contexts_name_the_users_other_books(
         tables, contexts, cache, context="leave_one_out", max_positives=None, part_pairs=60
     )
     liked = tables.histories[tables.histories["rating"] >= tables.positive_rating]
-    liked = liked[(tables.users["fold"] == "train").to_numpy()[liked["user"]]]
+    liked = liked[(tables.users["split"] == "train").to_numpy()[liked["user"]]]
     assert pairs.counts["positives"] == len(liked)
     assert pairs.codes.groupby("context")["label"].sum().tolist() == [1] * len(liked)
     frame = pd.read_parquet(pairs.path)

@@ -41,7 +41,7 @@ def world(seed: int, folder: Path) -> tuple[dict[tuple[str, int], int], DataConf
     )
 
 
-@pytest.mark.parametrize("context", ["split", "leave_one_out"])
+@pytest.mark.parametrize("context", ["holdout", "leave_one_out"])
 @pytest.mark.parametrize("strategy", ["uniform", "mix"])
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reranker.data.draws import below, bits
-from reranker.sampling.weighted import MISSING, Shelf, in_turn, popularity_weights
+from reranker.sampling.weighted import MISSING, UserBooks, popularity_weights, sample_weighted
 
 N = 8
 
@@ -47,14 +47,16 @@ def test_draws_in_turn_are_those_of_a_list_that_shrinks(
     popularity: list[int], readers: list[tuple[set[int], list[int]]]
 ) -> None:
     weights = [popularity, [1] * N]
-    taboo = Shelf(
+    taboo = UserBooks(
         np.array([u for u, (t, _) in enumerate(readers) for _ in t], dtype=np.int64),
         np.array([b for t, _ in readers for b in sorted(t)], dtype=np.int64),
     )
     k = np.array([len(wanted) for _, wanted in readers], dtype=np.int64)
     line = np.array([x for _, wanted in readers for x in wanted], dtype=np.int64)
     lines = [np.concatenate([[0], np.cumsum(w)]) for w in weights]
-    book, found = in_turn(lines, taboo, k, line, key=np.arange(len(k), dtype=np.uint64), seed=5)
+    book, found = sample_weighted(
+        lines, taboo, k, line, key=np.arange(len(k), dtype=np.uint64), seed=5
+    )
     expected = [
         pair
         for u, (t, wanted) in enumerate(readers)
@@ -66,8 +68,8 @@ def test_draws_in_turn_are_those_of_a_list_that_shrinks(
 def test_first_draws_follow_the_weights_and_leave_taboo_books_out() -> None:
     n = 20_000
     line = popularity_weights(np.array([0, 1, 4, 9, 16, 25, 36, 49]), exponent=0.5)
-    taboo = Shelf(np.arange(n), np.full(n, 3))
-    book, _ = in_turn(
+    taboo = UserBooks(np.arange(n), np.full(n, 3))
+    book, _ = sample_weighted(
         [line],
         taboo,
         np.ones(n, dtype=np.int64),
@@ -87,8 +89,10 @@ def test_second_draws_follow_the_weights_of_what_the_first_left() -> None:
     n, w = 24_000, [1, 2, 3]
     k = np.full(n, 2)
     lines = [np.concatenate([[0], np.cumsum(w)])]
-    nothing = Shelf(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    book, _ = in_turn(lines, nothing, k, np.zeros(2 * n, dtype=np.int64), key=np.arange(n), seed=0)
+    nothing = UserBooks(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    book, _ = sample_weighted(
+        lines, nothing, k, np.zeros(2 * n, dtype=np.int64), key=np.arange(n), seed=0
+    )
     pair = book.reshape(n, 2) @ [3, 1]
     ordered = [(i, j) for i in range(3) for j in range(3) if i != j]
     counts = [int((pair == 3 * i + j).sum()) for i, j in ordered]

@@ -1,4 +1,4 @@
-"""Exported variants: what they score, when they are not written, and what is refused when they are loaded."""
+"""ExportedModel variants: what they score, when they are not written, and what is refused when they are loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reranker.config import DataConfig, ModelConfig
 from reranker.data import Tables
 from reranker.errors import ModelError
 from reranker.eval.agreement import kendall
-from reranker.model import Encoder, Exported, load, load_exported
+from reranker.model import Encoder, ExportedModel, load, load_exported
 from reranker.model.openvino_export import (
     Agreement,
     Scorer,
@@ -87,7 +87,7 @@ def copied(bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def int8(bundle: Path) -> Exported:
+def int8(bundle: Path) -> ExportedModel:
     return load_exported(bundle / "weights", "int8")
 
 
@@ -117,7 +117,7 @@ def test_an_xlm_roberta_scores_as_its_weights_beside_longer_and_shorter_pairs(
 
 
 @pytest.mark.slow
-def test_int8_ranks_nearly_as_the_weights(int8: Exported, encoder: Encoder) -> None:
+def test_int8_ranks_nearly_as_the_weights(int8: ExportedModel, encoder: Encoder) -> None:
     one_list = np.zeros(len(QUERIES))
     exact, other = (scorer(QUERIES, CANDIDATES) for scorer in (encoder.score, int8.score))
     assert kendall(one_list, exact, other)[0] > 0.8
@@ -137,9 +137,11 @@ def test_neither_order_nor_batch_changes_a_score(bundle: Path, variant: str) -> 
 
 
 @pytest.mark.slow
-def test_a_sigmoid_is_the_logistic_function_of_the_logit(int8: Exported) -> None:
+def test_a_sigmoid_is_the_logistic_function_of_the_logit(int8: ExportedModel) -> None:
     manifest = dataclasses.replace(int8.manifest, activation="sigmoid")
-    bounded = Exported(int8._model, int8._tokenizer, manifest).score(QUERIES[:4], CANDIDATES[:4])
+    bounded = ExportedModel(int8._model, int8._tokenizer, manifest).score(
+        QUERIES[:4], CANDIDATES[:4]
+    )
     assert bounded == pytest.approx(
         1 / (1 + np.exp(-int8.score(QUERIES[:4], CANDIDATES[:4]))), abs=1e-6
     )
@@ -149,7 +151,7 @@ def test_a_sigmoid_is_the_logistic_function_of_the_logit(int8: Exported) -> None
 @settings(deadline=None, max_examples=50)
 @given(query=TEXT, candidate=TEXT)
 def test_a_pair_has_the_encoders_own_tokens_also_when_cut(
-    encoder: Encoder, int8: Exported, query: str, candidate: str
+    encoder: Encoder, int8: ExportedModel, query: str, candidate: str
 ) -> None:
     expected = encoder.model.tokenizer([query], [candidate], truncation="longest_first")
     found = int8._tokenizer.encode(query, candidate)
@@ -169,7 +171,7 @@ def test_texts_are_cut_at_the_side_that_the_weights_tokenizer_cuts(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_threads_score_at_once(int8: Exported) -> None:
+def test_threads_score_at_once(int8: ExportedModel) -> None:
     wanted = int8.score(QUERIES, CANDIDATES)
     with ThreadPoolExecutor(4) as threads:
         for found in threads.map(lambda _: int8.score(QUERIES, CANDIDATES), range(8)):
@@ -192,7 +194,7 @@ def test_kendall_counts_pairs_list_by_list() -> None:
 
 
 @pytest.mark.slow
-def test_lengths_that_differ_are_refused(int8: Exported) -> None:
+def test_lengths_that_differ_are_refused(int8: ExportedModel) -> None:
     with pytest.raises(ValueError, match="2 queries beside 1 candidates"):
         int8.score(["a", "b"], ["c"])
 
@@ -205,7 +207,7 @@ def test_lengths_that_differ_are_refused(int8: Exported) -> None:
     ("ndcg_10", "passes"), [(0.504, True), (0.496, True), (0.506, False), (0.494, False)]
 )
 def test_the_gate_is_005_of_ndcg_and_names_both_figures(
-    int8: Exported, ndcg_10: float, passes: bool
+    int8: ExportedModel, ndcg_10: float, passes: bool
 ) -> None:
     agreement = dataclasses.replace(GOOD, ndcg_10=ndcg_10)
     if passes:
@@ -218,7 +220,7 @@ def test_the_gate_is_005_of_ndcg_and_names_both_figures(
 
 
 @pytest.mark.slow
-def test_lists_without_a_figure_do_not_pass(int8: Exported) -> None:
+def test_lists_without_a_figure_do_not_pass(int8: ExportedModel) -> None:
     with pytest.raises(ModelError, match="NDCG@10 nan"):
         _check(int8, dataclasses.replace(GOOD, ndcg_10=float("nan")))
 
@@ -236,7 +238,7 @@ def test_a_variant_that_fails_leaves_the_folder_as_it_was(copied: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_between_the_two_variants_the_earlier_one_is_found(
-    copied: Path, int8: Exported, monkeypatch: pytest.MonkeyPatch
+    copied: Path, int8: ExportedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, move = copied / "weights", os.replace
     place = weights / folder_name("int8")
@@ -260,7 +262,7 @@ def test_killed_between_the_two_variants_the_earlier_one_is_found(
 
 @pytest.mark.slow
 def test_the_manifest_says_what_the_variant_was_made_of(
-    bundle: Path, int8: Exported, encoder: Encoder
+    bundle: Path, int8: ExportedModel, encoder: Encoder
 ) -> None:
     found = json.loads((bundle / "weights/openvino_int8/manifest.json").read_text())
     pinned = json.loads((bundle / "bundle.json").read_text())["files"]["weights/model.safetensors"]
@@ -341,7 +343,7 @@ def test_without_the_extra_the_message_says_how_to_install_it(
 
 
 @pytest.mark.slow
-def test_the_runtime_sends_no_usage_statistics(int8: Exported) -> None:
+def test_the_runtime_sends_no_usage_statistics(int8: ExportedModel) -> None:
     from openvino.tools.ovc import convert_impl
 
     assert (

@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from reranker.tracking import metric_buffer as points_module
-from reranker.tracking.metric_buffer import Points
+from reranker.tracking.metric_buffer import MetricBuffer
 from reranker.tracking.run_log import RunLog
 from tests.helpers.tracked import config
 
@@ -42,7 +42,7 @@ def test_a_training_goes_on_while_the_store_is_away_and_its_points_follow_once(
     log = RunLog(store, "run", config(), tmp_path, {})
     for step, store.is_away in ((1, False), (2, True), (3, True), (4, False), (5, False)):
         log.points._not_before = 0.0
-        log.training_callback_metrics({"loss": step / 10}, step)
+        log.log_training_metrics({"loss": step / 10}, step)
     assert store.kept == [("train/loss", step / 10, step) for step in (1, 2, 3, 4, 5)]
     assert log.result["metrics"] == {"train/loss": 0.5}
     told = capsys.readouterr().err.splitlines()
@@ -52,9 +52,9 @@ def test_a_training_goes_on_while_the_store_is_away_and_its_points_follow_once(
 
 def test_what_waits_comes_before_what_is_logged_after_the_training() -> None:
     store: Any = Store()
-    made = Points(store, "run")
+    made = MetricBuffer(store, "run")
     store.is_away = True
-    made.log_or_keep(points(1, 2))
+    made.log_or_buffer(points(1, 2))
     with pytest.raises(MlflowException):
         made.log(points(3))  # outside of a training an outage is an error
     store.is_away = False
@@ -77,14 +77,14 @@ def test_a_store_that_is_away_costs_a_training_a_tenth_of_its_time(
         attempt(run_id, metrics)
 
     store.log_batch = slow
-    made = Points(store, "run")
+    made = MetricBuffer(store, "run")
     for step in range(100):
         clock[0] += 1
-        made.log_or_keep(points(step))
+        made.log_or_buffer(points(step))
     assert store.n_asked == 2  # 5 s, then 50 steps of rest, each
 
 
 def test_more_points_than_one_call_takes_go_in_several() -> None:
     store: Any = Store()
-    Points(store, "run").log(points(*range(2500)))
+    MetricBuffer(store, "run").log(points(*range(2500)))
     assert (store.n_asked, len(store.kept)) == (3, 2500)

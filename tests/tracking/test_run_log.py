@@ -110,9 +110,9 @@ def test_metrics_that_are_not_finite_are_left_out_and_named(
 @pytest.mark.slow
 def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Path) -> None:
     with start(run_cfg, tmp_path) as log:
-        log.training_callback_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
-        log.training_callback_metrics({"dev_ndcg_10": 0.4}, 10)
-        log.training_callback_metrics({"dev_ndcg_10": 0.3}, 20)
+        log.log_training_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
+        log.log_training_metrics({"dev_ndcg_10": 0.4}, 10)
+        log.log_training_metrics({"dev_ndcg_10": 0.3}, 20)
         log.points.log(
             log._finite(("many", float(i), i) for i in range(2500))
         )  # more than MLflow takes in one call
@@ -133,7 +133,7 @@ def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Pat
 def test_an_evaluation_goes_in_as_metrics_curves_rows_and_figures(
     run_cfg: Config, tmp_path: Path
 ) -> None:
-    run_cfg.eval.kinds = ["uniform", "popularity"]
+    run_cfg.eval.list_kinds = ["uniform", "popularity"]
     with start(run_cfg, tmp_path) as log:
         log.console = Console(file=io.StringIO(), markup=False)
         log.evaluation(checked())

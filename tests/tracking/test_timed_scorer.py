@@ -24,7 +24,7 @@ class Encoder:
 
 
 class Log:
-    running = "before"
+    running = "untrained"
 
     def __init__(self) -> None:
         self.kept: dict[str, float] = {}
@@ -41,10 +41,12 @@ def test_calls_of_a_stage_add_up_and_stages_are_apart() -> None:
         assert score(["q"] * n_pairs, ["c"] * n_pairs).tolist() == list(range(n_pairs))
     log.running = "after"
     score(["q"], ["c"])
-    assert {name: log.kept[f"score/before/{name}"] for name in ("pairs_per_s", "tokens_per_s")} == {
+    assert {
+        name: log.kept[f"score/untrained/{name}"] for name in ("pairs_per_s", "tokens_per_s")
+    } == {
         "pairs_per_s": 8 / 4,
         "tokens_per_s": 60 / 4,
     }
-    assert log.kept["score/before/padding_fraction"] == 0.25
-    assert log.kept["score/before/gemm_peak_fraction"] == pytest.approx(16 / 4 / 16)
+    assert log.kept["score/untrained/padding_fraction"] == 0.25
+    assert log.kept["score/untrained/gemm_peak_fraction"] == pytest.approx(16 / 4 / 16)
     assert log.kept["score/after/pairs_per_s"] == 0.5

@@ -19,8 +19,8 @@ from reranker.data import Tables
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, load
 from reranker.serving.bundle import write_bundle
-from reranker.serving.teacher_lookup import doubts, find_teacher
-from reranker.trainer import distillation, fit, keep_scores, score_pairs
+from reranker.serving.teacher_lookup import find_teacher, teacher_warnings
+from reranker.trainer import attach_scores, distillation, fit, score_pairs
 
 pytestmark = pytest.mark.slow
 N_USERS, GROUP = 30, 8
@@ -139,15 +139,15 @@ def test_scores_of_any_scale_are_kept_in_the_order_of_the_rows_as_standard_ones(
 ) -> None:
     before = pq.read_table(pairs)
     told = 100 + 7.0 * np.random.default_rng(1).permutation(len(before))
-    kept = keep_scores(pairs, "digest", told, cache)
+    kept = attach_scores(pairs, "digest", told, cache)
     table = pq.read_table(kept.path)
     assert table.drop_columns("score").equals(before)
     np.testing.assert_allclose(
         table["score"].to_numpy(), (told - told.mean()) / told.std(), atol=1e-6
     )
     assert (
-        keep_scores(pairs, "digest", told, cache).hit,
-        keep_scores(pairs, "digest", -told, cache).hit,
+        attach_scores(pairs, "digest", told, cache).hit,
+        attach_scores(pairs, "digest", -told, cache).hit,
     ) == (
         True,
         False,
@@ -159,7 +159,7 @@ def test_a_teacher_without_an_opinion_is_refused(bad: float, pairs: Path, cache:
     with pytest.raises(
         DataError, match=r"scores go from (0\.1 to 0\.1|nan to nan), so there is nothing to learn"
     ):
-        keep_scores(pairs, "digest", np.full(N_USERS * GROUP, bad), cache)
+        attach_scores(pairs, "digest", np.full(N_USERS * GROUP, bad), cache)
     assert entries(cache) == []
 
 
@@ -167,7 +167,7 @@ def test_a_teacher_beside_labels_moves_scores_towards_its_own(pairs: Path, cache
     """Labels say nothing here: every text is a positive as often as the next. The teacher loves late letters."""
     frame = pq.read_table(pairs).to_pandas()
     told = frame["book_text"].astype(str).map(ord).to_numpy().astype(float)
-    lessons = keep_scores(pairs, "digest", told, cache)
+    lessons = attach_scores(pairs, "digest", told, cache)
 
     def agreement(weight: float) -> float:
         student = load(
@@ -229,11 +229,11 @@ def test_a_teacher_of_other_tables_is_doubted(
     found: ModelConfig, tables: Tables, tmp_path: Path
 ) -> None:
     mine = dataclasses.replace(tables, digest="digest of tables")
-    assert doubts(found, mine) == doubts(None, tables) == []
-    [doubt] = doubts(found, tables)
+    assert teacher_warnings(found, mine) == teacher_warnings(None, tables) == []
+    [doubt] = teacher_warnings(found, tables)
     assert "was trained with other data.* than this run's" in doubt
     plain = ModelConfig(name="teacher", source="path", path=str(tmp_path))
-    assert doubts(plain, tables) == []
+    assert teacher_warnings(plain, tables) == []
 
 
 def test_a_folder_of_weights_says_its_attention_and_not_its_length(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from reranker.config import ModelConfig, TrainerConfig
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, device, load
 from reranker.trainer import fit, follow, lead
-from reranker.trainer.distributed import Processes, joined
+from reranker.trainer.distributed import ProcessGroup, joined
 
 pytestmark = pytest.mark.slow
 follow_module = sys.modules[follow.__module__]  # the package's name `follow` is the function
@@ -201,4 +201,4 @@ def test_each_process_of_a_machine_has_its_own_gpu(
 def test_a_process_alone_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined() as ranks:
-        assert ranks == Processes(rank=0, n=1)
+        assert ranks == ProcessGroup(rank=0, n=1)

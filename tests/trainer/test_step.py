@@ -12,15 +12,15 @@ import torch
 from reranker.config import CHOICES, ON_SCORES, ModelConfig, TrainerConfig
 from reranker.model import Encoder, load
 from reranker.trainer import losses
-from reranker.trainer.dataset import Examples, read
-from reranker.trainer.distributed import Processes
+from reranker.trainer.dataset import PairDataset, read
+from reranker.trainer.distributed import ProcessGroup
 from reranker.trainer.optimiser import Optimiser
 from reranker.trainer.step import Stepper
 
 pytestmark = pytest.mark.slow
 TINY = ModelConfig(name="tiny", source="random", max_length=48, dropout=0.0)
 N_GROUPS = 7
-ALONE = Processes()
+ALONE = ProcessGroup()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stepper(
-    encoder: Encoder, examples: Examples, cfg: TrainerConfig, ranks: Processes = ALONE
+    encoder: Encoder, examples: PairDataset, cfg: TrainerConfig, ranks: ProcessGroup = ALONE
 ) -> Stepper:
     return Stepper(encoder, examples, Optimiser(encoder, cfg, n_steps=4), cfg, ranks, bf16=False)
 
@@ -104,7 +104,7 @@ def test_loss_and_gradients_are_those_of_the_fixed_batch(
         for rank in range(
             n_processes
         ):  # gradients of the shares add up where they are not set to None between
-            mine = stepper(encoder, examples, cfg, Processes(rank, n_processes))
+            mine = stepper(encoder, examples, cfg, ProcessGroup(rank, n_processes))
             numbers += mine.gradients(rows)
         assert float(numbers[0] / numbers[1]) == pytest.approx(wanted_loss, abs=1e-6)
         torch.testing.assert_close(

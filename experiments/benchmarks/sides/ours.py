@@ -16,7 +16,7 @@ from reranker.data import ContextBuilder, Contexts, Tables
 from reranker.sampling import build_pairs
 from reranker.sampling.negatives import Choice
 from reranker.sampling.parts import Part, draw
-from reranker.sampling.weighted import Shelf
+from reranker.sampling.weighted import UserBooks
 from sides.task import Task
 
 
@@ -38,7 +38,7 @@ def start_kernels() -> None:
 
     It takes .4 s in a process, and some 5 s the first time after an installation, when they are compiled.
     """
-    one = Shelf(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int32))
+    one = UserBooks(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int32))
     choice = Choice(np.zeros(1, dtype=np.uint64), one, n_books=2)
     texts = pa.array(["text"])
     draw(

@@ -30,13 +30,13 @@ def prepare_draw(task: Task) -> Work:
     from reranker.config import SamplingConfig
     from reranker.data.draws import text_keys
     from reranker.sampling.negatives import Choice, draw
-    from reranker.sampling.weighted import Shelf
+    from reranker.sampling.weighted import UserBooks
     from sides.ours import start_kernels
 
     truth, positive_user, user, book = _codes(task)
     users, n_positives = np.unique(positive_user, return_counts=True)
     mine = np.isin(user, users)
-    rated = Shelf(np.searchsorted(users, user[mine]), book[mine])
+    rated = UserBooks(np.searchsorted(users, user[mine]), book[mine])
     choice = Choice(text_keys(truth.user_id.to_pylist())[users], rated, truth.n_books)
     cfg = SamplingConfig(neg_ratio=task.neg_ratio, seed=task.seed)
     k = n_positives * task.neg_ratio

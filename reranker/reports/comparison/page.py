@@ -21,7 +21,7 @@ KINDS = {
     "uniform": "lists of books drawn uniformly",
     "popularity": "lists of books about as popular as the user's own",
     "retriever": "lists that a first stage retrieved: the real job",
-    "seed": "lists of three positives and nine negatives, as the original evaluated",
+    "bookdb": "lists of three positives and nine negatives, as the original evaluated",
 }
 
 

@@ -75,7 +75,7 @@ def cost(
 def _intervals(
     axis: Axes, middle: pd.Series, low: pd.Series, high: pd.Series, strong: pd.Series
 ) -> None:
-    """Points with bars, the first on top; a point without an interval stands alone."""
+    """MetricBuffer with bars, the first on top; a point without an interval stands alone."""
     place = np.arange(len(middle))
     axis.hlines(
         place, low.fillna(middle), high.fillna(middle), colors=[BLUE if s else GREY for s in strong]

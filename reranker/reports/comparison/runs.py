@@ -54,8 +54,8 @@ class LoggedRun:
 
     @property
     def headline(self) -> str:
-        """The list kind that its figures without a kind are of: the first of its `eval.kinds`."""
-        given = self.params.get("eval.kinds")
+        """The list kind that its figures without a kind are of: the first of its `eval.list_kinds`."""
+        given = self.params.get("eval.list_kinds")
         return given.split(",")[0] if given else str(self.per_user["kind"].iloc[0])
 
 

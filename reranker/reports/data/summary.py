@@ -177,11 +177,11 @@ def metrics(summary: DataSummary) -> dict[str, float]:
 
 
 def funnel(tables: Mapping[str, int], pairs: Mapping[str, int]) -> list[Step]:
-    """Raw rows to tables, users to folds, train users and their positives to those in the pairs."""
-    folds = {fold: tables[f"users_{fold}"] for fold in ("dev", "test")}
+    """Raw rows to tables, users to splits, train users and their positives to those in the pairs."""
+    splits = {split: tables[f"users_{split}"] for split in ("dev", "test")}
     return [
         *_steps("tables", tables),
-        Step("train users", "users", tables["users"], tables["users_train"], folds),
+        Step("train users", "users", tables["users"], tables["users_train"], splits),
         *_steps("pairs", pairs),
     ]
 

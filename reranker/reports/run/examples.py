@@ -57,7 +57,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleUsers:
     """Users of one list kind: those of largest gain and those of largest loss, the largest first.
 
     Attributes:
@@ -84,7 +84,7 @@ def choose(
     kind: str,
     ours: str,
     theirs: str,
-) -> Examples:
+) -> ExampleUsers:
     """The examples of one list kind. Equal gains are taken by ascending user_id, so the choice is the data's alone.
 
     Args:
@@ -115,7 +115,7 @@ def choose(
         return Example(user_id, context, int((frame["label"] > 0).sum()), len(frame), *sides)
 
     counts = (int((gain > 0).sum()), int((gain == 0).sum()), int((gain < 0).sum()))
-    return Examples(theirs, [example(u) for u in best], [example(u) for u in worst], *counts)
+    return ExampleUsers(theirs, [example(u) for u in best], [example(u) for u in worst], *counts)
 
 
 def _places(

@@ -25,7 +25,7 @@ KINDS = {
     "uniform": "uniform lists",
     "popularity": "popularity-matched lists",
     "retriever": "the retriever's lists",
-    "seed": "lists of the seed's protocol",
+    "bookdb": "lists of the original system's protocol",
 }
 COLUMNS = {
     "ndcg_3": "NDCG@3",
@@ -40,7 +40,10 @@ SLICES = {
     "history_length": ("By history length", "context books of the user"),
     "target_popularity": ("By popularity of the positives", "decile of their known ratings"),
     "same_author": ("Positives by an author of the context books", ""),
-    "without_same_author": ("Lists without positives by an author of the context books", ""),
+    "without_same_author": (
+        "CandidateLists without positives by an author of the context books",
+        "",
+    ),
     "cold_books": ("Positives that nobody is known to have rated", ""),
     "truncated": ("Positives that the model reads cut", ""),
 }
@@ -123,7 +126,9 @@ def describe(evaluation: Evaluation, key: str) -> Kind:
     by_depth = depth.pivot(index="scorer", columns="depth", values="ndcg_10")
     present = set(summary["scorer"])
     pair = [s for s in (MODEL, best) if s is not None and s in present]
-    shown = [s for s in dict.fromkeys([MODEL, "fused", *pair, "before", "random"]) if s in present]
+    shown = [
+        s for s in dict.fromkeys([MODEL, "fused", *pair, "untrained", "random"]) if s in present
+    ]
     n_users, n_without = (
         int(summary[column].iloc[0]) for column in ("n_users", "n_without_positives")
     )

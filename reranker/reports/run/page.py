@@ -15,7 +15,7 @@ from reranker.redaction import redact
 from reranker.reports import svg
 from reranker.reports.page import count, number, render, signed
 from reranker.reports.run import plots
-from reranker.reports.run.examples import Examples, choose
+from reranker.reports.run.examples import ExampleUsers, choose
 from reranker.reports.run.list_kinds import MODEL, Drawn, Kind, best_baseline, describe
 from reranker.reports.run.plots import name
 from reranker.tracking.metric_names import run_name
@@ -40,7 +40,7 @@ class RunSummary:
 
     cfg: Config
     evaluation: Evaluation
-    examples: Mapping[str, Examples]
+    examples: Mapping[str, ExampleUsers]
     history: History
     account: Mapping[str, Any]
 
@@ -51,7 +51,7 @@ def examples(
     scores: Mapping[str, FloatArray],
     tables: Tables,
     contexts: Contexts,
-) -> dict[str, Examples]:
+) -> dict[str, ExampleUsers]:
     """For every list kind, the users for whom the fine-tuned model gains and loses most against the best baseline.
 
     Args:
@@ -69,7 +69,9 @@ def examples(
 def page(summary: RunSummary) -> str:
     """The report as HTML; every text of the data is escaped, and secrets in URIs are masked."""
     made = set(summary.evaluation.summary["kind"])
-    kinds = [describe(summary.evaluation, key) for key in summary.cfg.eval.kinds if key in made]
+    kinds = [
+        describe(summary.evaluation, key) for key in summary.cfg.eval.list_kinds if key in made
+    ]
     account = redacted(dict(summary.account))
     return render(
         "run/page.html",
@@ -112,7 +114,9 @@ def _first_stage(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
 def _tiles(kind: Kind) -> list[tuple[str, str]]:
     """The headline in numbers."""
     rows = {row["scorer"]: row for row in kind.scorers}
-    shown = [s for s in dict.fromkeys([MODEL, "fused", kind.best or MODEL, "before"]) if s in rows]
+    shown = [
+        s for s in dict.fromkeys([MODEL, "fused", kind.best or MODEL, "untrained"]) if s in rows
+    ]
     tiles = [(number(rows[s]["ndcg_10"], 3), f"NDCG@10, {name(s)}") for s in shown]
     if kind.chance is not None:
         tiles.append((number(kind.chance["ndcg_10"], 3), "NDCG@10 by chance"))

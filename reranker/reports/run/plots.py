@@ -15,7 +15,7 @@ from reranker.reports.run.summary import NAMES
 from reranker.reports.svg import BLUE, GREEN, GREY, INK, ORANGE, VIOLET, panel
 
 # Any other scorer that stands out is the best of the baselines.
-COLOURS = {"fine_tuned": BLUE, "fused": VIOLET, "before": GREEN, "random": GREY}
+COLOURS = {"fine_tuned": BLUE, "fused": VIOLET, "untrained": GREEN, "random": GREY}
 OTHER: Any = {"color": GREY, "linewidth": 0.8, "alpha": 0.6}
 THRESHOLDS = np.linspace(
     0, 1, 201

@@ -21,7 +21,7 @@ GREY, DARK = "#8c8c8c", "#333333"
 COLOURS = {
     "fine_tuned": "#0072B2",
     "fused": "#00395A",
-    "before": "#E69F00",
+    "untrained": "#E69F00",
     "bi_encoder": "#009E73",
     "bi_encoder_top3": "#00563F",
     "bm25": "#CC79A7",
@@ -36,13 +36,13 @@ COLOURS = {
 NAMES = {
     "fine_tuned": "fine-tuned",
     "fused": "fused",
-    "before": "before fine-tuning",
+    "untrained": "before fine-tuning",
     "bi_encoder": "bi-encoder",
     "bi_encoder_top3": "bi-encoder, top 3",
     "bm25": "BM25",
     "genres": "genre overlap",
     "authors": "author overlap",
-    "numbers": "the numbers alone",
+    "features_lr": "numeric features alone",
     "item_knn": "item-kNN",
     "ease": "EASE",
     "retriever": "first stage",
@@ -157,9 +157,9 @@ def curves(evaluation: Evaluation, kind: str) -> Figure:
 def users(evaluation: Evaluation, kind: str) -> Figure:
     """The share of users with at most a given NDCG@10: fine-tuned, before, and the best of the baselines."""
     summary = evaluation.summary[evaluation.summary["kind"] == kind].set_index("scorer")["ndcg_10"]
-    baselines = summary.drop(["fine_tuned", "fused", "before"], errors="ignore")
+    baselines = summary.drop(["fine_tuned", "fused", "untrained"], errors="ignore")
     best = [str(baselines.idxmax())] if len(baselines) else []
-    shown = [scorer for scorer in ("fine_tuned", "before", *best) if scorer in summary]
+    shown = [scorer for scorer in ("fine_tuned", "untrained", *best) if scorer in summary]
     figure, (axis,) = _panels(1, 1, width=6.8, height=4.2)
     rows = evaluation.per_user[evaluation.per_user["kind"] == kind]
     for i, scorer in enumerate(shown):

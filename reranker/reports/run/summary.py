@@ -28,10 +28,10 @@ NAMES = {
     "bm25": "BM25",
     "genres": "genre overlap",
     "authors": "author overlap",
-    "numbers": "the numbers alone",
+    "features_lr": "numeric features alone",
     "bi_encoder": "bi-encoder cosine",
     "bi_encoder_top3": "bi-encoder top 3",
-    "before": "before fine-tuning",
+    "untrained": "before fine-tuning",
     "fine_tuned": "fine-tuned",
     "fused": "fused",
 }
@@ -43,7 +43,7 @@ def report(
 ) -> None:
     """Print a table for each list kind, the verdicts against the best of the baselines, and two commands."""
     out = console or Console(highlight=False)
-    for kind in cfg.eval.kinds:
+    for kind in cfg.eval.list_kinds:
         out.print(_table(evaluation.summary[evaluation.summary["kind"] == kind], kind, cfg))
         out.print(verdict(evaluation.lift[evaluation.lift["kind"] == kind]), soft_wrap=True)
     out.print(f"\nmodel {registered.uri}: {_alias(registered, cfg)}", soft_wrap=True)

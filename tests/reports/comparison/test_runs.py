@@ -20,7 +20,7 @@ from reranker.cli import main
 from reranker.config import EvalConfig, TrackingConfig
 from reranker.data import Tables
 from reranker.errors import ComparisonError
-from reranker.eval import build_lists, hash_kind
+from reranker.eval import build_lists, digest_of_kind
 from reranker.reports.comparison.runs import find
 from reranker.tracking import store
 from reranker.tracking.lifecycle import PARENT
@@ -100,7 +100,7 @@ def make(opened: tuple[MlflowClient, str, TrackingConfig], tmp_path: Path) -> Ma
             [Metric(key, value, 0, step) for key, value, step in points],
             [
                 Param(key, value)
-                for key, value in {"eval.kinds": ",".join(kinds), **(params or {})}.items()
+                for key, value in {"eval.list_kinds": ",".join(kinds), **(params or {})}.items()
             ],
         )
         if values is not None:
@@ -251,7 +251,7 @@ def test_a_store_that_does_not_exist_is_not_made(
 
 def test_a_run_keeps_the_hash_of_each_list_kind(tables: Tables, cache: Cache) -> None:
     lists = build_lists(
-        tables, EvalConfig(kinds=["uniform", "popularity"], n_candidates=15), "test", cache
+        tables, EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15), "test", cache
     )
     kept: dict[str, str] = {}
 
@@ -261,7 +261,8 @@ def test_a_run_keeps_the_hash_of_each_list_kind(tables: Tables, cache: Cache) ->
 
     RunLog.lists(Log, lists, tables)
     assert kept == {
-        f"lists/test/{kind}": hash_kind(lists, tables, kind) for kind in ("popularity", "uniform")
+        f"lists/test/{kind}": digest_of_kind(lists, tables, kind)
+        for kind in ("popularity", "uniform")
     }
 
 

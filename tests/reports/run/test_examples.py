@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reranker.data import Contexts, Tables
 from reranker.eval import metrics
-from reranker.reports.run.examples import N_EXAMPLES, Examples, choose
+from reranker.reports.run.examples import N_EXAMPLES, ExampleUsers, choose
 
 N_BOOKS = 12
 
@@ -32,13 +32,13 @@ def world(n_users: int) -> tuple[Tables, Contexts]:
 
 
 def lists(n_users: int, positive: int) -> pd.DataFrame:
-    """Lists of kind `uniform` in which every user is offered every book, one of them positive."""
+    """CandidateLists of kind `uniform` in which every user is offered every book, one of them positive."""
     frame = pd.DataFrame({"kind": "uniform", "user": np.repeat(np.arange(n_users), N_BOOKS)})
     frame["book"] = np.tile(np.arange(N_BOOKS), n_users)
     return frame.assign(label=(frame["book"] == positive).astype(int))
 
 
-def chosen(rows: pd.DataFrame, scores: dict[str, np.ndarray], n_users: int) -> Examples:
+def chosen(rows: pd.DataFrame, scores: dict[str, np.ndarray], n_users: int) -> ExampleUsers:
     tables, contexts = world(n_users)
     parts = []
     for scorer, values in scores.items():

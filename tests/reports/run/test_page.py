@@ -23,7 +23,7 @@ from reranker.config import (
     TrackingConfig,
 )
 from reranker.data import Contexts, Tables, build_contexts, load
-from reranker.eval import Evaluation, Lists, build_lists, evaluate
+from reranker.eval import CandidateLists, Evaluation, build_lists, evaluate
 from reranker.reports import svg
 from reranker.reports.page import number, share, signed
 from reranker.reports.run.list_kinds import Kind, check, describe, verdict
@@ -73,7 +73,7 @@ def config() -> Config:
             name="demo", storage=StorageConfig(endpoint_url=f"https://key:{SECRET}@store.example")
         ),
         model=ModelConfig(name="tiny", source="random"),
-        eval=EvalConfig(kinds=KINDS, n_candidates=12, n_bootstrap=100),
+        eval=EvalConfig(list_kinds=KINDS, n_candidates=12, n_bootstrap=100),
         tracking=TrackingConfig(uri=f"postgresql://me:{SECRET}@db.example/runs"),
         cache_dir="outputs/cache",
     )
@@ -85,7 +85,7 @@ def scored(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     label, uniform = frame["label"].to_numpy(), (frame["kind"] == "uniform").to_numpy()
     noise = {
         name: rng.normal(size=len(frame))
-        for name in ("random", "popularity", "item_knn", "before", "new_one")
+        for name in ("random", "popularity", "item_knn", "untrained", "new_one")
     }
     model = rng.normal(size=len(frame)) + np.where(uniform, 4.0, -4.0) * label
     fused = rng.normal(size=len(frame)) + 2.0 * label
@@ -93,7 +93,7 @@ def scored(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Contexts, Lists]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Contexts, CandidateLists]:
     """Tables whose titles and user ids are markup, and lists of three kinds."""
     folder = tmp_path_factory.mktemp("run_page")
     ratings = [(f"<b>{user}", book, rating) for user, book, rating in some_ratings()]
@@ -103,14 +103,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Contexts, Li
     )
     cache = Cache(folder / "cache")
     tables = load(cfg, cache)
-    lists = build_lists(tables, EvalConfig(kinds=KINDS[:2], n_candidates=12), "test", cache)
+    lists = build_lists(tables, EvalConfig(list_kinds=KINDS[:2], n_candidates=12), "test", cache)
     retrieved = lists.frame[lists.frame["kind"] == "uniform"].assign(kind="retriever")
     frame = pd.concat([lists.frame, retrieved], ignore_index=True)
     return tables, build_contexts(tables, cfg), dataclasses.replace(lists, frame=frame)
 
 
 @pytest.fixture(scope="module")
-def summary(data: tuple[Tables, Contexts, Lists]) -> RunSummary:
+def summary(data: tuple[Tables, Contexts, CandidateLists]) -> RunSummary:
     tables, contexts, lists = data
     cfg, scores = config(), scored(lists.frame)
     cut = np.arange(len(lists.frame)) % 2 == 0
@@ -418,14 +418,14 @@ def test_a_section_without_numbers_is_left_out(
 
 
 def test_a_run_of_one_user_says_that_it_has_no_interval(
-    data: tuple[Tables, Contexts, Lists],
+    data: tuple[Tables, Contexts, CandidateLists],
 ) -> None:
     tables, contexts, lists = data
     alone = dataclasses.replace(
         lists, frame=lists.frame[lists.frame["user"] == lists.frame["user"].iloc[0]]
     )
     cfg, scores = config(), scored(alone.frame)
-    cfg.eval.kinds = ["uniform"]
+    cfg.eval.list_kinds = ["uniform"]
     made = evaluate(tables, alone, scores, cfg.eval)
     shown = examples(made, alone.frame, scores, tables, contexts)
     text = words(page(RunSummary(cfg, made, shown, HISTORY, ACCOUNT)))

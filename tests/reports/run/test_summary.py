@@ -61,7 +61,7 @@ def reported(cfg: Config, registered: Registered, shown: Evaluation | None = Non
 
 def test_the_report_has_a_row_for_every_scorer_of_every_kind_best_last() -> None:
     cfg = config()
-    cfg.eval.kinds = ["uniform", "popularity"]
+    cfg.eval.list_kinds = ["uniform", "popularity"]
     text = reported(
         cfg, Registered(4, "models:/book-reranker/4", "m-1", True, "no version was champion before")
     )

@@ -106,7 +106,7 @@ GENRES: tuple[Genre, ...] = (
         "reason mind ethics virtue doubt truth justice freedom self argument method dialogue meaning soul logic",
         "Being, Nothing, the Good Life, Modern Man, Language, the State, Happiness",
         "a Greek thinker, a modern skeptic, an old professor, a quiet monk, a moral critic, a student of logic",
-        "asks what virtue is, defends free will, doubts all knowledge, argues about justice, searches for meaning",
+        "asks what virtue is, defends free will, teacher_warnings all knowledge, argues about justice, searches for meaning",
     ),
     _genre(
         "poetry",
@@ -160,7 +160,7 @@ GENRES: tuple[Genre, ...] = (
         "detective clue corpse alibi inspector witness vicar suspect murder manor key cellar will ledger magpie",
         "Baker Lane, the Vicarage, Room Nine, Thorn Cottage, the Widow, the Village, Suspicion",
         "a village detective, a retired inspector, a nosy librarian, a vicar, an amateur sleuth, the sole witness",
-        "solves a murder, finds a body, doubts every alibi, opens a locked room, follows a cold clue",
+        "solves a murder, finds a body, teacher_warnings every alibi, opens a locked room, follows a cold clue",
     ),
     _genre(
         "thriller",
