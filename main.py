@@ -46,7 +46,7 @@ def run(cfg: Config, run_dir: Path) -> float:
                 cfg.trainer.teacher, max_length=cfg.model.max_length
             )
         with log.stage("tables"):
-            tables = data.load(cfg.data, cache)
+            tables = data.load_tables(cfg.data, cache)
             contexts = data.build_contexts(tables, cfg.data)
             log.input("tables", tables)
             log.warn(teacher_lookup.teacher_warnings(teacher, tables))

@@ -24,7 +24,7 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = (
 from reranker import config
 from reranker.cache import Cache, digest
 from reranker.config import Config, DataConfig, StorageConfig, TrackingConfig
-from reranker.data import Contexts, Tables, build_contexts, load
+from reranker.data import Contexts, Tables, build_contexts, load_tables
 from reranker.model import Encoder
 from reranker.model import load as load_encoder
 from tests.helpers import chromium, flaky, hub, swift
@@ -129,7 +129,7 @@ def data_cfg(raw: Callable[..., Path]) -> DataConfig:
 
 @pytest.fixture
 def tables(data_cfg: DataConfig, cache: Cache) -> Tables:
-    return load(data_cfg, cache)
+    return load_tables(data_cfg, cache)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import ROOT, DataConfig, ModelConfig, WorldConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 
 SCRIPT = ROOT / "experiments" / "benchmarks" / "pairs.py"
 
@@ -26,7 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Feature tables of 300 readers of 250 books: dense enough for draws to meet seen books and one another."""
     folder = tmp_path_factory.mktemp("world")
     cfg = DataConfig(name="demo", world=WorldConfig(n_books=250, n_users=300, mean_ratings=20))
-    tables = load(cfg, Cache(folder / "cache"))
+    tables = load_tables(cfg, Cache(folder / "cache"))
     contexts = pd.DataFrame(
         {"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text}
     )

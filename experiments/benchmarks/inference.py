@@ -46,12 +46,12 @@ def make_texts(cache: Path) -> Texts:
     """User contexts and book texts of the demo world, joined to the length of real ones."""
     from reranker.cache import Cache
     from reranker.config import compose
-    from reranker.data import build_contexts, load
+    from reranker.data import build_contexts, load_tables
 
     cfg = compose(
         ["data=demo", "data.context_titles=8", "data.world.n_books=600", "data.world.n_users=150"]
     ).data
-    tables = load(cfg, Cache(cache))
+    tables = load_tables(cfg, Cache(cache))
     contexts = [text for text in build_contexts(tables, cfg).text if text]
     books = tables.books["book_text"].tolist()
     joined = [

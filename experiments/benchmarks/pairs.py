@@ -104,7 +104,7 @@ def make_world(n_ratings: float, raw: str | None, cache: Path) -> Path:
 
     from reranker.cache import Cache
     from reranker.config import compose
-    from reranker.data import build_contexts, load
+    from reranker.data import build_contexts, load_tables
 
     world = [
         f"data.world.n_books={N_BOOKS}",
@@ -112,7 +112,7 @@ def make_world(n_ratings: float, raw: str | None, cache: Path) -> Path:
     ]
     sizes = ["data.context_titles=6", "data.context_genres=4"]
     cfg = compose([*(["data=bookdb", f"data.root={raw}"] if raw else world), *sizes]).data
-    tables = load(cfg, Cache(cache))
+    tables = load_tables(cfg, Cache(cache))
 
     def build(folder: Path) -> dict[str, object]:
         contexts = pd.DataFrame(

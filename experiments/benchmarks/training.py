@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, ModelConfig, WorldConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.model.bi_encoder import PACKAGE, SHA256
 
 SIDES = ("stock", "tuned", "full", "shared")
@@ -61,7 +61,7 @@ def texts(n_groups: int, seed: int) -> Texts:
         name="demo", world=WorldConfig(n_books=400, n_users=200, mean_ratings=30), context_titles=15
     )
     with tempfile.TemporaryDirectory() as folder:
-        tables = load(cfg, Cache(Path(folder)))
+        tables = load_tables(cfg, Cache(Path(folder)))
         contexts = build_contexts(tables, cfg).text
     books = list(tables.books["book_text"])
     rng = np.random.default_rng(seed)
@@ -208,7 +208,7 @@ def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -
 
     keep_freed_memory()
     torch.set_num_threads(threads())
-    encoder = load(dataclasses.replace(WHEEL, dropout=0.0, attention=attention))
+    encoder = load_tables(dataclasses.replace(WHEEL, dropout=0.0, attention=attention))
     queries, candidates = encoder.tokenise(data.contexts), encoder.tokenise(data.candidates)
     optimiser = torch.optim.AdamW(encoder.model.parameters(), lr=5e-5, fused=True)
     labels = torch.tensor([1.0] + [0.0] * (GROUP - 1)).repeat(PAIRS_PER_STEP // GROUP)

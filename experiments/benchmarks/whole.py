@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig, compose
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.data.sources import fetch
 from reranker.sampling import audit, build_pairs
 
@@ -58,7 +58,7 @@ def main() -> None:
     with stage("raw", stages):
         fetch.fetch(cfg, cache)
     with stage("tables", stages):
-        tables = load(cfg, cache)
+        tables = load_tables(cfg, cache)
     with stage("contexts", stages):
         contexts = build_contexts(tables, cfg)
     with stage("pairs", stages):

@@ -110,13 +110,13 @@ def _push(args: argparse.Namespace) -> None:
 def _describe(args: argparse.Namespace) -> None:
     from reranker import config
     from reranker.cache import Cache
-    from reranker.data import load
+    from reranker.data import load_tables
     from reranker.data.describe import describe
     from reranker.data.sources import fetch
 
     cfg = config.compose(args.overrides)
     cache = Cache(cfg.cache_dir)
-    tables = load(cfg.data, cache)
+    tables = load_tables(cfg.data, cache)
     source = fetch.fetch(cfg.data, cache)
     facts = describe(tables, source.files, source.folder / "book_texts_reduced.parquet")
     if args.format == "json":

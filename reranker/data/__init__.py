@@ -1,7 +1,15 @@
 """Raw tables in; books, histories, splits and user contexts out."""
 
-from reranker.data.contexts import ContextBuilder, Contexts
-from reranker.data.contexts import build as build_contexts
-from reranker.data.tables import Tables, load
+from reranker.data.contexts import ContextBuilder, Contexts, build_contexts
+from reranker.data.corpus import Corpus, load
+from reranker.data.tables import Tables, load_tables
 
-__all__ = ["ContextBuilder", "Contexts", "Tables", "build_contexts", "load"]
+__all__ = [
+    "ContextBuilder",
+    "Contexts",
+    "Corpus",
+    "Tables",
+    "build_contexts",
+    "load",
+    "load_tables",
+]

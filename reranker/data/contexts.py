@@ -277,7 +277,7 @@ class Contexts:
         return self.match.before(books["book_text"], np.zeros_like(book), book, self.rows.iloc[:0])
 
 
-def build(tables: Tables, cfg: DataConfig) -> Contexts:
+def build_contexts(tables: Tables, cfg: DataConfig) -> Contexts:
     """The context of every user, from the context side of the history alone."""
     rows = without(
         tables.histories, tables.histories[tables.histories["is_target"]], len(tables.books)

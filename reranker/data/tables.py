@@ -84,6 +84,19 @@ class Tables:
         train = (self.users["split"] == "train").to_numpy()[self.histories["user"]]
         return self.histories[train | ~self.histories["is_target"].to_numpy()]
 
+    def user_ids(self, codes: IntArray) -> np.ndarray:
+        """(n,) the user_id, str, of each user code."""
+        return self.users["user_id"].to_numpy()[codes]
+
+    def book_ids(self, codes: IntArray) -> np.ndarray:
+        """(n,) the book_id, int64, of each book code."""
+        return self.books["book_id"].to_numpy()[codes]
+
+    def with_ids(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame with its columns `user` and `book` (codes) replaced by user_id and book_id."""
+        ids = frame.assign(user=self.user_ids(frame["user"]), book=self.book_ids(frame["book"]))
+        return ids.rename(columns={"user": "user_id", "book": "book_id"})
+
     def positives(self, split: str) -> pd.DataFrame:
         """The target ratings of a split's users that are positives, sorted by (user, book)."""
         h = self.histories
@@ -93,7 +106,7 @@ class Tables:
         ]
 
 
-def load(cfg: DataConfig, cache: Cache) -> Tables:
+def load_tables(cfg: DataConfig, cache: Cache) -> Tables:
     """Tables of the source that `cfg` names, from the cache when files and settings are the same.
 
     The cache folder also holds the seed's feature tables, `reduce_books_df.parquet` and `sampled_users_book.parquet`.

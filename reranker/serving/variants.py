@@ -134,7 +134,7 @@ def _material(
     from reranker import data, eval
 
     cache = Cache(cfg.cache_dir)
-    tables = data.load(cfg.data, cache)
+    tables = data.load_tables(cfg.data, cache)
     contexts = data.build_contexts(tables, cfg.data)
     dev = eval.build_lists(tables, cfg.eval, "dev", cache)
     tags = client.get_run(source.run_id).data.tags

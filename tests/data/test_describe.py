@@ -13,7 +13,7 @@ import pytest
 from reranker.cache import Cache
 from reranker.cli import main
 from reranker.config import DataConfig
-from reranker.data import load
+from reranker.data import load_tables
 from reranker.data.describe import _file, describe
 from reranker.data.sources import bookdb
 from reranker.errors import DataError
@@ -24,7 +24,8 @@ def test_the_numbers_are_those_of_the_files(raw: Callable[..., Path], cache: Cac
     rated = some_ratings()
     folder = raw(rated, texts={1: "One", 2: " ", 99: "Unknown"}, titles={3: "Three (Trilogy, #3)"})
     facts = describe(
-        load(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache), *sources(folder)
+        load_tables(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache),
+        *sources(folder),
     )
     assert [(f["name"], f["rows"]) for f in facts["files"]] == list(
         zip(bookdb.SCHEMA, (40, 600, 7, 3), strict=True)
@@ -58,7 +59,8 @@ def test_positives_per_user_are_books_not_fractions(raw: Callable[..., Path], ca
     rated = [(f"u{u}", 1 + b, 5 if b < n else 3) for u, n in enumerate(n_liked) for b in range(10)]
     folder = raw([(f"{u}-{copy}", b, r) for copy in range(20) for u, b, r in rated])
     facts = describe(
-        load(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache), *sources(folder)
+        load_tables(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache),
+        *sources(folder),
     )["positives_per_user"]
     quantiles = {"min": 0, "p25": 1, "p50": 2, "p75": 3, "p90": 10, "p99": 10, "max": 10}
     assert facts == {**quantiles, "mean": 3.2, "users_without": 20}
@@ -67,7 +69,8 @@ def test_positives_per_user_are_books_not_fractions(raw: Callable[..., Path], ca
 def test_timestamps_are_dates(raw: Callable[..., Path], cache: Cache) -> None:
     folder = raw([(*r, 0 if i == 0 else 86_400 * i) for i, r in enumerate(some_ratings())])
     facts = describe(
-        load(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache), *sources(folder)
+        load_tables(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache),
+        *sources(folder),
     )
     times = {
         "n": 599,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, StorageConfig
-from reranker.data import Tables, load
+from reranker.data import Tables, load_tables
 from reranker.data import tables as module
 from reranker.data.draws import bits, text_keys
 from tests.conftest import some_ratings, write_raw
@@ -42,15 +42,19 @@ def test_codes_are_row_numbers_and_histories_are_sorted(tables: Tables) -> None:
 
 
 def test_folds_do_not_move_when_users_are_added(raw: Raw, tmp_path: Path) -> None:
-    few = load(DataConfig(name="bookdb", root=str(raw(some_ratings(40)))), Cache(tmp_path / "a"))
-    many = load(DataConfig(name="bookdb", root=str(raw(some_ratings(60)))), Cache(tmp_path / "b"))
+    few = load_tables(
+        DataConfig(name="bookdb", root=str(raw(some_ratings(40)))), Cache(tmp_path / "a")
+    )
+    many = load_tables(
+        DataConfig(name="bookdb", root=str(raw(some_ratings(60)))), Cache(tmp_path / "b")
+    )
     before, after = fold_of(few), fold_of(many)
     assert {u: after[u] for u in before} == before
 
 
 def test_fold_sizes_follow_the_fractions(raw: Raw, cache: Cache) -> None:
     ratings = [(f"u{u}", 1 + (u + i) % 40, 4) for u in range(3000) for i in range(4)]
-    counts = load(DataConfig(name="bookdb", root=str(raw(ratings))), cache).counts
+    counts = load_tables(DataConfig(name="bookdb", root=str(raw(ratings))), cache).counts
     # Binomial standard deviations of 3000 draws: 22 at 0.2, 16 at 0.1; four of them either way.
     assert abs(counts["users_test"] - 600) < 88
     assert abs(counts["users_dev"] - 300) < 66
@@ -66,7 +70,7 @@ def test_half_of_each_history_is_target_and_both_sides_hold_a_book(tables: Table
 def test_extreme_fractions_leave_a_book_on_each_side(
     data_cfg: DataConfig, cache: Cache, fraction: float
 ) -> None:
-    tables = load(dataclasses.replace(data_cfg, target_fraction=fraction), cache)
+    tables = load_tables(dataclasses.replace(data_cfg, target_fraction=fraction), cache)
     n_targets = tables.histories.groupby("user")["is_target"].sum()
     assert set(n_targets) == {1 if fraction < 0.5 else 9}
 
@@ -75,14 +79,14 @@ def test_targets_come_after_context_where_there_are_timestamps(raw: Raw, cache: 
     ratings = [
         (u, b, r, 1_000_000 + (i * 7919) % 1000) for i, (u, b, r) in enumerate(some_ratings())
     ]
-    h = load(DataConfig(name="bookdb", root=str(raw(ratings))), cache).histories
+    h = load_tables(DataConfig(name="bookdb", root=str(raw(ratings))), cache).histories
     last_known = h[~h["is_target"]].groupby("user")["timestamp"].max()
     first_hidden = h[h["is_target"]].groupby("user")["timestamp"].min()
     assert (last_known <= first_hidden).all()
 
 
 def test_a_user_with_one_book_is_dropped_and_counted(raw: Raw, cache: Cache) -> None:
-    tables = load(
+    tables = load_tables(
         DataConfig(name="bookdb", root=str(raw([*some_ratings(), ("loner", 1, 5)])), min_ratings=2),
         cache,
     )
@@ -95,7 +99,7 @@ def test_two_editions_in_one_history_count_once_the_latest(raw: Raw, cache: Cach
     titles = {1: "Dune", 2: "Dune (Paperback)"}
     ratings = [("a", 1, 2, 10), ("a", 2, 5, 20), *[("a", b, 4, 1) for b in range(3, 9)]]
     ratings += [(f"u{u}", b, 4, 1) for u in range(50) for b in range(3, 9)]
-    tables = load(
+    tables = load_tables(
         DataConfig(
             name="bookdb", root=str(raw(ratings, titles=titles, authors={1: ["1"], 2: ["1"]}))
         ),
@@ -112,7 +116,7 @@ def test_two_editions_in_one_history_count_once_the_latest(raw: Raw, cache: Cach
 
 
 def test_ratings_of_books_outside_the_catalogue_are_counted(raw: Raw, cache: Cache) -> None:
-    tables = load(
+    tables = load_tables(
         DataConfig(name="bookdb", root=str(raw([*some_ratings(), ("user000", 999, 5)]))), cache
     )
     assert tables.counts["ratings_dropped_unknown_book"] == 1
@@ -120,7 +124,8 @@ def test_ratings_of_books_outside_the_catalogue_are_counted(raw: Raw, cache: Cac
 
 def test_max_users_samples_by_id(data_cfg: DataConfig, tmp_path: Path) -> None:
     few, more = (
-        load(dataclasses.replace(data_cfg, max_users=n), Cache(tmp_path / str(n))) for n in (30, 45)
+        load_tables(dataclasses.replace(data_cfg, max_users=n), Cache(tmp_path / str(n)))
+        for n in (30, 45)
     )
     assert (len(few.users), few.counts["users_dropped_by_max_users"]) == (30, 30)
     assert set(few.users["user_id"]) < set(more.users["user_id"])
@@ -138,7 +143,9 @@ def test_readers_are_a_level_of_the_context_sides_that_hold_a_book(
     data_cfg: DataConfig, tmp_path: Path
 ) -> None:
     plain, shown = (
-        load(dataclasses.replace(data_cfg, shows_readers=shows), Cache(tmp_path / str(shows)))
+        load_tables(
+            dataclasses.replace(data_cfg, shows_readers=shows), Cache(tmp_path / str(shows))
+        )
         for shows in (False, True)
     )
     context = plain.histories[~plain.histories["is_target"]]
@@ -170,10 +177,10 @@ def test_the_seeds_feature_tables_are_written(tables: Tables) -> None:
 
 
 def test_the_second_load_comes_from_the_cache(data_cfg: DataConfig, cache: Cache) -> None:
-    first = load(data_cfg, cache)
+    first = load_tables(data_cfg, cache)
     file = first.path / "users.parquet"
     stamp = file.stat().st_mtime_ns
-    assert load(data_cfg, cache).digest == first.digest
+    assert load_tables(data_cfg, cache).digest == first.digest
     assert file.stat().st_mtime_ns == stamp
 
 
@@ -188,7 +195,10 @@ def test_the_second_load_comes_from_the_cache(data_cfg: DataConfig, cache: Cache
 def test_other_genres_or_templates_are_other_tables(
     data_cfg: DataConfig, cache: Cache, change: dict[str, object]
 ) -> None:
-    first, second = load(data_cfg, cache), load(dataclasses.replace(data_cfg, **change), cache)
+    first, second = (
+        load_tables(data_cfg, cache),
+        load_tables(dataclasses.replace(data_cfg, **change), cache),
+    )
     assert not second.hit
     assert second.digest != first.digest
 
@@ -267,7 +277,7 @@ def test_tables_are_those_of_plain_pandas_in_any_order_and_any_batches(
         cfg = DataConfig(
             name="bookdb", root=str(root), max_users=max_users, dev_fraction=0.3, test_fraction=0.3
         )
-        tables = load(cfg, Cache(Path(temp) / "a"))
+        tables = load_tables(cfg, Cache(Path(temp) / "a"))
         found = tables.histories.assign(
             user_id=tables.users["user_id"].to_numpy()[tables.histories["user"]]
         )
@@ -275,7 +285,9 @@ def test_tables_are_those_of_plain_pandas_in_any_order_and_any_batches(
         pd.testing.assert_frame_equal(found[expected.columns], expected, check_dtype=False)
 
         in_row_groups(root, group, order)
-        again = load(dataclasses.replace(cfg, batch_rows=batch_rows), Cache(Path(temp) / "b"))
+        again = load_tables(
+            dataclasses.replace(cfg, batch_rows=batch_rows), Cache(Path(temp) / "b")
+        )
         files = sorted(p.name for p in tables.path.glob("*.parquet"))
         assert files == ["books.parquet", "editions.parquet", "histories.parquet", "reduce_books_df.parquet",
                          "sampled_users_book.parquet", "users.parquet"]  # fmt: skip
@@ -287,7 +299,7 @@ def test_row_groups_hold_whole_users(
     data_cfg: DataConfig, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROW_GROUP", 25)
-    tables = load(data_cfg, cache)
+    tables = load_tables(data_cfg, cache)
     file = pq.ParquetFile(tables.path / "histories.parquet")
     users = [file.read_row_group(g)["user"].to_pylist() for g in range(file.num_row_groups)]
     assert [sorted(set(group)) for group in users[:4]] == [
@@ -303,8 +315,8 @@ def test_row_groups_hold_whole_users(
 
 
 def test_batches_and_storage_leave_the_identity_alone(data_cfg: DataConfig, cache: Cache) -> None:
-    first = load(data_cfg, cache)
-    again = load(
+    first = load_tables(data_cfg, cache)
+    again = load_tables(
         dataclasses.replace(data_cfg, batch_rows=1000, storage=StorageConfig(region="auto")), cache
     )
     assert again.hit

@@ -11,7 +11,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.data.draws import FloatArray
 from reranker.eval import (
     CandidateLists,
@@ -43,7 +43,7 @@ def skewed_ratings(n_users: int = 300, n_books: int = 300) -> list[tuple[str, in
 @pytest.fixture
 def questions(raw: Callable[..., Path], cache: Cache) -> Questions:
     cfg = DataConfig(name="bookdb", root=str(raw(skewed_ratings(), n_books=300)), genres=GENRES)
-    tables = load(cfg, cache)
+    tables = load_tables(cfg, cache)
     return Questions(
         tables, build_contexts(tables, cfg), build_lists(tables, CFG, "test", cache), seed=0
     )

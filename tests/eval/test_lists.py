@@ -13,7 +13,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
-from reranker.data import Tables, load
+from reranker.data import Tables, load_tables
 from reranker.errors import DataError
 from reranker.eval import CandidateLists, build_lists, digest_of_kind, with_ids
 
@@ -64,7 +64,7 @@ def test_popularity_lists_prefer_books_that_many_rated_and_never_an_unrated_one(
         for u in range(300)
         for b in rng.choice(100, 6, replace=False, p=weight / weight.sum())
     ]
-    tables = load(DataConfig(name="bookdb", root=str(raw(ratings, n_books=100))), cache)
+    tables = load_tables(DataConfig(name="bookdb", root=str(raw(ratings, n_books=100))), cache)
     frame = build(tables, cache, max_users=None).frame
     count = np.bincount(tables.known()["book"], minlength=100)
     negatives = frame[frame["label"] == 0]
@@ -116,7 +116,7 @@ def test_users_without_a_positive_target_get_no_list_and_are_counted(
     raw: Callable[..., Path], cache: Cache
 ) -> None:
     ratings = [(f"u{u}", 1 + (u + i) % 40, 2 if u % 2 else 5) for u in range(100) for i in range(6)]
-    tables = load(DataConfig(name="bookdb", root=str(raw(ratings))), cache)
+    tables = load_tables(DataConfig(name="bookdb", root=str(raw(ratings))), cache)
     lists = build(tables, cache)
     assert (
         lists.counts["users_in"] == lists.counts["users"] + lists.counts["users_without_positives"]
@@ -126,7 +126,7 @@ def test_users_without_a_positive_target_get_no_list_and_are_counted(
 
 def test_nothing_to_rank_is_an_error(raw: Callable[..., Path], cache: Cache) -> None:
     ratings = [(f"u{u}", 1 + (u + i) % 40, 2) for u in range(60) for i in range(6)]
-    tables = load(DataConfig(name="bookdb", root=str(raw(ratings))), cache)
+    tables = load_tables(DataConfig(name="bookdb", root=str(raw(ratings))), cache)
     with pytest.raises(DataError, match=r"none of \d+ test users has a target book rated 4"):
         build(tables, cache)
 
@@ -207,7 +207,7 @@ def test_a_first_stage_that_finds_nothing_is_an_error(
         for u in range(60)
         for i in range(10)
     ]
-    tables = load(DataConfig(name="bookdb", root=str(raw(ratings, n_books=200))), cache)
+    tables = load_tables(DataConfig(name="bookdb", root=str(raw(ratings, n_books=200))), cache)
     h = tables.histories.copy()
     hidden = (h["is_target"] & (tables.users["split"] == "test").to_numpy()[h["user"]]).to_numpy()
     h.loc[hidden, "book"] += np.int32(150)

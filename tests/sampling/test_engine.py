@@ -17,7 +17,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import ROOT, DataConfig, EngineConfig, SamplingConfig, WorldConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.errors import DataError, EngineError
 from reranker.sampling import build_pairs, engine
 from tests.sampling.test_pairs import bytes_of
@@ -102,7 +102,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_bytes_of_a_single_thread(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cfg = DataConfig(name="demo", world=WorldConfig(n_books=300, n_users=1500, mean_ratings=15))
-    tables = load(cfg, Cache(tmp_path / "tables"))
+    tables = load_tables(cfg, Cache(tmp_path / "tables"))
     contexts = build_contexts(tables, cfg)
     sampling = SamplingConfig(part_pairs=100)
     alone = build_pairs(

@@ -18,7 +18,7 @@ import pytest
 
 from reranker.cache import Cache, digest_file
 from reranker.config import DataConfig, EngineConfig, MixConfig, SamplingConfig
-from reranker.data import Contexts, Tables, build_contexts, load
+from reranker.data import Contexts, Tables, build_contexts, load_tables
 from reranker.data import contexts as contexts_module
 from reranker.data.retrieval.first_stages import Bm25, ItemKNN
 from reranker.errors import DataError, LeakError
@@ -240,11 +240,11 @@ HASH_SEED_SCRIPT = """
 import hashlib, sys
 from reranker.cache import Cache
 from reranker.config import DataConfig, EngineConfig, MixConfig, SamplingConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.sampling import build_pairs
 cfg = DataConfig(name="bookdb", root=sys.argv[1])
 cache = Cache(sys.argv[2])
-tables = load(cfg, cache)
+tables = load_tables(cfg, cache)
 pairs = build_pairs(tables, build_contexts(tables, cfg), SamplingConfig(), EngineConfig("threads", 3), cache)
 print(hashlib.sha256(pairs.path.read_bytes()).hexdigest())
 """
@@ -280,7 +280,7 @@ def test_data_settings_that_leave_the_files_alone_still_give_other_pairs(
 ) -> None:
     built = []
     for cfg in (data_cfg, dataclasses.replace(data_cfg, **change)):
-        tables = load(cfg, cache)
+        tables = load_tables(cfg, cache)
         built.append(build(tables, build_contexts(tables, cfg), cache))
     assert not built[1].hit
     assert not pd.read_parquet(built[0].path).equals(pd.read_parquet(built[1].path))
@@ -301,7 +301,7 @@ def test_every_unrated_book_can_be_drawn(raw: object, tmp_path: Path) -> None:
     """10 unrated books, 2 positives, neg_ratio=5: each user's negatives are exactly the unrated books."""
     ratings = [(f"u{u}", 1 + (u + i) % 14, 5) for u in range(40) for i in range(4)]
     cfg = DataConfig(name="bookdb", root=str(raw(ratings, n_books=14)))
-    tables = load(cfg, Cache(tmp_path))
+    tables = load_tables(cfg, Cache(tmp_path))
     codes = build(tables, build_contexts(tables, cfg), Cache(tmp_path), neg_ratio=5).codes
     assert (codes[codes["label"] == 0].groupby("user")["book"].nunique() == 10).all()
 
@@ -327,7 +327,7 @@ def test_too_few_books_truncate_where_that_is_the_policy(
     """14 books, 4 rated: of 2 positives x 6 negatives 10 can be drawn, slot by slot, the first positive's first."""
     ratings = [(f"u{u}", 1 + (u + i) % 14, 5) for u in range(40) for i in range(4)]
     cfg = DataConfig(name="bookdb", root=str(raw(ratings, n_books=14)))
-    tables = load(cfg, Cache(tmp_path))
+    tables = load_tables(cfg, Cache(tmp_path))
     pairs = build(
         tables, build_contexts(tables, cfg), Cache(tmp_path), neg_ratio=6, shortfall="truncate"
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, EngineConfig, MixConfig, SamplingConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.sampling import audit, build_pairs
 from tests.conftest import GENRES, Rating, write_raw
 
@@ -65,7 +65,7 @@ def test_a_pair_never_gives_its_answer_away(
     with tempfile.TemporaryDirectory() as folder:
         rated, data = world(seed, Path(folder) / "raw")
         cache = Cache(Path(folder) / "cache")
-        tables = load(data, cache)
+        tables = load_tables(data, cache)
         contexts = build_contexts(tables, data)
         pairs = build_pairs(tables, contexts, cfg, EngineConfig("synchronous", 1), cache)
         audit(tables, contexts, pairs)

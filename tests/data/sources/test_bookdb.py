@@ -12,7 +12,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig
-from reranker.data import load
+from reranker.data import load_tables
 from reranker.data.sources import bookdb
 from reranker.errors import DataError
 
@@ -22,7 +22,7 @@ Raw = Callable[..., Path]
 def fails(root: Path, cache: Cache, *named: str) -> None:
     """Loading fails with a DataError that names all of these, and leaves no table behind."""
     with pytest.raises(DataError) as error:
-        load(DataConfig(name="bookdb", root=str(root)), cache)
+        load_tables(DataConfig(name="bookdb", root=str(root)), cache)
     assert all(name in str(error.value) for name in named), str(error.value)
     assert not [p for p in cache.root.rglob("*") if p.is_file() and p.suffix != ".lock"]
 

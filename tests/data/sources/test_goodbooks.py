@@ -9,7 +9,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig
-from reranker.data import load
+from reranker.data import load_tables
 from reranker.data.sources import bookdb, goodbooks
 from reranker.data.sources.fetch import fetch
 from reranker.errors import DataError
@@ -113,7 +113,7 @@ def test_the_source_ends_in_tables(tmp_path: Path, cache: Cache) -> None:
     root = write_goodbooks(tmp_path / "root")
     source = fetch(DataConfig(name="goodbooks", root=str(root)), cache)
     assert source.counts == COUNTS
-    tables = load(DataConfig(name="bookdb", root=str(source.folder), genres=GENRES), cache)
+    tables = load_tables(DataConfig(name="bookdb", root=str(source.folder), genres=GENRES), cache)
     assert (len(tables.users), len(tables.books), len(tables.histories)) == (60, 60, 600)
     assert tables.books["genres"][0] == "fantasy"
     assert tables.books["authors"][0] == "Ann Lee, Martin King Jr."

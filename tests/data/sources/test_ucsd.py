@@ -16,7 +16,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig
-from reranker.data import load
+from reranker.data import load_tables
 from reranker.data.sources import bookdb, raw_tables, ucsd
 from reranker.data.sources.fetch import fetch
 from reranker.data.sources.ucsd.ratings import write_json
@@ -225,7 +225,7 @@ def test_the_source_ends_in_tables_and_batch_rows_builds_nothing_anew(
         fetch(DataConfig(name="ucsd", root=str(root), genres=GENRES, batch_rows=1000), cache)
         == first
     )
-    tables = load(DataConfig(name="bookdb", root=str(first.folder), genres=GENRES), cache)
+    tables = load_tables(DataConfig(name="bookdb", root=str(first.folder), genres=GENRES), cache)
     assert (len(tables.users), len(tables.books), len(tables.histories)) == (60, 60, 600)
     assert tables.books["authors"][5] == "Author 2, Author 1, Author 3"
 

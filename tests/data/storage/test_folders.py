@@ -12,7 +12,7 @@ import pytest
 from reranker.cache import Cache, digest, digest_file
 from reranker.cli import main
 from reranker.config import DataConfig, EngineConfig, SamplingConfig, StorageConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.data.sources import bookdb
 from reranker.data.storage import folders, s3
 from reranker.sampling import build_pairs
@@ -109,7 +109,7 @@ def test_tables_from_the_store_equal_those_of_the_folder(
     assert copy == tmp_path / "cache" / "remote" / name
     assert contents(copy) == contents(Path(str(data_cfg.root)))
     here, there = (
-        load(replace(data_cfg, root=str(r)), Cache(tmp_path / c))
+        load_tables(replace(data_cfg, root=str(r)), Cache(tmp_path / c))
         for r, c in ((data_cfg.root, "1"), (copy, "2"))
     )
     assert here.digest == there.digest
@@ -123,7 +123,7 @@ def test_a_run_from_the_store_has_the_pairs_of_a_run_from_the_folder(
     built = []
     for source in (data_cfg, replace(data_cfg, root=s3_root, storage=storage_cfg)):
         cache = Cache(tmp_path / str(len(built)))
-        tables = load(source, cache)
+        tables = load_tables(source, cache)
         contexts = build_contexts(tables, source)
         built.append(
             build_pairs(tables, contexts, SamplingConfig(), EngineConfig("synchronous", 1), cache)

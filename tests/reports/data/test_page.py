@@ -10,7 +10,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig
-from reranker.data import build_contexts, load
+from reranker.data import build_contexts, load_tables
 from reranker.reports.data.page import page
 from reranker.reports.data.summary import DataSummary, summarise
 from tests.conftest import GENRES, some_ratings, write_raw
@@ -30,7 +30,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> DataSummary:
         name="bookdb", root=str(write_raw(folder / "raw", ratings, titles=names)), genres=GENRES
     )
     cache = Cache(folder / "cache")
-    tables = load(cfg, cache)
+    tables = load_tables(cfg, cache)
     return summarise(
         tables, drawn(tables, build_contexts(tables, cfg), cache), AUDIT, words, max_tokens=ROOM
     )

@@ -16,7 +16,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig
-from reranker.data import Contexts, Tables, build_contexts, load
+from reranker.data import Contexts, Tables, build_contexts, load_tables
 from reranker.data.draws import IntArray
 from reranker.eval import metrics as eval_metrics
 from reranker.reports import data as data_report
@@ -172,7 +172,7 @@ def test_books_are_counted_by_what_their_text_came_from(
     cfg = DataConfig(
         name="bookdb", root=str(raw(texts={1: "A given text.", 2: "Another."})), genres=GENRES
     )
-    tables = load(cfg, cache)
+    tables = load_tables(cfg, cache)
     pairs = drawn(tables, build_contexts(tables, cfg), cache)
     books = summarise(tables, pairs, AUDIT, words, max_tokens=ROOM).books
     assert (books["given"], books["rendered"]) == (2 / 40, 38 / 40)

@@ -22,7 +22,7 @@ from reranker.config import (
     StorageConfig,
     TrackingConfig,
 )
-from reranker.data import Contexts, Tables, build_contexts, load
+from reranker.data import Contexts, Tables, build_contexts, load_tables
 from reranker.eval import CandidateLists, Evaluation, build_lists, evaluate
 from reranker.reports import svg
 from reranker.reports.page import number, share, signed
@@ -102,7 +102,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Contexts, Ca
         name="bookdb", root=str(write_raw(folder / "raw", ratings, titles=names)), genres=GENRES
     )
     cache = Cache(folder / "cache")
-    tables = load(cfg, cache)
+    tables = load_tables(cfg, cache)
     lists = build_lists(tables, EvalConfig(list_kinds=KINDS[:2], n_candidates=12), "test", cache)
     retrieved = lists.frame[lists.frame["kind"] == "uniform"].assign(kind="retriever")
     frame = pd.concat([lists.frame, retrieved], ignore_index=True)
