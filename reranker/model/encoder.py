@@ -15,7 +15,7 @@ import numpy.typing as npt
 from reranker.errors import ModelError
 from reranker.model import tokens
 from reranker.model.throughput import Work
-from reranker.model.tokens import Batch, IntArray, Tokens
+from reranker.model.tokens import Batch, BoolArray, IntArray, Tokens
 from reranker.model.validation import check_finite, check_pairs
 from reranker.model.weights import Weights, quiet
 from reranker.terminal import with_progress
@@ -67,7 +67,7 @@ class Encoder:
         self.new_head = new_head
         self.attention = attention
         self.scores_in_bf16 = scores_in_bf16
-        self.scored = Work()
+        self.scored = self.work = Work()
         self._template = tokens.template(model.tokenizer)
         self._forward, self.packed = forward_of(model)
 
@@ -84,11 +84,36 @@ class Encoder:
             query: (n_pairs,) rows of `queries`.
             candidate: (n_pairs,) rows of `candidates`.
         """
-        keep = tokens.kept_shared if self.attention == "shared_context" else tokens.kept
-        sides = keep(
-            queries.lengths[query], candidates.lengths[candidate], self._template.max_tokens
-        )
-        return sides[0] + sides[1] + self._template.n_special
+        kept = self.kept_tokens(queries.lengths[query], candidates.lengths[candidate])
+        return kept[0] + kept[1] + self._template.n_special
+
+    def kept_tokens(
+        self, query_lengths: IntArray, candidate_lengths: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """Return the tokens of queries and of candidates that truncation keeps, (n_pairs,) each.
+
+        With `attention="full"` the longer text is truncated first, as the tokenizers'
+        `longest_first` does it. With `"shared_context"` the query keeps at most half of
+        `max_tokens`, and the candidate the rest.
+
+        Args:
+            query_lengths: (n_pairs,) tokens of the queries, without special tokens.
+            candidate_lengths: (n_pairs,) tokens of the candidates, without special tokens.
+        """
+        shared = self.attention == "shared_context"
+        kept = tokens.kept_shared if shared else tokens.kept_longest_first
+        return kept(query_lengths, candidate_lengths, self.max_tokens)
+
+    def truncates(self, query_lengths: IntArray, candidate_lengths: IntArray) -> BoolArray:
+        """Return (n_pairs,) whether a pair loses tokens of its query or its candidate.
+
+        Args:
+            query_lengths: (n_pairs,) tokens of the queries, without special tokens.
+            candidate_lengths: (n_pairs,) tokens of the candidates, without special tokens.
+        """
+        query, candidate = self.kept_tokens(query_lengths, candidate_lengths)
+        truncated: BoolArray = (query < query_lengths) | (candidate < candidate_lengths)
+        return truncated
 
     def assemble(
         self, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
@@ -187,8 +212,19 @@ class Encoder:
             logits[rows] = values
             work += spent
         self.scored = work + Work(seconds=time.perf_counter() - begin)
+        self.work += self.scored
         check_finite(logits, "scores", DIVERGED)
         return self.activation(torch.from_numpy(logits)).numpy()
+
+    def take_work(self) -> Work:
+        """Return the work of all `score` calls since the last `take_work`, and start from zero.
+
+        Example:
+            >>> peak = encoder.gemm_flops_per_s(bf16=encoder.scores_in_bf16)
+            >>> encoder.take_work().speeds(peak)["pairs_per_s"]
+        """
+        work, self.work = self.work, Work()
+        return work
 
     @property
     def max_tokens(self) -> int:

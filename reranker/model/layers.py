@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def kept(n_layers: int, n: int) -> list[int]:
+def layer_indices(n_layers: int, n: int) -> list[int]:
     """The n of n_layers layers that a student takes: even distances, the first and the last among them.
 
     Of 12 layers 6 are 0, 2, 4, 7, 9, 11, of 6 layers 3 are 0, 3, 5; half a place is rounded up. One is the first.
@@ -23,7 +23,7 @@ def kept(n_layers: int, n: int) -> list[int]:
     return [(2 * i * (n_layers - 1) + n - 1) // (2 * (n - 1)) for i in range(n)]
 
 
-def cut(model: PreTrainedModel, n: int, folder: Path) -> None:
+def truncate_layers(model: PreTrainedModel, n: int, folder: Path) -> None:
     """Leave the model n of its layers, and have its configuration say so, which goes with it when it is saved.
 
     Args:
@@ -48,5 +48,5 @@ def cut(model: PreTrainedModel, n: int, folder: Path) -> None:
         raise ModelError(
             f"model.layers={n} is above the {len(layers)} layers of {folder}; give at most that, or null."
         )
-    encoder.layer = ModuleList(layers[i] for i in kept(len(layers), n))
+    encoder.layer = ModuleList(layers[i] for i in layer_indices(len(layers), n))
     model.config.num_hidden_layers = n

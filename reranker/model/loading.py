@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
-from reranker.model.layers import cut
+from reranker.model.layers import truncate_layers
 from reranker.model.weights import WEIGHTS, Weights, quiet, resolve
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     new = _new_names(transformer.model, set(shapes), weights.folder)
     _check_fit(transformer, cfg, weights.folder)
     if cfg.layers is not None:
-        cut(transformer.model, cfg.layers, weights.folder)
+        truncate_layers(transformer.model, cfg.layers, weights.folder)
     activation = {"identity": torch.nn.Identity, "sigmoid": torch.nn.Sigmoid}[cfg.activation]()
     model = CrossEncoder(
         modules=[transformer], device=device, activation_fn=activation, local_files_only=True

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from reranker.cache import digest, digest_file
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
-from reranker.model import Encoder, load
+from reranker.model import Encoder, load, trained_attention
 from reranker.model.openvino_scorer import (
     FILES,
     FORMAT,
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     import torch
 
 TOLERANCE = 0.005  # of NDCG@10 on the dev lists, the distance that a variant may have from fp32
-ATTENTION = (
-    "reranker_attention"  # key of config.json: which attention the weights were trained with
-)
 Pair = tuple[str, str]
 Scorer = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float32]]
 
@@ -122,7 +119,7 @@ def export(
 
 
 def _check_attention(folder: Path) -> None:
-    attention = json.loads((folder / "config.json").read_text()).get(ATTENTION, "full")
+    attention = trained_attention(folder) or "full"
     if attention != "full":
         raise ModelError(
             f"{folder} was trained with model.attention={attention}; only stock attention, full, can be exported. "

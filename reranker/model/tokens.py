@@ -14,6 +14,7 @@ from reranker.errors import ModelError
 
 TEXTS_AT_ONCE = 1024  # tokenised together: the tokenizer's lists stay below 10 MB
 
+BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.integer[Any]]
 
 
@@ -134,7 +135,9 @@ def template(tokenizer: Any) -> Template:
     )
 
 
-def kept(query: IntArray, candidate: IntArray, max_tokens: int) -> tuple[IntArray, IntArray]:
+def kept_longest_first(
+    query: IntArray, candidate: IntArray, max_tokens: int
+) -> tuple[IntArray, IntArray]:
     """The tokens that truncation leaves of each side, as the tokenizers' `longest_first` does it.
 
     The longer side gives way first; where both are above half, each keeps half, and the longer (of equals the
@@ -172,7 +175,7 @@ def assemble(
         query: (n_pairs,) rows of `queries`.
         candidate: (n_pairs,) rows of `candidates`.
     """
-    n_query, n_candidate = kept(
+    n_query, n_candidate = kept_longest_first(
         queries.lengths[query], candidates.lengths[candidate], form.max_tokens
     )
     before, between, after = (

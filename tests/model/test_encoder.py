@@ -79,6 +79,32 @@ def test_tokens_are_counted_as_a_pair_has_them(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("attention", "fraction"), [("full", 0.80), ("shared_context", 0.85)])
+def test_truncates_is_true_for_exactly_the_pairs_that_lose_tokens(
+    attention: str, fraction: float
+) -> None:
+    """Oracle: the assembled pairs, and for full attention the tokenizer's own pairs as well."""
+    encoder = load(dataclasses.replace(TINY, max_length=256, attention=attention))
+    assert encoder.max_tokens == 253
+    query, candidate = np.random.default_rng(0).integers(1, 400, size=(2, 2000))
+    queries, candidates = ["a " * n for n in query], ["b " * n for n in candidate]
+
+    pair = np.arange(len(query))
+    sides = encoder.tokenise(queries), encoder.tokenise(candidates)
+    batch = encoder.assemble(*sides, pair, pair)
+    lengths, context = np.diff(batch.start), batch.context[batch.pair]
+    n_kept = lengths[batch.pair] + np.where(context >= 0, lengths[context], 0)
+    loses_tokens = n_kept < query + candidate + 3
+    if attention == "full":
+        pairs = encoder.model.tokenizer(queries, candidates, truncation="longest_first")
+        assert n_kept.tolist() == [len(ids) for ids in pairs["input_ids"]]
+
+    np.testing.assert_array_equal(encoder.truncates(query, candidate), loses_tokens)
+    np.testing.assert_array_equal(np.sum(encoder.kept_tokens(query, candidate), axis=0), n_kept - 3)
+    assert loses_tokens.mean() == pytest.approx(fraction, abs=0.02)
+
+
+@pytest.mark.slow
 def test_scores_are_fp32_under_autocast(tiny: Encoder) -> None:
     import torch
 

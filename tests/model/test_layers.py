@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
 from reranker.model import Encoder, load
-from reranker.model.layers import kept
+from reranker.model.layers import layer_indices
 from tests.helpers import hub
 
 QUERIES = ["liked dune", "x" * 20, "a b c", ""]
@@ -30,7 +30,7 @@ def test_kept_layers_are_even_from_the_first_to_the_last(
     n_layers: int, data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(1, n_layers))
-    chosen = kept(n_layers, n)
+    chosen = layer_indices(n_layers, n)
     assert len(chosen) == n
     assert chosen[0] == 0
     if n > 1:
@@ -45,7 +45,7 @@ def test_kept_layers_are_even_from_the_first_to_the_last(
     [(12, 6, [0, 2, 4, 7, 9, 11]), (6, 3, [0, 3, 5]), (6, 6, [0, 1, 2, 3, 4, 5]), (6, 1, [0])],
 )
 def test_a_half_of_twelve_layers_is_distilberts(n_layers: int, n: int, chosen: list[int]) -> None:
-    assert kept(n_layers, n) == chosen
+    assert layer_indices(n_layers, n) == chosen
 
 
 def at(folder: Path, **changes: Any) -> Encoder:

@@ -302,6 +302,7 @@ def test_a_compiled_forward_gives_the_plain_ones_logits_and_gradients(
 @pytest.fixture
 def distilbert(tmp_path: Path) -> Path:
     """A family that has no packed forward."""
+    import torch
     from transformers import BertTokenizer, DistilBertConfig, DistilBertForSequenceClassification
 
     from reranker.model.weights import quiet
@@ -310,7 +311,8 @@ def distilbert(tmp_path: Path) -> Path:
     config = DistilBertConfig(
         vocab_size=len(tokens), dim=32, n_heads=2, n_layers=1, hidden_dim=64, num_labels=1
     )
-    with quiet():
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = BertTokenizer(
@@ -333,6 +335,23 @@ def test_another_architecture_is_padded_which_one_message_says(
     rounded = encoder.logits(packed(encoder), bf16=True)
     assert 0 < (rounded - ours).abs().max() < 0.05
     assert encoder.cost(packed(encoder))[0] == len(QUERY) * MAX_LENGTH  # tokens, padding among them
+
+
+def test_a_padded_encoder_truncates_the_pairs_that_its_module_sees_truncated(
+    distilbert: Path,
+) -> None:
+    encoder, masks = encoder_of(distilbert), []
+    encoder.model[0].model.register_forward_pre_hook(
+        lambda module, args, inputs: masks.append(inputs["attention_mask"]), with_kwargs=True
+    )
+    encoder.logits(packed(encoder))
+    query, candidate = (
+        encoder.count_tokens(QUERIES)[QUERY],
+        encoder.count_tokens(CANDIDATES)[CANDIDATE],
+    )
+    loses_tokens = masks[0].sum(1).numpy() < query + candidate + 3
+    np.testing.assert_array_equal(encoder.truncates(query, candidate), loses_tokens)
+    assert 0 < loses_tokens.sum() < len(loses_tokens)
 
 
 def test_another_architecture_computes_its_own_layers_again(distilbert: Path) -> None:

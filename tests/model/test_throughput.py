@@ -83,3 +83,15 @@ def test_scoring_says_what_it_took() -> None:
         2 * (2 + 3) + 1 + 3,
     )
     assert work.flops > 0 < work.seconds
+
+
+@pytest.mark.slow
+def test_work_adds_up_over_calls_until_it_is_taken() -> None:
+    encoder = load(ModelConfig(name="tiny", source="random", max_length=32))
+    assert encoder.take_work() == Work()
+    encoder.score(["ab"], ["c"])
+    first = encoder.scored
+    encoder.score(["ab", "ab"], ["c", "def"])
+    assert encoder.work == first + encoder.scored
+    assert encoder.take_work().n_pairs == 3
+    assert encoder.take_work() == Work()
