@@ -32,7 +32,7 @@ def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
 
     client, experiment_id = open_store(cfg.tracking)
     run_dir.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {
+    environment: dict[str, Any] = {
         "overrides": overrides(run_dir),
         "versions": versions(),
         "machine": machine(),
@@ -42,14 +42,14 @@ def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
     with interruptible():
         active = mlflow.start_run(
             experiment_id=experiment_id,
-            run_name=run_name(cfg, facts["overrides"]),
+            run_name=run_name(cfg, environment["overrides"]),
             parent_run_id=os.environ.get(PARENT),
             tags={"run_dir": str(run_dir)},
             log_system_metrics=False,
         )
-        log = RunLog(client, active.info.run_id, cfg, run_dir, facts)
+        log = RunLog(client, active.info.run_id, cfg, run_dir=run_dir, environment=environment)
         try:
-            log.describe()
+            log.log_config()
             yield log
             log.close("FINISHED")
         except BaseException as error:
