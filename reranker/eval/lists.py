@@ -31,8 +31,8 @@ class CandidateLists:
 
     Attributes:
         frame: A row per candidate, grouped by kind and sorted by (user, book) in it: kind str, user
-            int32, book int32, label int8, retrieval_score float32 (the first stage's score in a `retriever` list, NaN
-            in the others).
+            int32, book int32, label int8, retrieval_score float32 (the first stage's score in a
+            `retriever` list, NaN in the others).
         digest: SHA-256 of kind, user_id, book_id and label of all rows. Equal lists have equal
             digests in any run.
         split: "dev" or "test".

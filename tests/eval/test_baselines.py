@@ -133,7 +133,7 @@ def test_features_lr_is_a_regression_on_the_numeric_features(
     design = np.column_stack([np.ones(len(y)), (y - mean) / std])
     weights = np.linalg.lstsq(design, scores, rcond=None)[0]
     assert design @ weights == pytest.approx(scores, abs=1e-9)  # linear in the levels
-    # ... and where the gradient of w.w / 2 + sum of log losses is 0, to the solver's tolerance of 1e-4 a pair
+    # The gradient of w.w / 2 + sum of log losses is 0, up to the solver's tolerance of 1e-4.
     z = (x - mean) / std
     residual = 1 / (1 + np.exp(-(z @ weights[1:] + weights[0]))) - pairs["label"]
     assert np.append(residual @ z + weights[1:], residual.sum()) / len(x) == pytest.approx(
@@ -251,7 +251,7 @@ def test_a_text_is_embedded_once(test_set: EvalSet, cache: Cache) -> None:
 def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(
     test_set: EvalSet,
 ) -> None:
-    """3 positives and 9 negatives: a constant scorer by arithmetic, random within 3 standard errors of it."""
+    """The lists have 3 positives and 9 negatives. Random is within 3 standard errors."""
     n_users = 3000
     ndcg = (
         3
@@ -259,7 +259,7 @@ def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(
         * sum(1 / math.log2(1 + i) for i in range(1, 11))
         / sum(1 / math.log2(1 + i) for i in range(1, 4))
     )
-    # Precision at the place i of a positive, which has 2 others among 11 rows: (1 + (i - 1) 2/11) / i.
+    # A positive at rank i has 2 others among 11 rows: its precision is (1 + (i - 1) 2/11) / i.
     ap = sum((1 + (i - 1) * 2 / 11) / i for i in range(1, 13)) / 12
     assert (round(ap, 3), round(ndcg, 3)) == (0.393, 0.533)
     user = np.repeat(np.arange(n_users), 12)

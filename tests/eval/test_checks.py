@@ -1,4 +1,4 @@
-"""Shortcut checks: what everybody likes is exposed, what this reader likes is not, and broken scores are named."""
+"""Context checks separate popular from personal scores; broken scores are named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
 
 
 def skewed_ratings(n_users: int = 300, n_books: int = 300) -> list[tuple[str, int, int]]:
-    """Ten liked books for each user, drawn by popularity alone: book b in proportion to 1 / sqrt(b)."""
+    """Return ten liked books per user, where book b is drawn in proportion to 1 / sqrt(b)."""
     rng = np.random.default_rng(0)
     chance = 1 / np.sqrt(np.arange(1, n_books + 1))
     drawn = (

@@ -1,4 +1,4 @@
-"""Evaluation: oracle, chance and worst scorers come out as such, and the lift is over the best baseline."""
+"""Evaluation of oracle, constant and worst scorers; the lift is over the best baseline."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_a_retriever_list_is_the_first_stages_top_outside_the_context(
 
 
 def test_no_target_moves_a_retrieved_candidate(tables: Tables, cache: Cache) -> None:
-    """Targets become other books, of other ratings: the same candidates come, with the same scores."""
+    """The targets become other books with other ratings; candidates and scores stay equal."""
     h = tables.histories.copy()
     hidden = (h["is_target"] & (tables.users["split"] != "train").to_numpy()[h["user"]]).to_numpy()
     rated = set(zip(h["user"], h["book"], strict=True))
@@ -202,7 +202,7 @@ def test_users_whose_positives_are_not_retrieved_keep_their_list_and_are_counted
 def test_a_first_stage_that_finds_nothing_is_an_error(
     raw: Callable[..., Path], cache: Cache
 ) -> None:
-    """Every reader's context is of his own ten books; what he liked is rated by nobody else, far down the codes."""
+    """Every user has ten books of his own; his liked books are rated by no other user."""
     ratings = [
         (f"u{u}", 1 + (u * 11 + i * 3) % 40, 2 + (u + i * i) % 4)
         for u in range(60)

@@ -1,4 +1,4 @@
-"""Slices against arithmetic on a handful of positives, and against ranking a filtered list by hand."""
+"""Slices equal arithmetic on a few positives, and the ranking of a filtered list."""
 
 from __future__ import annotations
 

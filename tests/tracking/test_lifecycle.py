@@ -39,7 +39,7 @@ def test_sigterm_interrupts_once_and_the_old_handler_comes_back() -> None:
 def test_a_run_that_does_not_end_well_says_how(
     run_cfg: Config, tmp_path: Path, error: BaseException, status: str
 ) -> None:
-    with pytest.raises(type(error)) as raised, start(run_cfg, tmp_path) as log, log.stage("pairs"):
+    with pytest.raises(type(error)) as raised, start(run_cfg, tmp_path) as log, log.timed("pairs"):
         raise error
     assert raised.value is error
     result = account(tmp_path)

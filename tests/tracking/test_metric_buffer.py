@@ -39,10 +39,10 @@ def test_a_training_goes_on_while_the_store_is_away_and_its_points_follow_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store: Any = Store()
-    log = RunLog(store, "run", config(), tmp_path, {})
+    log = RunLog(store, "run", config(), run_dir=tmp_path, environment={})
     for step, store.is_away in ((1, False), (2, True), (3, True), (4, False), (5, False)):
         log.points._not_before = 0.0
-        log.log_training_metrics({"loss": step / 10}, step)
+        log.training_metrics({"loss": step / 10}, step)
     assert store.kept == [("train/loss", step / 10, step) for step in (1, 2, 3, 4, 5)]
     assert log.result["metrics"] == {"train/loss": 0.5}
     told = capsys.readouterr().err.splitlines()
