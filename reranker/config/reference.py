@@ -57,9 +57,9 @@ class Key:
 
 def page() -> str:
     """Return the text of docs/configuration.md."""
-    blocks = dict(_blocks(Config, ""))
-    top = ["## Other keys", "", *_key_table(keys("", blocks.pop("")))]
-    sections = [line for prefix, node in blocks.items() for line in _section(prefix, node)]
+    nodes = dict(blocks(Config, ""))
+    top = ["## Other keys", "", *_key_table(keys("", nodes.pop("")))]
+    sections = [line for prefix, node in nodes.items() for line in _section(prefix, node)]
     experiments = ["## experiments", "", *_presets("experiments", ROOT / "experiments")]
     return "\n".join([HEADER, *sections, *top, *experiments]).rstrip() + "\n"
 
@@ -84,12 +84,12 @@ def keys(prefix: str, node: type) -> list[Key]:
     ]
 
 
-def _blocks(node: type, prefix: str) -> Iterator[tuple[str, type]]:
+def blocks(node: type, prefix: str) -> Iterator[tuple[str, type]]:
     """Yield every dataclass of the schema with its prefix: ("data", DataConfig), …"""
     yield prefix, node
     for name, field in _fields(prefix, node):
         if dataclasses.is_dataclass(block := field.default_factory):
-            yield from _blocks(block, name)
+            yield from blocks(block, name)
 
 
 def _fields(prefix: str, node: type) -> list[tuple[str, dataclasses.Field[Any]]]:

@@ -98,7 +98,8 @@ class StorageConfig:
 class DataConfig:
     """The raw tables, the split of users and histories, and the texts of books and contexts."""
 
-    name: str = MISSING  # demo | bookdb | ucsd | goodbooks: the format of the raw tables
+    # demo | bookdb | ucsd | goodbooks: the format of the raw tables.
+    name: str = MISSING
     # Folder or s3://BUCKET/PREFIX with the files of the source; null for demo, which generates
     # its tables.
     root: str | None = None
@@ -148,7 +149,8 @@ class MixConfig:
     uniform: float = 0.0  # books that the user has not rated, drawn uniformly
     popularity: float = 0.0  # books that the user has not rated, drawn by popularity
     retriever: float = 0.0  # hard negatives
-    disliked: float = 0.0  # target books with a rating of at most sampling.disliked_rating
+    # Target books with a rating of at most sampling.disliked_rating.
+    disliked: float = 0.0
 
 
 @dataclass
@@ -242,7 +244,8 @@ class TrainerConfig:
     weight_decay: float = 0.01  # weight decay of all weights except biases and LayerNorms
     max_grad_norm: float | None = 1.0  # longer gradients are clipped to this norm; null: never
     warmup_fraction: float = 0.1  # share of the steps with a rising learning rate
-    schedule: str = "linear"  # linear | cosine: decay of the learning rate after the warm-up
+    # linear | cosine: decay of the learning rate after the warm-up.
+    schedule: str = "linear"
     # Recompute each layer in the backward pass: less memory, more time.
     gradient_checkpointing: bool = False
     # Use torch.compile for the forward pass: for long trainings on a GPU; needs a C++ compiler.
@@ -273,7 +276,8 @@ class EvalConfig:
     n_candidates: int = 100  # number of books per list; bookdb lists always have 12
     # Number of positives in a uniform or popularity list; further targets are left out of the list.
     max_positives: int = 10
-    max_users: int | None = None  # number of test users, chosen by a hash of their id; null: all
+    # Number of test users, chosen by a hash of their id; null: all.
+    max_users: int | None = None
     # Number of dev users, chosen by a hash of their id; null: all.
     max_dev_users: int | None = None
     # Ranks k of the metrics ndcg_k; 10 is required.
@@ -285,10 +289,11 @@ class EvalConfig:
     ease_books: int = 5000
     # Baselines that are scored on every list.
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
-    # Number of users of the headline lists that are scored again with the context of another user and with
-    # an empty context.
+    # Number of users of the headline lists that are scored again with the context of another user
+    # and with an empty context.
     max_check_users: int = 40
-    n_bootstrap: int = 2000  # number of bootstrap resamples of users for each confidence interval
+    # Number of bootstrap resamples of users for each confidence interval.
+    n_bootstrap: int = 2000
     seed: int = 0  # random seed of candidate lists, checks and intervals
 
 
