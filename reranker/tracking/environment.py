@@ -13,6 +13,7 @@ import yaml
 from reranker.config import ROOT
 from reranker.redaction import redact
 
+# Packages whose version may affect results.
 PACKAGES = (
     "reranker",
     "torch",
@@ -26,7 +27,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that affect results; None if not installed."""
+    """Return the versions of Python and of PACKAGES; None for one that is not installed."""
     out: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -60,7 +61,7 @@ def _n_usable_cores() -> int | None:
 
 
 def _gpu_files() -> list[Path]:
-    """Return the files in which the NVIDIA driver describes the GPUs; reading them needs no torch."""
+    """Return the files in which the NVIDIA driver describes the GPUs; this needs no torch."""
     return sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
 
 

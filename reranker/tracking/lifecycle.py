@@ -23,7 +23,7 @@ PARENT = "RERANKER_PARENT_RUN_ID"  # a sweep sets it for its jobs
 
 @contextmanager
 def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
-    """Start an MLflow run that lasts as long as the block, and write `run_dir/result.json` at its end.
+    """Start an MLflow run for the duration of the block; at its end write `run_dir/result.json`.
 
     The status is FINISHED, KILLED after Ctrl-C or SIGTERM, or FAILED after any other exception. The
     exception is raised again and its traceback is logged as an artifact. In a sweep, which sets
@@ -67,7 +67,7 @@ def _close_failed(log: RunLog, status: str, error: BaseException) -> None:
     """End the run and write its result; a further failure becomes a note of the error."""
     import mlflow
 
-    # The status comes first. If a second signal stops the process after it, MLflow's exit handler
+    # The status comes first. If the process is stopped after it, MLflow's exit handler
     # finds no active run, which it would mark as FINISHED.
     for step in (lambda: mlflow.end_run(status), lambda: log.close(status, error)):
         try:
@@ -78,7 +78,7 @@ def _close_failed(log: RunLog, status: str, error: BaseException) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt within the block, so that it closes a run as Ctrl-C does.
+    """Make SIGTERM raise KeyboardInterrupt within the block, so that it closes a run like Ctrl-C.
 
     After the first SIGTERM further ones are ignored until the block ends, because closing takes
     some time. Python handles signals in the main thread only: in other threads nothing changes.

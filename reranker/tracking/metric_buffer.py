@@ -54,8 +54,8 @@ class MetricBuffer:
             self._not_before = now + PAUSE_FACTOR * (now - begin)
             reason = redact(str(error)).split("\n")[0]
             print(
-                f"warning: MLflow is unavailable ({reason}); {len(self._buffered)} metric points are "
-                "buffered and the training continues",
+                f"warning: MLflow is unavailable ({reason}); {len(self._buffered)} metric points "
+                "are buffered and the training continues",
                 file=sys.stderr,
             )
 
