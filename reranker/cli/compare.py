@@ -42,14 +42,15 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the comparison and return exit code 0; the caller prints a RerankerError."""
     from reranker.reports.comparison import page, runs, summary
+    from reranker.reports.comparison.compare import compare
     from reranker.tracking import store
 
     client = store.open_existing(args.tracking_uri or store.default_uri())
     found = runs.find(client, args.runs)
     loaded = [runs.load(client, run, metric=args.metric, scorer=args.scorer) for run in found]
     kind = args.kind or loaded[0].headline
-    comparison = runs.compare(loaded, [kind], metric=args.metric, scorer=args.scorer)
-    summary.report(comparison)
+    comparison = compare(loaded, [kind], metric=args.metric, scorer=args.scorer)
+    summary.print_comparison(comparison)
     if args.html is not None:
         page.write(comparison, args.html)
         print(f"page: {args.html}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,20 +208,12 @@ def _percent(n: int, total: int) -> str:
     return f"{n / total:.1%}" if total else ""
 
 
-def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
-    """Print a table with the first column aligned left, as text, and the others right."""
-    from rich.box import SIMPLE_HEAD
+def _print_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from reranker.terminal import visible
+    from reranker.terminal import make_table
 
-    table = Table(title=visible(title), title_justify="left", box=SIMPLE_HEAD)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(visible(str(cell)) for cell in row))
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    Console().print(make_table(columns, rows, title=title, wrap=True))
 
 
 def _print_json(value: object) -> None:

@@ -149,30 +149,23 @@ def _load_run_data(
 ) -> tuple[list[Pair], Callable[[Scorer, Scorer], Agreement]]:
     """Return calibration pairs and the comparison on the dev lists; raise if the data changed."""
     cache = Cache(cfg.cache_dir)
-    corpus = data.load(cfg.data, cache)
-    dev = eval.build_lists(corpus.tables, cfg.eval, "dev", cache)
+    corpus = data.load(cfg.data, cache, ease_books=cfg.eval.ease_books)
+    dev = eval.EvalSet.from_lists(corpus, cfg.eval, cache, split="dev")
     tags = client.get_run(model.run_id).data.tags
-    for name, found in (("tables", corpus.digest), ("lists/dev", dev.digest)):
+    for name, found in (("tables", corpus.digest), ("lists/dev", dev.lists.digest)):
         if (expected := tags.get(f"hash.{name}")) != found:
             raise ModelError(
                 f"{name} of {cfg.data.name} are not those of run {model.run_id} (hash "
                 f"{found[:12]}…, the run's {str(expected)[:12]}…). Restore its raw data, or train "
                 "again."
             )
-    compare = partial(
-        eval.compare_rankings,
-        tables=corpus.tables,
-        contexts=corpus.contexts,
-        lists=dev,
-        kind=cfg.eval.list_kinds[0],
-    )
+    compare = partial(eval.compare_rankings, eval_set=dev)
     return _calibration_pairs(cfg, corpus, cache, n_calibration), compare
 
 
 def _calibration_pairs(cfg: Config, corpus: Corpus, cache: Cache, n: int) -> list[Pair]:
     """Return n training pairs, evenly spaced over the file of pairs, which is sorted by user."""
-    tables, contexts = corpus.tables, corpus.contexts
-    pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
+    pairs = sampling.build_pairs(corpus, cfg.sampling, cfg.engine, cache)
     frame = pd.read_parquet(pairs.path, columns=["user_ctx", "book_text"])
     rows = np.linspace(0, len(frame) - 1, min(n, len(frame))).astype(int)
     picked = frame.iloc[rows].astype(str)
