@@ -57,10 +57,11 @@ def run(cfg: Config, run_dir: Path) -> float:
             log.lists(dev, tables)
             log.lists(test, tables)
         with log.stage("pairs"):
-            pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
+            corpus = data.Corpus(tables, contexts)
+            pairs = sampling.build_pairs(corpus, cfg.sampling, cfg.engine, cache)
             log.input("pairs", pairs)
         with log.stage("audit"):
-            checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
+            checked = sampling.audit(corpus, pairs, dev.frame, test.frame)
             log.counts("audit", checked)
         embed = eval.memoised(partial(model.embed, progress="embedding"))
         ask = eval.Questions.about(pairs.codes, pairs.digest, tables, contexts, cfg.eval)

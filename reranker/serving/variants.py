@@ -161,8 +161,10 @@ def _calibration(
     import pandas as pd
 
     from reranker import sampling
+    from reranker.data import Corpus
 
-    pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
+    corpus = Corpus(tables, contexts)
+    pairs = sampling.build_pairs(corpus, cfg.sampling, cfg.engine, cache)
     frame = pd.read_parquet(pairs.path, columns=["user_ctx", "book_text"])
     rows = np.linspace(0, len(frame) - 1, min(n, len(frame))).astype(int)
     picked = frame.iloc[rows].astype(str)

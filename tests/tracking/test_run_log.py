@@ -16,7 +16,7 @@ from rich.console import Console
 
 from reranker.cache import Cache, digest_file
 from reranker.config import Config
-from reranker.data import Contexts, Tables
+from reranker.data import Contexts, Corpus, Tables
 from reranker.reports.run import scorer_plots
 from reranker.sampling import build_pairs
 from reranker.tracking.lifecycle import start
@@ -182,7 +182,7 @@ def test_inputs_are_kept_by_name_and_content_digest(run_cfg: Config, tmp_path: P
 def test_the_data_report_goes_in_as_metrics_and_a_page(
     run_cfg: Config, tmp_path: Path, tables: Tables, contexts: Contexts, cache: Cache
 ) -> None:
-    pairs = build_pairs(tables, contexts, run_cfg.sampling, run_cfg.engine, cache)
+    pairs = build_pairs(Corpus(tables, contexts), run_cfg.sampling, run_cfg.engine, cache)
     with start(run_cfg, tmp_path / "run") as log:
         log.data_report(
             tables,
