@@ -12,7 +12,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, EngineConfig, EvalConfig, SamplingConfig
-from reranker.data import Contexts, Tables, build_contexts
+from reranker.data import Contexts, Corpus, Tables, build_contexts
 from reranker.data.numeric_features import DECIMALS, Match
 from reranker.data.retrieval.ease import Ease
 from reranker.eval import build_lists, score_lists
@@ -102,7 +102,7 @@ def test_no_pairs_are_no_texts() -> None:
 def test_pairs_and_lists_are_put_by_the_context_side_alone(
     tables: Tables, matched: Contexts, cache: Cache
 ) -> None:
-    pairs = build_pairs(tables, matched, SamplingConfig(), EngineConfig(), cache)
+    pairs = build_pairs(Corpus(tables, matched), SamplingConfig(), EngineConfig(), cache)
     file = pd.read_parquet(pairs.path).astype({"book_text": str})
     code = zip(pairs.codes["user"].tolist(), pairs.codes["book"].tolist(), strict=True)
     assert file["book_text"].tolist() == [by_hand(tables, matched, *pair) for pair in code]
@@ -116,7 +116,7 @@ def test_pairs_and_lists_are_put_by_the_context_side_alone(
     score_lists(score, tables, matched, lists)
     code = zip(lists.frame["user"].tolist(), lists.frame["book"].tolist(), strict=True)
     assert asked == [by_hand(tables, matched, *pair) for pair in code]
-    assert audit(tables, matched, pairs, lists.frame)["pairs_checked"] == len(file)
+    assert audit(Corpus(tables, matched), pairs, lists.frame)["pairs_checked"] == len(file)
 
 
 def test_the_pairs_are_the_same_but_for_their_texts(
@@ -124,7 +124,7 @@ def test_the_pairs_are_the_same_but_for_their_texts(
 ) -> None:
     cfg = SamplingConfig(max_positives=None)  # which refinement leaves as they are
     plain, put = (
-        build_pairs(tables, x, cfg, EngineConfig(), Cache(tmp_path / name))
+        build_pairs(Corpus(tables, x), cfg, EngineConfig(), Cache(tmp_path / name))
         for name, x in (("plain", contexts), ("put", matched))
     )
     pd.testing.assert_frame_equal(plain.codes, put.codes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig
-from reranker.data import Contexts, Tables
+from reranker.data import Contexts, Corpus, Tables
 from reranker.data.draws import IntArray
 from reranker.sampling import Pairs, build_pairs
 
@@ -22,4 +22,4 @@ def words(texts: list[str]) -> IntArray:
 
 def drawn(tables: Tables, contexts: Contexts, cache: Cache, **sampling: object) -> Pairs:
     cfg = dataclasses.replace(SamplingConfig(), **sampling)
-    return build_pairs(tables, contexts, cfg, EngineConfig("synchronous", 1), cache)
+    return build_pairs(Corpus(tables, contexts), cfg, EngineConfig("synchronous", 1), cache)

@@ -12,7 +12,7 @@ import pytest
 from reranker.cache import Cache, digest, digest_file
 from reranker.cli import main
 from reranker.config import DataConfig, EngineConfig, SamplingConfig, StorageConfig
-from reranker.data import build_contexts, load_tables
+from reranker.data import load, load_tables
 from reranker.data.sources import bookdb
 from reranker.data.storage import folders, s3
 from reranker.sampling import build_pairs
@@ -135,11 +135,8 @@ def test_pairs_of_a_remote_root_equal_those_of_the_folder(
     built = []
     for source in (data_cfg, replace(data_cfg, root=s3_root, storage=storage_cfg)):
         cache = Cache(tmp_path / str(len(built)))
-        tables = load_tables(source, cache)
-        contexts = build_contexts(tables, source)
-        built.append(
-            build_pairs(tables, contexts, SamplingConfig(), EngineConfig("synchronous", 1), cache)
-        )
+        corpus = load(source, cache)
+        built.append(build_pairs(corpus, SamplingConfig(), EngineConfig("synchronous", 1), cache))
     assert built[0].digest == built[1].digest
     assert built[0].path.read_bytes() == built[1].path.read_bytes()
 
