@@ -50,7 +50,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         teacher = find_teacher(cfg.trainer.teacher, found, baselines, device=device)
         scored = log.stage("teacher", teacher.add_scores, pairs, cache) if teacher else pairs
         for lists in (dev, test):
-            lists.scores |= log.stage(f"baselines/{lists.split}", baselines.score, lists)
+            lists.scores.update(log.stage(f"baselines/{lists.split}", baselines.score, lists))
 
         encoder = log.stage("model", model.load, cfg.model, weights, device=device)
         log.encoder(encoder, weights)
