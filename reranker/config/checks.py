@@ -14,6 +14,7 @@ from reranker.config.schema import (
     LIST_KINDS,
     ON_SCORES,
     TEACHERS,
+    TEXT_FEATURES,
     Config,
     DataConfig,
     ModelConfig,
@@ -37,6 +38,8 @@ def validate(config: Config) -> None:
             raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
     _check_members("eval.list_kinds", config.eval.list_kinds, LIST_KINDS)
     _check_members("eval.baselines", config.eval.baselines, BASELINES)
+    if config.data.text_features:
+        _check_members("data.text_features", config.data.text_features, TEXT_FEATURES)
     for key, allowed, ok in _ranges(config):
         if not ok:
             raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
@@ -224,12 +227,12 @@ def _check_combinations(c: Config) -> None:
             "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
         )
     _check_authors(c.data)
-    for key in ("shows_match", "shows_ratings", "shows_readers"):
-        if getattr(c.data, key) and c.sampling.context == "leave_one_out":
-            raise ConfigError(
-                f"data.{key}=true with sampling.context=leave_one_out: a positive would be matched with itself, or "
-                f"counted as read, and give its answer away. Set sampling.context=holdout, or data.{key}=false."
-            )
+    if c.data.text_features and c.sampling.context == "leave_one_out":
+        raise ConfigError(
+            f"data.text_features={c.data.text_features} with sampling.context=leave_one_out: the "
+            "features of a positive would be computed from a context side that contains it, and "
+            "would give its label away. Set sampling.context=holdout, or data.text_features=[]."
+        )
     _check_mix(c.sampling)
     if 10 not in c.eval.cutoffs:
         raise ConfigError(
@@ -279,10 +282,11 @@ def _check_teaching_baseline(c: Config) -> None:
             f"trainer.teacher={name} with sampling.context=leave_one_out: a baseline knows one context of each reader, "
             "in which the positives stand. Set sampling.context=holdout, or name a model."
         )
-    if name == "features_lr" and not (c.data.shows_match or c.data.shows_ratings):
+    if name == "features_lr" and not c.data.text_features:
         raise ConfigError(
-            "trainer.teacher=features_lr with no data.shows_match and no data.shows_ratings: it scores by the numbers that "
-            "texts begin with. Set one of these to true, or name another teacher."
+            "trainer.teacher=features_lr with data.text_features=[]: it scores by the numeric "
+            f"features of the texts. Choose some of {', '.join(TEXT_FEATURES)}, or name another "
+            "teacher."
         )
 
 

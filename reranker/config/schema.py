@@ -38,6 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
 }
+TEXT_FEATURES = ("ease", "authors", "genres", "readers")
 LIST_KINDS = ("uniform", "popularity", "retriever", "bookdb")
 BASELINES = (
     "random",
@@ -117,13 +118,10 @@ class DataConfig:
     text: str = (
         "given"  # of books: given, by the source, else by book_template | template, by that alone
     )
-    shows_match: bool = False  # candidate texts begin with levels of the authors and genres they share with the context
-    shows_ratings: bool = (
-        False  # candidate texts begin with a level of their rank by EASE, from all other readers
-    )
-    shows_readers: bool = (
-        False  # book texts begin with a level of how many context sides hold the book
-    )
+    # Numeric features that are put before a candidate's text: ease (its rank by EASE, without the
+    # user's own ratings), authors and genres (shared with the context), readers (users whose
+    # context side has the book).
+    text_features: list[str] = field(default_factory=list)
     book_template: str = (  # of books without a given text
         "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres} | Description: {description}"
     )

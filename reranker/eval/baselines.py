@@ -18,8 +18,7 @@ from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray, bits, uniform
-from reranker.data.features import readers_level
-from reranker.data.numeric_features import shared, unit_sets
+from reranker.data.numeric_features import LABELS, readers_level, shared, unit_sets
 from reranker.data.retrieval.first_stages import Bm25, fit_first_stage
 from reranker.eval.lists import CandidateLists
 
@@ -107,7 +106,7 @@ def score_baselines(
     Args:
         embed: Texts -> (n_texts, dim) unit vectors, for `bi_encoder` and `bi_encoder_top3`; see `memoised`.
     """
-    shows = questions.contexts.match is not None and len(questions.pairs) > 0
+    shows = questions.contexts.numeric_features is not None and len(questions.pairs) > 0
     return {
         name: _cached(name, questions, embed, cache)
         for name in names
@@ -136,7 +135,11 @@ def _cached(name: str, questions: Questions, embed: Embed, cache: Cache) -> Floa
         "lists": questions.lists.digest,
         "seed": questions.seed,
         **({"ease_books": questions.ease_books} if name == "ease" else {}),
-        **({"pairs": _digest(questions.pairs)} if name == "features_lr" else {}),
+        **(
+            {"pairs": _digest(questions.pairs), **questions.contexts.cache_key}
+            if name == "features_lr"
+            else {}
+        ),
     }
 
     def build(folder: Path) -> dict[str, object]:
@@ -217,8 +220,7 @@ def _context_mean(q: Questions, users: np.ndarray) -> sp.csr_array:
 def features_lr(q: Questions) -> FloatArray:
     """A logistic regression, learnt from the training pairs, on the numbers that the model reads and on nothing else.
 
-    What they are: the level of how many context sides hold the candidate, and those of `data.shows_match` and
-    `data.shows_ratings`. A model that does no better has learnt nothing from its texts.
+    What they are: the level of how many context sides hold the candidate, and those of `data.text_features`. A model that does no better has learnt nothing from its texts.
     """
     regression = make_pipeline(StandardScaler(), LogisticRegression())
     regression.fit(_levels(q, q.pairs), q.pairs["label"])
@@ -229,10 +231,9 @@ def features_lr(q: Questions) -> FloatArray:
 def _levels(q: Questions, rows: pd.DataFrame) -> FloatArray:
     """(n_rows, n_levels)."""
     user, book = (rows[name].to_numpy() for name in ("user", "book"))
-    n_readers = np.bincount(q.contexts.rows["book"], minlength=len(q.tables.books))
-    return np.column_stack(
-        [readers_level(n_readers)[book], *q.contexts.levels(user, book).values()]
-    ).astype(float)
+    levels = {LABELS["readers"]: readers_level(q.tables.n_readers())[book]}
+    levels |= q.contexts.levels(user, book)
+    return np.column_stack(list(levels.values())).astype(float)
 
 
 def _digest(pairs: pd.DataFrame) -> str:

@@ -53,7 +53,7 @@ def check_contexts(
     distinct, row = np.unique(
         book, return_inverse=True
     )  # with one context for all, a book has one score
-    blank = contexts.candidates_of_nobody(books, distinct).to_pylist()
+    blank = contexts.candidates_without_context(books, distinct).to_pylist()
     values = {"blank_context": np.asarray(scorer([""] * len(blank), blank))[row]}
     if len(users) > 1:
         order = np.argsort(users)

@@ -61,6 +61,7 @@ def score_lists_once(
         return {}
 
     key = {"version": VERSION, "model": model, "tables": tables.digest, "lists": lists.digest}
+    key |= contexts.cache_key
     scores: FloatArray = np.load(
         cache.fetch("untrained", key, build).path / "scores.npy", allow_pickle=False
     )

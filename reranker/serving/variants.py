@@ -135,7 +135,7 @@ def _material(
 
     cache = Cache(cfg.cache_dir)
     tables = data.load_tables(cfg.data, cache)
-    contexts = data.build_contexts(tables, cfg.data)
+    contexts = data.build_contexts(tables, cfg.data, ease_books=cfg.eval.ease_books)
     dev = eval.build_lists(tables, cfg.eval, "dev", cache)
     tags = client.get_run(source.run_id).data.tags
     for name, found in (("tables", tables.digest), ("lists/dev", dev.digest)):

@@ -336,10 +336,11 @@ class RunLog:
 
     def keep(self, encoder: Encoder, tables: Tables, contexts: Contexts) -> None:
         """Write the encoder with its context builder into the run's folder, where it stays unless it is registered."""
+        from reranker.data import Corpus
         from reranker.serving.bundle import write_bundle
 
         folder = self.run_dir / f"bundle-{self.run_id[:8]}"
-        write_bundle(folder, encoder, tables, self.cfg.data, self.cfg.model, match=contexts.match)
+        write_bundle(folder, encoder, Corpus(tables, contexts), model_cfg=self.cfg.model)
         self.result["paths"]["bundle"] = str(folder)
 
     def register(self, history: History, dev_lists: str) -> Registered:

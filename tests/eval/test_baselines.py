@@ -94,7 +94,7 @@ def test_the_numbers_alone_are_a_regression_on_what_the_model_is_shown(
     questions: Questions, cache: Cache
 ) -> None:
     t = questions.tables
-    cfg = DataConfig(name="bookdb", shows_match=True)
+    cfg = DataConfig(name="bookdb", text_features=["authors", "genres"])
     contexts = build_contexts(t, cfg)
     pairs = t.histories.assign(label=(t.histories["rating"] >= 4).astype(int))
     q = dataclasses.replace(questions, contexts=contexts, pairs=pairs)

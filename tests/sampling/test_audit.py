@@ -114,7 +114,7 @@ def test_the_originals_leak_is_found_and_its_first_user_and_book_named(
     lists: pd.DataFrame,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(contexts_module, "without", compare_across_types)
+    monkeypatch.setattr(contexts_module, "drop_targets", compare_across_types)
     leaky = build_contexts(tables, data_cfg)
     message = leaks(tables, leaky, pairs, lists, "targets stand in their own context")
     first = pairs.codes[pairs.codes["label"] == 1].iloc[0]

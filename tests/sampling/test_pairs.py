@@ -440,7 +440,7 @@ def test_left_out_contexts_name_the_users_other_books(
 def test_the_audit_finds_a_target_in_a_left_out_context(
     tables: Tables, contexts: Contexts, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contexts_module, "without", lambda histories, targets, n_books: histories)
+    monkeypatch.setattr(contexts_module, "drop_targets", lambda histories, targets, n_books: histories)
     pairs = build(tables, contexts, cache, context="leave_one_out")
     with pytest.raises(LeakError, match="have their title in the text of their own context"):
         audit(tables, contexts, pairs)
