@@ -38,7 +38,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         device = model.device(cfg.trainer.device)
         found = serving.find_teacher(cfg.trainer.teacher, max_length=cfg.model.max_length)
 
-        corpus = log.stage("tables", data.load, cfg.data, cache)
+        corpus = log.stage("tables", data.load, cfg.data, cache, ease_books=cfg.eval.ease_books)
         log.warn(serving.teacher_warnings(found, corpus.tables))
         dev, test = log.stage("lists", eval.build_sets, corpus, cfg.eval, cache)
         log.candidate_lists(dev, test)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -174,15 +173,11 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repositor
 @pytest.fixture(scope="session")
 def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reranker.serving.bundle import write_bundle
-    from tests.helpers.bundles import BOOKS, EDITIONS
+    from tests.helpers.bundles import corpus_of
     from tests.helpers.weights import TINY
 
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    tables = Tables(
-        BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder
-    )
-    data_cfg = DataConfig(name="demo", context_titles=2, context_genres=2)
-    return write_bundle(folder, tiny, tables, data_cfg, TINY)
+    return write_bundle(folder, tiny, corpus_of(), model_cfg=TINY)
 
 
 @pytest.fixture(scope="session")

@@ -255,7 +255,7 @@ def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: P
 
 def test_a_baseline_teaches_together_with_the_labels(finished: Path, place: Path) -> None:
     distilled = [
-        "data.shows_match=true",
+        "data.text_features=[authors,genres]",
         "trainer.loss=softmax",
         "trainer.teacher=features_lr",
         "trainer.teacher_weight=1",
@@ -362,7 +362,7 @@ def fails(place: Path, name: str, kind: type[Exception], *overrides: str, words:
 
 
 def test_the_originals_leak_stops_the_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts_module, "without", compare_across_types)
+    monkeypatch.setattr(contexts_module, "drop_targets", compare_across_types)
     words = r"targets stand in their own context \(first: user_id=[0-9a-f]+, book_id=\d+"
     fails(place, "leak", LeakError, words=words)
     assert "train" not in result(place / "leak")["seconds"]

@@ -75,7 +75,7 @@ def _texts(
         "series": texts.arrow([series(t) for t in title.to_pylist()]),
         "authors": columns["authors"],
         "genres": columns["genres"],
-        "description": texts.clean(texts.without_markup(batch["description"])),
+        "description": texts.clean(texts.strip_html(batch["description"])),
     }
     given = columns["given"]
     return pa.table(
@@ -91,23 +91,6 @@ def _given_texts(raw: RawTables) -> pa.Array:
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
 
 
-def with_readers(book_text: pd.Series, n_readers: IntArray) -> pd.Series:
-    """The texts behind a level of popularity: `Readers: 7 | Title: …`.
-
-    Args:
-        n_readers: (n_books,) how many context sides hold each book.
-    """
-    level = readers_level(n_readers).astype(str)
-    return ("Readers: " + pd.Series(level, index=book_text.index) + " | " + book_text).astype(
-        book_text.dtype
-    )
-
-
-def readers_level(n_readers: IntArray) -> IntArray:
-    """Three times the natural logarithm of 1 + readers, rounded: few pairs meet each count, many each level."""
-    return np.rint(3 * np.log1p(n_readers)).astype(np.int64)
-
-
 def given_ids(raw: RawTables) -> IntArray:
     """The book_ids that came with a text of their own; others have one rendered from their columns."""
     has_text = pc.not_equal(texts.clean(texts.arrow(raw.texts["text"])), "")
@@ -120,7 +103,7 @@ def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
     )  # the comma separates authors
     code = np.where(pc.equal(name, "").to_numpy(zero_copy_only=False), -1, np.arange(len(name)))
     row, author = _members(column, texts.arrow(authors["author_id"]), code)
-    return texts.joined(row, name.take(pa.array(author)), len(column), ", ")
+    return texts.join(row, name.take(pa.array(author)), len(column), ", ")
 
 
 def _genres(column: pa.ChunkedArray, cfg: DataConfig) -> pa.Array:
@@ -132,7 +115,7 @@ def _genres(column: pa.ChunkedArray, cfg: DataConfig) -> pa.Array:
     )  # stable: ties keep the order of the shelves
     row, genre = row[order], genre[order]
     kept = np.arange(len(row)) - np.searchsorted(row, row) < cfg.max_genres
-    return texts.joined(
+    return texts.join(
         row[kept], texts.arrow(list(cfg.genres)).take(pa.array(genre[kept])), len(column), ", "
     )
 

@@ -52,7 +52,7 @@ def clean(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_in(tidy, value_set=pa.array(NULL_WORDS, TEXT)), "", tidy)
 
 
-def without_markup(texts: pa.Array) -> pa.Array:
+def strip_html(texts: pa.Array) -> pa.Array:
     """The texts without HTML: no tags, comments, scripts or styles, and characters in place of entities.
 
     A tag that breaks lines gives a space, any other nothing. A `<` that opens no tag stays.
@@ -70,7 +70,7 @@ def _mend(texts: pa.Array, pattern: str, mend: Callable[[str], str]) -> pa.Array
     return pc.replace_with_mask(texts, found, pa.array(mended, TEXT)) if mended else texts
 
 
-def joined(row: IntArray, values: pa.Array, n_rows: int, separator: str) -> pa.Array:
+def join(row: IntArray, values: pa.Array, n_rows: int, separator: str) -> pa.Array:
     """(n_rows,) the values of each row with the separator between them; empty where a row has none.
 
     Args:

@@ -18,8 +18,7 @@ from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Corpus
 from reranker.data.draws import FloatArray, bits, uniform
-from reranker.data.features import readers_level
-from reranker.data.numeric_features import shared, unit_sets
+from reranker.data.numeric_features import LABELS, readers_level, shared, unit_sets
 from reranker.data.retrieval.first_stages import Bm25, fit_first_stage
 from reranker.eval.eval_set import EvalSet, TrainingPairs
 from reranker.model import embed as embed_texts
@@ -78,7 +77,7 @@ class Baselines:
 
     def score(self, eval_set: EvalSet) -> dict[str, FloatArray]:
         """Return name -> (n_rows,) float64 scores aligned to the rows of an evaluation set."""
-        has_features = eval_set.contexts.match is not None and len(self.pairs.rows) > 0
+        has_features = eval_set.contexts.numeric_features is not None and len(self.pairs.rows) > 0
         names = [name for name in self.cfg.baselines if has_features or name != "features_lr"]
         return {name: self._score_once(name, eval_set) for name in names}
 
@@ -113,7 +112,7 @@ class Baselines:
         if name == "ease":
             key["ease_books"] = self.cfg.ease_books
         if name == "features_lr":
-            key["pairs"] = _digest(self.pairs.rows)
+            key |= {"pairs": _digest(self.pairs.rows), **eval_set.contexts.cache_key}
         return key
 
 
@@ -222,10 +221,9 @@ def features_lr(q: EvalSet, pairs: pd.DataFrame) -> FloatArray:
 def _levels(q: EvalSet, rows: pd.DataFrame) -> FloatArray:
     """Return the (n_rows, n_levels) design matrix."""
     user, book = (rows[name].to_numpy() for name in ("user", "book"))
-    n_readers = np.bincount(q.contexts.rows["book"], minlength=len(q.tables.books))
-    return np.column_stack(
-        [readers_level(n_readers)[book], *q.contexts.levels(user, book).values()]
-    ).astype(float)
+    levels = {LABELS["readers"]: readers_level(q.tables.n_readers())[book]}
+    levels |= q.contexts.levels(user, book)
+    return np.column_stack(list(levels.values())).astype(float)
 
 
 def _digest(pairs: pd.DataFrame) -> str:

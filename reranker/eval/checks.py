@@ -58,7 +58,9 @@ def check_contexts(scorer: Scorer, eval_set: EvalSet, own: FloatArray) -> pd.Dat
 def _score_blank(scorer: Scorer, eval_set: EvalSet, rows: pd.DataFrame) -> FloatArray:
     """Return scores without a context. A book then has one score for all users."""
     distinct, row = np.unique(rows["book"].to_numpy(), return_inverse=True)
-    texts = eval_set.contexts.candidates_of_nobody(eval_set.tables.books, distinct).to_pylist()
+    texts = eval_set.contexts.candidates_without_context(
+        eval_set.tables.books, distinct
+    ).to_pylist()
     return np.asarray(scorer([""] * len(texts), texts))[row]
 
 

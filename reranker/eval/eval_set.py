@@ -140,6 +140,7 @@ class EvalSet:
             "model": model,
             "tables": self.tables.digest,
             "lists": self.lists.digest,
+            **self.contexts.cache_key,
         }
         entry = cache.fetch("untrained", key, build)
         scores: FloatArray = np.load(entry.path / "scores.npy", allow_pickle=False)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from reranker.data import Corpus, Tables
-from reranker.data.contexts import context_names, shows_book
+from reranker.data.contexts import contains_title, context_names
 from reranker.data.features import work_keys
 from reranker.errors import LeakError
 from reranker.sampling.pairs import Pairs
@@ -161,7 +161,7 @@ def _check_titles(
     )
     n_known = Counter(known)
     leaked = [
-        n_known[key] <= at_most and shows_book(text, n, template)
+        n_known[key] <= at_most and contains_title(text, n, template)
         for key, n, text in zip(mine, name[targets["book"]], targets["text"], strict=True)
     ]
     _fail(tables, targets[leaked], "targets have their title in the text of their own context")

@@ -78,6 +78,7 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
         "tables": tables.digest,
         "contexts": _hash(contexts.text),
         "sampling": dataclasses.replace(cfg, regenerate=False),
+        **contexts.cache_key,
     }
 
     def build(folder: Path) -> dict[str, object]:
@@ -96,7 +97,9 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
         _write_refined(
             written,
             folder,
-            None if contexts.match is None else partial(contexts.candidates, tables.books),
+            None
+            if contexts.numeric_features is None
+            else partial(contexts.candidates, tables.books),
         )
         _write_manifest(written, folder / PARTS)
         return dict(counts | _totals(written))

@@ -53,7 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def load(uri: str, *, tracking_uri: str | None = None, variant: str | None = None) -> Reranker:
         if uri != rerank.MODEL:
             raise ModelError(f"{uri}: not in {tracking_uri}.")
-        return Reranker(lengths, contexts, BOOKS, EDITIONS)
+        return Reranker(lengths, contexts, BOOKS, editions=EDITIONS)
 
     def run(*args: str) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -127,12 +127,16 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         ),
         (["eval.retriever=bm25"], "eval.retriever='bm25' is unknown; choose one of item_knn, ease"),
         (
-            ["data.shows_match=true", "sampling=leave_one_out"],
-            "a positive would be matched with itself, or counted as",
+            ["data.text_features=[readers]", "sampling=leave_one_out"],
+            "data.text_features=['readers'] with sampling.context=leave_one_out",
         ),
         (
-            ["data.shows_readers=true", "sampling=leave_one_out"],
-            "data.shows_readers=true with sampling.context=leave",
+            ["data.text_features=[ease,ratings]"],
+            "data.text_features: 'ratings' is unknown; choose from ease, authors, genres, readers",
+        ),
+        (
+            ["data.text_features=[ease,ease]"],
+            "each once; choose from ease, authors, genres, readers",
         ),
         (["data.text=short"], "data.text='short' is unknown; choose one of given, template"),
         (
@@ -233,7 +237,7 @@ def test_a_wrong_type_names_the_key(override: str) -> None:
         ),
         (
             ["trainer.loss=mse", "trainer.teacher=features_lr"],
-            "trainer.teacher=features_lr with no data.shows_",
+            "trainer.teacher=features_lr with data.text_features=[]",
         ),
         (
             ["trainer.loss=mse", "trainer.teacher=bm25", "sampling=leave_one_out"],

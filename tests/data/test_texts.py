@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reranker.data.texts import TEXT, arrow, clean, fill, joined, without_markup
+from reranker.data.texts import TEXT, arrow, clean, fill, join, strip_html
 from reranker.templates import parse_book
 
 # Letters beside everything that str.split() takes for white space, and a NUL.
@@ -24,7 +24,7 @@ UNTIDY = st.text(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(UNTIDY))
-def test_clean_texts_are_split_and_joined_by_single_spaces(values: list[str]) -> None:
+def test_clean_texts_are_split_and_join_by_single_spaces(values: list[str]) -> None:
     assert clean(pa.array(values, TEXT)).to_pylist() == [" ".join(v.split()) for v in values]
 
 
@@ -50,7 +50,7 @@ def test_missing_values_that_went_through_str_are_empty_and_names_stay() -> None
     ],
 )
 def test_markup_gives_way_to_its_text(markup: str, text: str) -> None:
-    assert clean(without_markup(pa.array([markup, None]))).to_pylist() == [text, ""]
+    assert clean(strip_html(pa.array([markup, None]))).to_pylist() == [text, ""]
 
 
 class Parser(HTMLParser):
@@ -85,13 +85,13 @@ def test_sound_markup_reads_as_pythons_parser_reads_it(markup: str) -> None:
     parser = Parser()
     parser.feed(markup)
     parser.close()
-    assert without_markup(pa.array([markup], TEXT)).to_pylist() == [parser.text]
+    assert strip_html(pa.array([markup], TEXT)).to_pylist() == [parser.text]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("<>!-/[]&;#b r\"'"), max_size=40))
 def test_no_markup_is_an_error_and_text_without_angle_or_ampersand_stays(markup: str) -> None:
-    out = without_markup(pa.array([markup], TEXT)).to_pylist()[0]
+    out = strip_html(pa.array([markup], TEXT)).to_pylist()[0]
     assert len(out) <= len(markup)
     if not set("<&") & set(markup):
         assert out == markup
@@ -99,7 +99,7 @@ def test_no_markup_is_an_error_and_text_without_angle_or_ampersand_stays(markup:
 
 def test_rows_without_values_join_to_nothing() -> None:
     row = np.array([1, 1, 3])
-    assert joined(row, pa.array(["a", "b", "c"]), 5, "; ").to_pylist() == ["", "a; b", "", "c", ""]
+    assert join(row, pa.array(["a", "b", "c"]), 5, "; ").to_pylist() == ["", "a; b", "", "c", ""]
 
 
 def test_an_empty_value_vanishes_with_its_label_wherever_it_stands() -> None:

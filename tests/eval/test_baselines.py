@@ -114,7 +114,7 @@ def test_features_lr_is_a_regression_on_the_numeric_features(
     test_set: EvalSet, cache: Cache
 ) -> None:
     t = test_set.tables
-    cfg = DataConfig(name="bookdb", shows_match=True)
+    cfg = DataConfig(name="bookdb", text_features=["authors", "genres"])
     contexts = build_contexts(t, cfg)
     pairs = t.histories.assign(label=(t.histories["rating"] >= 4).astype(int))
     q = with_contexts(test_set, contexts)

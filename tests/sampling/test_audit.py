@@ -109,7 +109,7 @@ def test_the_original_systems_leak_is_found_and_its_first_user_and_book_are_name
     lists: pd.DataFrame,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(contexts_module, "without", compare_across_types)
+    monkeypatch.setattr(contexts_module, "drop_targets", compare_across_types)
     leaky = Corpus(tables, build_contexts(tables, data_cfg))
     message = error_of(leaky, pairs, lists, match="targets are part of their own context")
     first = pairs.codes[pairs.codes["label"] == 1].iloc[0]

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from reranker.config import DataConfig, ModelConfig
-from reranker.data import Tables
+from reranker.config import ModelConfig
 from reranker.errors import ModelError
 from reranker.eval.agreement import kendall
 from reranker.model import Encoder, ExportedModel, load, load_exported
@@ -37,7 +35,7 @@ from reranker.model.openvino_scorer import STEP, TOKENS_AT_ONCE, batches, folder
 from reranker.serving.bundle import write_bundle
 from reranker.serving.reranker import Reranker
 from tests.helpers import hub
-from tests.helpers.bundles import BOOKS, EDITIONS
+from tests.helpers.bundles import BOOKS, corpus_of
 
 QUERIES = [
     "Liked: Dune. Genres: science fiction.",
@@ -70,12 +68,8 @@ def encoder() -> Encoder:
 def bundle(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with both variants beside its weights."""
     folder = tmp_path_factory.mktemp("export") / "bundle"
-    tables = Tables(
-        BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder
-    )
-    write_bundle(
-        folder, encoder, tables, DataConfig(name="demo"), ModelConfig(name="tiny", max_length=64)
-    )
+    model_cfg = ModelConfig(name="tiny", max_length=64)
+    write_bundle(folder, encoder, corpus_of(), model_cfg=model_cfg)
     for variant in ("int8", "bf16"):  # forced: a CPU without bf16 could not measure it
         export(settings_of(folder / "weights"), variant, PAIRS[:16], passing, force=True)
     return folder

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from reranker.cache import Cache
-from reranker.config import DataConfig, ModelConfig, TrainerConfig
+from reranker.config import ModelConfig, TrainerConfig
 from reranker.data import Tables
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, load
 from reranker.serving.bundle import write_bundle
 from reranker.serving.teacher_lookup import find_teacher, teacher_warnings
 from reranker.trainer import attach_scores, distillation, fit, score_pairs
+from tests.helpers.bundles import corpus_of
 
 pytestmark = pytest.mark.slow
 N_USERS, GROUP = 30, 8
@@ -40,11 +41,8 @@ def bundle(wise: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [(1, "Emma", "", "Jane Austen", "romance", "Emma by Jane Austen")], columns=names
     )
     editions = pd.DataFrame({"book_id": [1], "book": np.array([0], dtype=np.int32)})
-    tables = Tables(
-        books, pd.DataFrame(), pd.DataFrame(), editions, 4.0, "digest of tables", {}, folder
-    )
     served = ModelConfig(name="tiny", source="random", max_length=32, activation="sigmoid")
-    return write_bundle(folder, wise, tables, DataConfig(name="demo"), served)
+    return write_bundle(folder, wise, corpus_of(books, editions), model_cfg=served)
 
 
 @pytest.fixture(scope="module")
