@@ -32,14 +32,15 @@ def add_parser(commands: Any, store: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command that was parsed; 0. A RerankerError is for the caller to print."""
     from reranker.reports.comparison import page, runs, summary
+    from reranker.reports.comparison.compare import compare
     from reranker.tracking import store
 
     client = store.open_existing(args.tracking_uri or store.default_uri())
     found = runs.find(client, args.runs)
     loaded = [runs.load(client, run, metric=args.metric, scorer=args.scorer) for run in found]
     kind = args.kind or loaded[0].headline
-    made = runs.compare(loaded, [kind], metric=args.metric, scorer=args.scorer)
-    summary.report(made)
+    made = compare(loaded, [kind], metric=args.metric, scorer=args.scorer)
+    summary.print_comparison(made)
     if args.html is not None:
         page.write(made, args.html)
         print(f"page: {args.html}")
