@@ -222,17 +222,18 @@ def _compare(client: MlflowClient, run_id: str, children: list[Run]) -> None:
     if len(finished) < 2:
         return
     from reranker.reports.comparison import page, runs, summary
+    from reranker.reports.comparison.compare import compare
 
     try:
         loaded = [runs.load(client, run, metric=METRIC, scorer=SCORER) for run in finished]
         others = (kind for run in loaded for kind in run.per_user["kind"].unique())
         kinds = dict.fromkeys([loaded[0].headline, *others])
-        made = runs.compare(loaded, kinds, metric=METRIC, scorer=SCORER)
+        made = compare(loaded, kinds, metric=METRIC, scorer=SCORER)
     except ComparisonError as error:
         client.set_tag(run_id, "comparison", f"none: {error}"[:MAX_PARAM])
         print(f"the sweep's runs are not compared: {error}", file=sys.stderr, flush=True)
         return
-    summary.report(made)
+    summary.print_comparison(made)
     page.log(client, run_id, made)
 
 

@@ -1,4 +1,4 @@
-"""Figures for pages: SVG that takes its ink from the page, so that it is readable on light and dark."""
+"""Draw figures as SVG that takes its text colour from the page, for light and dark themes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK = "#012345"  # stands for the page's text colour until the SVG is written; no other colour here is near it
-# After Okabe & Ito 2008, at a lightness that stands out from white and from near black.
-BLUE, ORANGE, GREEN, PINK, GREY = "#1b87c9", "#d98a00", "#0f9d74", "#c8689c", "#8a8f98"
-RED, VIOLET = "#d5641c", "#7d6bd0"
+# A placeholder for the page's text colour until `draw` replaces it; no other colour is near it.
+INK = "#012345"
 STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
+    "svg.fonttype": "none",  # text stays searchable and uses the page's font
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -27,11 +25,12 @@ STYLE: Any = {
 
 
 def draw(name: str, make: Callable[[], Figure]) -> str:
-    """The figure that `make` draws as one `<svg>` element without a header; its ink is the page's `currentColor`.
+    """Return the figure that `make` creates as one `<svg>` element with `currentColor` as ink.
 
     Args:
-        name: One of its own for each figure of a page: the ids inside are made of it, and of the same numbers the
-            same ids.
+        name: Unique on the page. Ids inside the SVG are derived from it, so that equal numbers
+            give equal ids.
+        make: Creates the figure; the style above is active during the call.
     """
     buffer = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
@@ -40,21 +39,23 @@ def draw(name: str, make: Callable[[], Figure]) -> str:
         )
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(
-        r'<g id="[^"]*"', "<g", text
-    )  # the names of parts are those of every other figure
+    # Matplotlib gives the groups of every figure the same ids.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
     return text.replace(INK, "currentColor")
 
 
 def panel(
     x: str, y: str, *, layout: Literal["constrained"] | None = "constrained"
 ) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes, named.
+    """Return an empty figure and its axes with labels.
 
     Args:
-        layout: `constrained` makes room for any label and draws twice for it; None has room for ticks such as 0.75.
+        x: Label of the x axis.
+        y: Label of the y axis.
+        layout: `constrained` fits any label but draws the figure twice; None reserves space for
+            tick labels as wide as 0.75.
     """
-    figure = Figure(figsize=(4.6, 2.9), layout=layout)  # a phone shows it at four fifths of this
+    figure = Figure(figsize=(4.6, 2.9), layout=layout)  # inches; a phone shows it at about 80 %
     if layout is None:
         figure.subplots_adjust(left=0.13, bottom=0.16, right=0.97, top=0.96)
     axis = figure.subplots()

@@ -1,1 +1,1 @@
-"""The comparison of several runs."""
+"""Compare several runs."""

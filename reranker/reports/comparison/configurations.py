@@ -1,4 +1,4 @@
-"""Which runs are one configuration under several seeds, and what tells configurations apart."""
+"""Group runs into configurations: runs that differ only in seeds are one configuration."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 MAX_VALUE = 40  # characters of a value in a name
-ABSENT = "\N{EN DASH}"  # the value of a key that a run has not
+ABSENT = "\N{EN DASH}"  # shown if a run does not have a key
 
 Params = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ in nothing but seeds.
+    """Runs that differ only in seeds.
 
     Attributes:
-        name: What tells it from the others: `model.name=bge sampling.neg_ratio=5`.
-        settings: The same as key -> value; keys that change together are one, `sampling.mix, sampling.strategy`.
-        run_ids: Of its runs, in the order of their seeds.
-        seeds: (n_runs,) the seeds that vary, `trainer.seed=1`; empty texts where none does.
+        name: Its settings as text: `model.name=bge sampling.neg_ratio=5`.
+        settings: Key -> value of the keys that differ between configurations. Keys that change
+            together are one entry, `sampling.mix, sampling.strategy`.
+        run_ids: (n_runs,) its runs, sorted by seed.
+        seeds: (n_runs,) the seeds that vary, `trainer.seed=1`; empty texts if none varies.
     """
 
     name: str
@@ -31,14 +32,19 @@ class Configuration:
 
 
 def configurations(params: Mapping[str, Params]) -> list[Configuration]:
-    """The configurations of runs, in the order of their first runs.
+    """Return the configurations of runs, in the order of their first runs.
 
-    Params whose key ends in `.seed`, and the seed in the name of random weights, do not tell configurations apart.
-    A run that was made twice, seeds and all, counts as another configuration: it was run again for a reason. Where
-    seeds alone vary, each run stands for itself, for else there is nothing to compare.
+    Params whose key ends in `.seed`, and the seed in the name of random weights, do not
+    distinguish configurations. Two runs with identical params, including seeds, count as two
+    configurations. If only seeds vary, each run is a configuration of its own.
 
     Args:
         params: Run id -> the params that it logged.
+
+    Example:
+        >>> runs = {"a": {"sampling.neg_ratio": "3"}, "b": {"sampling.neg_ratio": "5"}}
+        >>> [c.name for c in configurations(runs)]
+        ['sampling.neg_ratio=3', 'sampling.neg_ratio=5']
     """
     groups = _groups(params)
     if len(groups) == 1:
@@ -48,15 +54,15 @@ def configurations(params: Mapping[str, Params]) -> list[Configuration]:
         plain = {run_id: _without_seeds(p) for run_id, p in params.items()}
     firsts = [plain[group[0]] for group in groups]
     keys = _varying(firsts)
-    own = [{key: first.get(key, ABSENT) for key in keys} for first in firsts]
-    names = _names(own, [group[0] for group in groups])
+    settings = [{key: first.get(key, ABSENT) for key in keys} for first in firsts]
+    names = _names(settings, [group[0] for group in groups])
     seeds = [key for key in _varying(list(params.values())) if _is_seed(key)]
     assigned = [{run_id: _assigned(params[run_id], seeds) for run_id in group} for group in groups]
-    return list(map(_configuration, names, _merged(own), assigned))
+    return list(map(_configuration, names, _merged(settings), assigned))
 
 
-def differ_in_seeds_alone(params: Mapping[str, Params]) -> bool:
-    """Whether the runs are one configuration under different seeds."""
+def differ_only_in_seeds(params: Mapping[str, Params]) -> bool:
+    """Return whether the runs are one configuration with different seeds."""
     return len(_groups(params)) == 1
 
 
@@ -68,12 +74,11 @@ def _configuration(name: str, settings: dict[str, str], seeds: Mapping[str, str]
 def _groups(params: Mapping[str, Params]) -> list[list[str]]:
     groups: dict[object, list[str]] = {}
     times: Counter[object] = Counter()
-    for run_id, given in params.items():
-        everything = frozenset(given.items())
+    for run_id, logged in params.items():
+        everything = frozenset(logged.items())
         times[everything] += 1
-        groups.setdefault((frozenset(_without_seeds(given).items()), times[everything]), []).append(
-            run_id
-        )
+        group = frozenset(_without_seeds(logged).items()), times[everything]
+        groups.setdefault(group, []).append(run_id)
     return list(groups.values())
 
 
@@ -82,40 +87,35 @@ def _is_seed(key: str) -> bool:
 
 
 def _without_seeds(params: Params) -> dict[str, str]:
-    return {
-        key: re.sub(r"^random seed \d+$", "random", v)
-        for key, v in params.items()
-        if not _is_seed(key)
-    }
+    kept = {key: value for key, value in params.items() if not _is_seed(key)}
+    return {key: re.sub(r"^random seed \d+$", "random", value) for key, value in kept.items()}
 
 
 def _varying(params: Sequence[Params]) -> list[str]:
-    """The keys that differ, names first; `model.source` is left out where the model's name says it."""
-    keys = sorted(
-        {key for p in params for key in p}, key=lambda key: (not key.endswith(".name"), key)
-    )
+    """Return the keys that differ, names first; `model.source` only if names are ambiguous."""
+    present = {key for p in params for key in p}
+    keys = sorted(present, key=lambda key: (not key.endswith(".name"), key))
     varying = [key for key in keys if len({p.get(key) for p in params}) > 1]
     sources = {(p.get("model.name"), p.get("model.source")) for p in params}
-    said = len({name for name, _ in sources}) == len(sources)
-    return [key for key in varying if key != "model.source" or not said]
+    is_implied = len({name for name, _ in sources}) == len(sources)
+    return [key for key in varying if key != "model.source" or not is_implied]
 
 
-def _merged(own: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The settings with keys that split the configurations alike as one key: their effects cannot be told apart."""
+def _merged(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Merge the keys that split the configurations alike: their effects cannot be separated."""
     alike: dict[tuple[int, ...], list[str]] = {}
-    for key in own[0]:
-        values = [setting[key] for setting in own]
+    for key in settings[0]:
+        values = [setting[key] for setting in settings]
         alike.setdefault(tuple(map(values.index, values)), []).append(key)
     return [
         {", ".join(keys): ", ".join(_short(s[key]) for key in keys) for keys in alike.values()}
-        for s in own
+        for s in settings
     ]
 
 
-def _names(own: Sequence[Mapping[str, str]], run_ids: Sequence[str]) -> list[str]:
-    names = [
-        " ".join(f"{key}={_short(value)}" for key, value in setting.items()) for setting in own
-    ]
+def _names(settings: Sequence[Mapping[str, str]], run_ids: Sequence[str]) -> list[str]:
+    pairs = [[f"{key}={_short(value)}" for key, value in s.items()] for s in settings]
+    names = [" ".join(pair) for pair in pairs]
     times = Counter(names)
     return [
         name if times[name] == 1 else f"{name} run {run_id[:8]}".strip()

@@ -1,76 +1,68 @@
-"""A comparison as one HTML page that needs no other file, no script and no network."""
+"""Render a comparison of runs as one self-contained HTML page, write it and log it."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reranker.errors import ComparisonError
+from reranker.reports.comparison.compare import Comparison
 from reranker.reports.comparison.plots import COSTS, figures
-from reranker.reports.comparison.runs import Comparison
-from reranker.reports.comparison.summary import chosen, numbered, sentences
-from reranker.reports.page import render
+from reranker.reports.comparison.summary import number_rows, selection, sentences
+from reranker.reports.page import render, write_page
+from reranker.reports.scorers import find_list_kind, scorer_name
 from reranker.tracking.metric_names import MAX_PARAM
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KINDS = {
-    "uniform": "lists of books drawn uniformly",
-    "popularity": "lists of books about as popular as the user's own",
-    "retriever": "lists that a first stage retrieved: the real job",
-    "bookdb": "lists of three positives and nine negatives, as the original evaluated",
-}
-
 
 def log(client: MlflowClient, run_id: str, comparison: Comparison) -> None:
-    """Log the page as `compare.html` and the table as `comparison.parquet` on a run, with tags that say what was done.
+    """Log the page as `compare.html` and the table as `comparison.parquet` on a run.
 
-    `comparison` names metric, scorer, list kinds and the configuration that dev chooses; `comparison.<kind>` says why
-    a kind was left out.
+    The tag `comparison` names the metric, the scorer, the list kinds and the best configuration on
+    dev; the tag `comparison.<kind>` gives the reason why a list kind was not compared.
     """
     kinds = ", ".join(comparison.table["kind"].unique())
-    made = f"{comparison.metric} of {comparison.scorer} on {kinds} lists; best on dev: {comparison.best}"
-    client.set_tag(run_id, "comparison", made[:MAX_PARAM])
+    compared = f"{comparison.metric} of {comparison.scorer} on {kinds} lists"
+    tag = f"{compared}; best on dev: {comparison.best}"
+    client.set_tag(run_id, "comparison", tag[:MAX_PARAM])
     for kind, reason in comparison.refused.items():
         client.set_tag(run_id, f"comparison.{kind}", f"none: {reason}"[:MAX_PARAM])
     client.log_text(run_id, page(comparison), "compare.html")
     with tempfile.TemporaryDirectory(prefix="reranker-compare-") as folder:
         path = Path(folder) / "comparison.parquet"
-        facts = {"metric": comparison.metric, "scorer": comparison.scorer}
-        comparison.table.assign(**facts).to_parquet(path, index=False)
+        columns = {"metric": comparison.metric, "scorer": comparison.scorer}
+        comparison.table.assign(**columns).to_parquet(path, index=False)
         client.log_artifact(run_id, str(path))
 
 
 def write(comparison: Comparison, path: Path) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Raises:
-        ComparisonError: The place cannot be written to.
+        ComparisonError: The path cannot be written to.
     """
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temp.write_text(page(comparison), encoding="utf-8")
-        os.replace(temp, path)
+        write_page(path, page(comparison))
     except OSError as error:
-        temp.unlink(missing_ok=True)
         raise ComparisonError(
-            f"{path}: the page cannot be written ({error.strerror}); choose another place."
+            f"{path}: the page cannot be written ({error.strerror}); choose another path."
         ) from error
 
 
 def page(comparison: Comparison) -> str:
-    """The comparison as HTML; every name and value of a run is escaped."""
+    """Return the comparison as HTML; every name and value of a run is escaped."""
     kinds = list(comparison.table["kind"].unique())
     return render(
         "comparison/page.html",
         title="Comparison",
         c=comparison,
-        kinds=[(kind, KINDS.get(kind, "lists"), _section(comparison, kind)) for kind in kinds],
+        scorer=scorer_name(comparison.scorer),
+        kinds=[(find_list_kind(kind), _section(comparison, kind)) for kind in kinds],
         costs=COSTS,
-        chosen=chosen(comparison),
+        selection=selection(comparison),
         runs=comparison.runs[comparison.runs["kind"] == kinds[0]].to_dict("records"),
     )
 
@@ -78,7 +70,7 @@ def page(comparison: Comparison) -> str:
 def _section(comparison: Comparison, kind: str) -> dict[str, object]:
     effects = comparison.effects
     return {
-        "rows": numbered(comparison.table, kind),
+        "rows": number_rows(comparison.table, kind),
         "sentences": sentences(comparison, kind),
         "figures": figures(comparison, kind),
         "effects": effects[effects["kind"] == kind].to_dict("records") if len(effects) else [],

@@ -1,4 +1,4 @@
-"""Figures of a comparison, for its page; configurations stand there by their numbers, which fit on a phone."""
+"""Draw the figures of a comparison; configurations are labelled with their numbers."""
 
 from __future__ import annotations
 
@@ -9,79 +9,87 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reranker.reports.comparison.runs import Comparison
-from reranker.reports.comparison.summary import told_apart
-from reranker.reports.svg import BLUE, GREY, INK, draw, panel
+from reranker.reports.colours import BLUE, GREY
+from reranker.reports.comparison.compare import Comparison
+from reranker.reports.comparison.summary import is_significant
+from reranker.reports.svg import INK, draw, panel
 
-COSTS = {"train_s": "seconds of training", "pairs_per_s": "pairs per second of training"}
+# Columns of a comparison's runs, and what they measure.
+COSTS = {"train_s": "seconds of training", "pairs_per_s": "pairs per second in training"}
 
 
 def figures(comparison: Comparison, kind: str) -> dict[str, str]:
-    """The figures of a list kind as `<svg>` elements: `differences`, `effects/<key>`, `train_s`, `pairs_per_s`."""
+    """Return the figures of a list kind as `<svg>` elements.
+
+    The names are `differences`, `effects/<key>`, `train_s` and `pairs_per_s`.
+    """
+    metric, effect_rows = comparison.metric, comparison.effects
     table = comparison.table[comparison.table["kind"] == kind].reset_index(drop=True)
     runs = comparison.runs[comparison.runs["kind"] == kind]
-    makers = {"differences": partial(differences, table, comparison.metric)}
-    if len(comparison.effects):
-        for key, rows in comparison.effects[comparison.effects["kind"] == kind].groupby(
-            "key", sort=False
-        ):
-            makers[f"effects/{key}"] = partial(effects, rows, comparison.metric)
+    makers = {"differences": partial(differences, table, metric)}
+    if len(effect_rows):
+        by_key = effect_rows[effect_rows["kind"] == kind].groupby("key", sort=False)
+        makers |= {f"effects/{key}": partial(effects, rows, metric) for key, rows in by_key}
     numbers = {c.name: number for number, c in enumerate(comparison.configurations, start=1)}
-    for column, label in COSTS.items():
+    for column in COSTS:
         if runs[column].notna().any():
-            makers[column] = partial(cost, runs, numbers, column, label, comparison.metric)
+            makers[column] = partial(cost, runs, column, metric=metric, numbers=numbers)
     return {name: draw(f"{kind}/{name}", make) for name, make in makers.items()}
 
 
 def differences(table: pd.DataFrame, metric: str) -> Figure:
-    """Each configuration's difference to the reference with its interval; the reference's line is zero."""
+    """Draw each configuration's difference from the reference with its interval."""
     rows = table.iloc[1:]
-    figure, axis = panel(f"difference of {metric} to 1", "")
+    figure, axis = panel(f"difference of {metric} from 1", "")
     figure.set_figheight(_height(len(rows)))
-    clear = pd.Series(
-        [told_apart(row) for row in rows.to_dict("records")], index=rows.index, dtype=bool
-    )
-    _intervals(axis, rows["difference"], rows["difference_low"], rows["difference_high"], clear)
+    highlighted = [is_significant(row) for row in rows.to_dict("records")]
+    intervals = rows[["difference", "difference_low", "difference_high"]]
+    _draw_intervals(axis, intervals, highlighted)
     axis.axvline(0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     axis.set_yticks(np.arange(len(rows)), [str(i + 1) for i in rows.index])
     return figure
 
 
 def effects(rows: pd.DataFrame, metric: str) -> Figure:
-    """The metric's mean at each value of a key, with its interval."""
+    """Draw the metric's mean at each value of a key, with its interval."""
     figure, axis = panel(f"mean {metric}", "")
     figure.set_figheight(_height(len(rows)))
-    _intervals(axis, rows["mean"], rows["low"], rows["high"], pd.Series(True, index=rows.index))
-    axis.set_yticks(
-        np.arange(len(rows)),
-        [value if len(value) < 22 else f"{value[:20]} …" for value in rows["value"]],
-    )
+    _draw_intervals(axis, rows[["mean", "low", "high"]], [True] * len(rows))
+    names = [value if len(value) < 22 else f"{value[:20]} …" for value in rows["value"]]
+    axis.set_yticks(np.arange(len(rows)), names)
     return figure
 
 
-def cost(
-    runs: pd.DataFrame, numbers: dict[str, int], column: str, label: str, metric: str
-) -> Figure:
-    """A point for each run: what its training cost, and how good it is; the numbers are its configuration's."""
-    figure, axis = panel(label, f"mean {metric}")
+def cost(runs: pd.DataFrame, column: str, *, metric: str, numbers: dict[str, int]) -> Figure:
+    """Draw the metric against the cost of training, one point per run.
+
+    Args:
+        runs: Columns configuration, mean, and those of COSTS.
+        column: The cost; a key of COSTS.
+        metric: Name of the metric.
+        numbers: The label of each configuration.
+    """
+    figure, axis = panel(COSTS[column], f"mean {metric}")
     axis.plot(runs[column], runs["mean"], "o", color=BLUE, markersize=6)
     for row in runs[runs[column].notna()].to_dict("records"):
-        axis.annotate(str(numbers[row["configuration"]]), (row[column], row["mean"]), xytext=(5, 4),
-                      textcoords="offset points")  # fmt: skip
+        place = row[column], row["mean"]
+        text = str(numbers[row["configuration"]])
+        axis.annotate(text, place, xytext=(5, 4), textcoords="offset points")
     axis.margins(0.12)
     return figure
 
 
-def _intervals(
-    axis: Axes, middle: pd.Series, low: pd.Series, high: pd.Series, strong: pd.Series
-) -> None:
-    """MetricBuffer with bars, the first on top; a point without an interval stands alone."""
-    place = np.arange(len(middle))
-    axis.hlines(
-        place, low.fillna(middle), high.fillna(middle), colors=[BLUE if s else GREY for s in strong]
-    )
-    axis.scatter(middle, place, color=[BLUE if s else GREY for s in strong], s=28, zorder=3)
-    axis.set_ylim(len(middle) - 0.5, -0.5)
+def _draw_intervals(axis: Axes, rows: pd.DataFrame, highlighted: list[bool]) -> None:
+    """Draw points with intervals, the first on top; columns are the middle and both ends.
+
+    A point without an interval has no line.
+    """
+    middle, low, high = (rows[column] for column in rows)
+    place = np.arange(len(rows))
+    colours = [BLUE if strong else GREY for strong in highlighted]
+    axis.hlines(place, low.fillna(middle), high.fillna(middle), colors=colours)
+    axis.scatter(middle, place, color=colours, s=28, zorder=3)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
 
 
 def _height(n_rows: int) -> float:

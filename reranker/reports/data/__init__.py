@@ -1,1 +1,1 @@
-"""The report on training pairs."""
+"""Report on training pairs."""

@@ -1,4 +1,4 @@
-"""Arithmetic of the data report: how whole numbers are spread, what truncation takes, how well a number ranks."""
+"""Compute distributions of integers, the effect of truncation, and the AUC of counts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import numpy as np
 
 from reranker.data.draws import FloatArray, IntArray
 
-N_BINS = 40
+MAX_BINS = 40
 QUANTILES = {"min": 0, "p5": 5, "p50": 50, "p95": 95, "max": 100}
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How values are spread.
+class Distribution:
+    """The distribution of values.
 
     Attributes:
         mean: Their mean.
-        percentiles: (101,) the 0th to the 100th, linear between values.
-        edges: (n_bins + 1,) of the bins of a histogram; a bin holds its left edge. It ends at the 99th percentile.
-        counts: (n_bins,) values in a bin.
+        percentiles: (101,) the 0th to the 100th, interpolated linearly.
+        edges: (n_bins + 1,) edges of a histogram that ends at the 99th percentile; a bin includes
+            its left edge.
+        counts: (n_bins,) number of values in each bin.
     """
 
     mean: float
@@ -30,34 +31,34 @@ class Spread:
     counts: IntArray
 
     def stats(self) -> dict[str, float]:
-        """`mean`, `min`, `p5`, `p50`, `p95`, `max`."""
-        return {"mean": self.mean} | {
-            name: float(self.percentiles[q]) for name, q in QUANTILES.items()
-        }
+        """Return `mean`, `min`, `p5`, `p50`, `p95`, `max`."""
+        quantiles = {name: float(self.percentiles[q]) for name, q in QUANTILES.items()}
+        return {"mean": self.mean} | quantiles
 
 
-def spread(values: IntArray) -> Spread:
-    """How whole numbers are spread: mean, percentiles, and a histogram of at most 40 bins of equal width."""
+def distribution(values: IntArray) -> Distribution:
+    """Return mean, percentiles, and a histogram of at most 40 bins of equal width."""
     ordered = np.sort(values)
     percentiles = np.percentile(ordered, np.arange(101))
     low, high = int(ordered[0]), math.ceil(percentiles[99])
-    width = math.ceil((high - low + 1) / N_BINS)
+    width = math.ceil((high - low + 1) / MAX_BINS)
     n_bins = math.ceil((high - low + 1) / width)
     edges = low + width * np.arange(n_bins + 1)
     counts = np.diff(np.searchsorted(ordered, edges))
-    return Spread(float(ordered.mean()), percentiles, edges, counts)
+    return Distribution(float(ordered.mean()), percentiles, edges, counts)
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """What truncation takes from the measured pairs.
+    """How many of the measured pairs lose tokens.
 
     Attributes:
-        max_tokens: Tokens that context and book may have together.
-        n_pairs: Pairs measured: all pairs of some users, chosen by hash.
-        n_users: Those users.
-        pair_fraction: Share of the pairs that are cut.
-        book_fraction, context_fraction: Share of the pairs whose book text, whose context is cut.
+        max_tokens: Tokens that the model takes of context and book together.
+        n_pairs: Measured pairs: all pairs of some users, who are chosen by a hash.
+        n_users: Number of these users.
+        pair_fraction: Fraction of the pairs that are truncated.
+        book_fraction, context_fraction: Fractions of the pairs whose book text and whose context
+            is truncated.
     """
 
     max_tokens: int
@@ -68,31 +69,30 @@ class Truncation:
     context_fraction: float
 
 
-def truncation(context: IntArray, book: IntArray, max_tokens: int, user: IntArray) -> Truncation:
-    """What truncating the longest first takes from pairs of (n_pairs,) tokens."""
-    kept_context, kept_book = kept_tokens(context, book, max_tokens)
-    cut_context, cut_book = kept_context < context, kept_book < book
-    shares = [float(cut.mean()) for cut in (cut_context | cut_book, cut_book, cut_context)]
-    return Truncation(max_tokens, len(context), len(np.unique(user)), *shares)
+def truncation(
+    lengths: tuple[IntArray, IntArray],
+    kept: tuple[IntArray, IntArray],
+    *,
+    max_tokens: int,
+    n_users: int,
+) -> Truncation:
+    """Return how many pairs lose tokens.
 
-
-def kept_tokens(context: IntArray, book: IntArray, max_tokens: int) -> tuple[IntArray, IntArray]:
-    """Tokens of contexts and books that are left after truncation, (n_pairs,) each.
-
-    The longer text gives first. Where even the shorter has over half of max_tokens, each keeps a half, and the longer
-    (the book where they are equal) the odd token. This is the fast tokenizers' `longest_first`.
+    Args:
+        lengths: (n_pairs,) tokens of contexts and of book texts.
+        kept: (n_pairs,) those that truncation keeps.
+        max_tokens: Tokens that the model takes of context and book together.
+        n_users: Users of the pairs.
     """
-    short = np.minimum(context, book)
-    for_short = np.where(2 * short > max_tokens, max_tokens // 2, short)
-    is_short = context <= book
-    for_context = np.where(is_short, for_short, max_tokens - for_short)
-    return np.minimum(context, for_context), np.minimum(book, max_tokens - for_context)
+    context, book = (after < before for before, after in zip(lengths, kept, strict=True))
+    fractions = [float(cut.mean()) for cut in (context | book, book, context)]
+    return Truncation(max_tokens, len(context), n_users, *fractions)
 
 
 def auc(positive: IntArray, negative: IntArray) -> float:
-    """The probability that a positive has a higher value than a negative, a tie counting half.
+    """Return the probability that a positive has a higher value than a negative; ties count half.
 
-    By counting, for values are small whole numbers: 5 million pairs take no sort.
+    Values are small non-negative integers, so counting them replaces the sort of all pairs.
     """
     n_values = int(max(positive.max(), negative.max())) + 1
     above, below = (np.bincount(values, minlength=n_values) for values in (positive, negative))

@@ -1,4 +1,4 @@
-"""One pass over the pairs file: contexts, lengths, blanks, and the texts of a few rows."""
+"""Read the texts of a pairs file once: contexts, lengths, missing values and a few rows."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reranker.data.draws import IntArray
+from reranker.data.draws import BoolArray, IntArray
 
 PAIR = ("user_ctx", "book_text")
 TEXTS = ("user_id", *PAIR)
 COLUMNS = ("user_id", "user_ctx", "book_id", "book_text", "label")
 
 CountTokens = Callable[[list[str]], IntArray]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Texts:
-    """What the texts of the pairs are like; a null counts as length 0.
+class PairTexts:
+    """Properties of the texts of the pairs; a null has length 0.
 
     Attributes:
-        context: (n_pairs,) number of a pair's context, from 0. One context is a stretch of rows of one user and one
-            user_ctx.
+        context: (n_pairs,) number of a pair's context, from 0. Consecutive rows with the same user
+            and user_ctx have the same context.
         chars: (n_pairs,) characters of `user_ctx` and of `book_text`.
-        tokens: (n_measured,) tokens of both, for the rows that were asked for.
-        n_null: Nulls by column.
-        n_blank: Rows by text column that hold nothing but white space.
-        shown: (user_ctx, book_text) of the rows that were asked for.
+        tokens: (n_measured,) tokens of both, for the measured rows.
+        n_null: Number of nulls by column.
+        n_blank: Number of rows with only white space, by text column.
+        shown: (user_ctx, book_text) of the shown rows, by row number.
     """
 
     context: IntArray
@@ -45,28 +43,29 @@ class Texts:
 
 
 def read_texts(
-    path: Path, user: IntArray, count: CountTokens, *, measured: BoolArray, shown: IntArray
-) -> Texts:
-    """The texts of a pairs file, a row group at a time; a text's tokens are counted once, its characters once a group.
+    path: Path, user: IntArray, count_tokens: CountTokens, *, measured: BoolArray, shown: IntArray
+) -> PairTexts:
+    """Read the texts of a pairs file, one row group at a time.
+
+    The tokens of each distinct text are counted once.
 
     Args:
-        path: The pairs in the seed's schema: a file, or a folder of part files.
-        user: (n_pairs,) user codes of its rows, in its order.
-        count: Tokens of texts, without special tokens.
+        path: The pairs with the columns COLUMNS: a file, or a folder of part files.
+        user: (n_pairs,) user codes of its rows, in the file's order.
+        count_tokens: Returns the number of tokens of each text, without special tokens.
         measured: (n_pairs,) rows whose tokens are counted.
-        shown: Row numbers whose texts are wanted.
+        shown: Numbers of the rows whose texts are returned.
     """
     n = len(user)
     chars: dict[str, IntArray] = {name: np.empty(n, np.int32) for name in PAIR}
-    texts = Texts(
-        np.empty(n, np.int32), chars, {}, dict.fromkeys(COLUMNS, 0), dict.fromkeys(TEXTS, 0)
-    )
-    distinct = {name: Distinct() for name in PAIR}
-    last = Last()
+    n_null, n_blank = dict.fromkeys(COLUMNS, 0), dict.fromkeys(TEXTS, 0)
+    texts = PairTexts(np.empty(n, np.int32), chars, {}, n_null, n_blank)
+    distinct = {name: DistinctTexts() for name in PAIR}
+    contexts = ContextNumbers()
     for rows, columns in _row_groups(path):
-        coded = {name: Coded.of(columns[name]) for name in TEXTS}
+        coded = {name: CodedColumn.from_chunks(columns[name]) for name in TEXTS}
         _count_missing(columns, coded, texts)
-        texts.context[rows] = last.number(user[rows], coded["user_ctx"])
+        texts.context[rows] = contexts.next(user[rows], coded["user_ctx"])
         wanted = np.flatnonzero(measured[rows])
         for name in PAIR:
             texts.chars[name][rows] = coded[name].per_row(pc.utf8_length(coded[name].values))
@@ -74,7 +73,7 @@ def read_texts(
         for row in shown[(shown >= rows.start) & (shown < rows.stop)].tolist():
             context, book = (coded[name].text(row - rows.start) for name in PAIR)
             texts.shown[row] = (context, book)
-    texts.tokens.update({name: found.tokens(count) for name, found in distinct.items()})
+    texts.tokens.update({name: found.tokens(count_tokens) for name, found in distinct.items()})
     return texts
 
 
@@ -88,7 +87,7 @@ def _row_groups(path: Path) -> Iterator[tuple[slice, pa.Table]]:
             start += len(columns)
 
 
-def _count_missing(columns: pa.Table, coded: dict[str, Coded], texts: Texts) -> None:
+def _count_missing(columns: pa.Table, coded: dict[str, CodedColumn], texts: PairTexts) -> None:
     for name in COLUMNS:
         texts.n_null[name] += columns[name].null_count
     for name, column in coded.items():
@@ -97,70 +96,66 @@ def _count_missing(columns: pa.Table, coded: dict[str, Coded], texts: Texts) -> 
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A column of texts as codes: the row's text is `values[index]`; a null has the code -1."""
+class CodedColumn:
+    """A column of texts as codes: a row's text is `values[index]`; a null has the code -1."""
 
     index: IntArray
     values: pa.Array
 
     @classmethod
-    def of(cls, column: pa.ChunkedArray) -> Coded:
-        """The column with one dictionary for all of its chunks."""
+    def from_chunks(cls, column: pa.ChunkedArray) -> CodedColumn:
+        """Return the column with one dictionary for all its chunks."""
         chunks = column.unify_dictionaries().chunks
         index = [pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False) for chunk in chunks]
         return cls(np.concatenate(index), chunks[0].dictionary)
 
     def per_row(self, of_value: pa.Array) -> IntArray:
-        """(n_rows,) what a text's value is, 0 for a null."""
+        """Return (n_rows,) the entry of `of_value` of each row's text; 0 for a null."""
         values = np.append(of_value.to_numpy(zero_copy_only=False).astype(np.int32), 0)
         return values[self.index]
 
     def text(self, row: int) -> str:
-        """A row's text; empty for a null."""
+        """Return a row's text; an empty text for a null."""
         return self.text_of(int(self.index[row]))
 
     def text_of(self, code: int) -> str:
-        """A code's text; empty for -1."""
+        """Return the text of a code; an empty text for -1."""
         return "" if code < 0 else str(self.values[code])
 
 
-class Distinct:
-    """The texts of some rows, each once, whatever row groups they come from."""
+class DistinctTexts:
+    """The distinct texts of some rows, across row groups."""
 
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
         self.rows: list[IntArray] = []
 
-    def add(self, column: Coded, rows: IntArray) -> None:
-        """Take in the rows given of a column; a null is an empty text."""
+    def add(self, column: CodedColumn, rows: IntArray) -> None:
+        """Add the texts of some rows of a column; a null counts as an empty text."""
         used, place = np.unique(column.index[rows], return_inverse=True)
-        numbers = [
-            self.number.setdefault(column.text_of(code), len(self.number)) for code in used.tolist()
-        ]
+        texts = (column.text_of(code) for code in used.tolist())
+        numbers = [self.number.setdefault(text, len(self.number)) for text in texts]
         self.rows.append(np.array(numbers, dtype=np.int64)[place])
 
-    def tokens(self, count: CountTokens) -> IntArray:
-        """(n_rows,) tokens of all rows that were taken in, in their order."""
-        return np.asarray(count(list(self.number)))[np.concatenate(self.rows)]
+    def tokens(self, count_tokens: CountTokens) -> IntArray:
+        """Return (n_rows,) tokens of all rows that were added, in their order."""
+        return np.asarray(count_tokens(list(self.number)))[np.concatenate(self.rows)]
 
 
 @dataclass
-class Last:
-    """The context of the last row, so that one that spans two row groups keeps its number."""
+class ContextNumbers:
+    """Numbers the contexts of consecutive rows; a context may continue in the next row group."""
 
     user: int = -1
     text: str | None = None
-    context: int = -1
+    number: int = -1
 
-    def number(self, user: IntArray, context: Coded) -> IntArray:
-        """(n_rows,) numbers of the contexts of the next rows."""
+    def next(self, user: IntArray, context: CodedColumn) -> IntArray:
+        """Return (n_rows,) the context numbers of the next rows."""
         new = np.empty(len(user), bool)
         new[0] = (int(user[0]), context.text(0)) != (self.user, self.text)
         new[1:] = (user[1:] != user[:-1]) | (context.index[1:] != context.index[:-1])
-        numbers = self.context + np.cumsum(new)
-        self.user, self.text, self.context = (
-            int(user[-1]),
-            context.text(len(user) - 1),
-            int(numbers[-1]),
-        )
+        numbers = self.number + np.cumsum(new)
+        self.user, self.text = int(user[-1]), context.text(len(user) - 1)
+        self.number = int(numbers[-1])
         return numbers

@@ -1,8 +1,9 @@
-"""Figures of the data report, for its page."""
+"""Draw the figures of the data report."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reranker.reports import svg
-from reranker.reports.data.distributions import Spread
+from reranker.reports.colours import BLUE, GREEN, GREY, ORANGE, PINK, RED, VIOLET
+from reranker.reports.data.distributions import Distribution
 from reranker.reports.data.summary import DataSummary
-from reranker.reports.svg import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, VIOLET, panel
+from reranker.reports.svg import INK, panel
 
 POSITIVE, CONTEXT, BOOK = BLUE, ORANGE, GREEN
 SOURCES = {
@@ -25,7 +27,7 @@ SOURCES = {
 
 
 def draw(summary: DataSummary) -> dict[str, str]:
-    """Every figure of the report as an `<svg>` element: positives_per_user, tokens, texts, popularity."""
+    """Return every figure as an `<svg>` element: positives_per_user, tokens, texts, popularity."""
     figures = {
         "positives_per_user": positives_per_user,
         "tokens": pair_tokens,
@@ -36,28 +38,35 @@ def draw(summary: DataSummary) -> dict[str, str]:
 
 
 def positives_per_user(summary: DataSummary) -> Figure:
-    """Users by their number of positives."""
+    """Draw the number of users by their number of positives."""
     figure, axis = panel("positives of a user", "users")
-    _bars(axis, summary.per_user["positives"], POSITIVE)
+    _draw_histogram(axis, summary.per_user["positives"], POSITIVE)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 def pair_tokens(summary: DataSummary) -> Figure:
-    """Pairs by their number of tokens, with the limit above which they are cut."""
+    """Draw the number of pairs by their tokens, and the limit above which they are truncated."""
     figure, axis = panel("tokens of context and book", "pairs")
     limit = summary.truncation.max_tokens
-    _bars(axis, summary.tokens["pair"], POSITIVE)
+    _draw_histogram(axis, summary.tokens["pair"], POSITIVE)
     axis.set_xlim(0, max(axis.get_xlim()[1], limit * 1.05))
     axis.axvline(limit, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
-    left = limit > 0.6 * axis.get_xlim()[1]
-    axis.annotate(f"limit {limit:,}", (limit, 1), xycoords=("data", "axes fraction"), xytext=(-4 if left else 4, 2),
-                  textcoords="offset points", ha="right" if left else "left", va="bottom")  # fmt: skip
+    side, offset = ("right", -4) if limit > 0.6 * axis.get_xlim()[1] else ("left", 4)
+    axis.annotate(
+        f"limit {limit:,}",
+        (limit, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(offset, 2),
+        textcoords="offset points",
+        ha=side,
+        va="bottom",
+    )
     return figure
 
 
 def text_tokens(summary: DataSummary) -> Figure:
-    """Pairs by the tokens of their context and of their book text."""
+    """Draw the distributions of the tokens of contexts and of book texts."""
     figure, axis = panel("tokens of the text", "share of pairs per token")
     for name, label, colour in (("user_ctx", "context", CONTEXT), ("book_text", "book", BOOK)):
         values = summary.tokens[name]
@@ -71,12 +80,13 @@ def text_tokens(summary: DataSummary) -> Figure:
 
 
 def popularity(summary: DataSummary) -> Figure:
-    """The share of pairs whose book has at most so many known ratings, a line for each source."""
+    """Draw the share of pairs whose book has at most a number of ratings, a line per source."""
     figure, axis = panel("known ratings of the book by others", "share of pairs at or below")
+    fraction = np.arange(101) / 100
     for source in summary.sources:
-        strong = source.name == "positive"
-        axis.step(source.popularity.percentiles, np.arange(101) / 100, where="post", label=source.name,
-                  color=SOURCES.get(source.name, INK), linewidth=2.2 if strong else 1.6)  # fmt: skip
+        style: Any = {"color": SOURCES.get(source.name, INK), "label": source.name}
+        style["linewidth"] = 2.2 if source.name == "positive" else 1.6
+        axis.step(source.popularity.percentiles, fraction, where="post", **style)
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xlim(0, None)
     axis.set_ylim(0, 1)
@@ -86,14 +96,10 @@ def popularity(summary: DataSummary) -> Figure:
     return figure
 
 
-def _bars(axis: Axes, values: Spread, colour: str) -> None:
-    width = np.diff(values.edges)
-    gap = 0.5 if width[0] == 1 else 0  # whole numbers stand in the middle of their bar
-    axis.bar(
-        values.edges[:-1] - gap,
-        values.counts,
-        width * (0.9 if len(width) < 15 else 1),
-        align="edge",
-        color=colour,
-    )
+def _draw_histogram(axis: Axes, values: Distribution, colour: str) -> None:
+    edges, width = values.edges[:-1], np.diff(values.edges)
+    # A bar that holds one integer is centred on it.
+    left = edges - 0.5 if width[0] == 1 else edges
+    shown = width * (0.9 if len(width) < 15 else 1)
+    axis.bar(left, values.counts, shown, align="edge", color=colour)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

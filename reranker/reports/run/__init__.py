@@ -1,1 +1,1 @@
-"""The report of one run."""
+"""Report on a run: its page, figures and terminal summary."""

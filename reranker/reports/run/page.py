@@ -1,4 +1,4 @@
-"""A run's report as one HTML page that needs no other file, no script and no network."""
+"""Render a run's report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,85 +15,103 @@ from reranker.redaction import redact
 from reranker.reports import svg
 from reranker.reports.page import count, number, render, signed
 from reranker.reports.run import plots
-from reranker.reports.run.examples import ExampleUsers, choose
-from reranker.reports.run.list_kinds import MODEL, Drawn, Kind, best_baseline, describe
-from reranker.reports.run.plots import name
+from reranker.reports.run.examples import ExampleUsers, choose_examples
+from reranker.reports.run.list_kinds import (
+    MODEL,
+    Drawn,
+    KindSummary,
+    best_baseline,
+    summarise_kind,
+)
+from reranker.reports.scorers import scorer_name
 from reranker.tracking.metric_names import run_name
 
 if TYPE_CHECKING:
-    from reranker.data import Contexts, Tables
+    from reranker.data import Corpus
     from reranker.data.draws import FloatArray
     from reranker.eval import Evaluation
     from reranker.trainer import History
 
-FACTS = ("git_commit", "overrides", "weights", "machine", "versions", "cache_hits", "model")
+METADATA = ("git_commit", "overrides", "weights", "machine", "versions", "cache_hits", "model")
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run's report is made of.
+    """What a run's page is made of.
 
     Attributes:
-        examples: List kind -> users of largest gain and loss.
-        account: `result.json` as far as it is known.
+        cfg: The run's configuration.
+        evaluation: Its results on the test lists.
+        examples: List kind -> users with the largest gains and losses.
+        history: Its training.
+        result: The content of `result.json` so far.
     """
 
     cfg: Config
     evaluation: Evaluation
     examples: Mapping[str, ExampleUsers]
     history: History
-    account: Mapping[str, Any]
+    result: Mapping[str, Any]
 
 
-def examples(
+def find_examples(
     evaluation: Evaluation,
-    rows: pd.DataFrame,
+    lists_frame: pd.DataFrame,
     scores: Mapping[str, FloatArray],
-    tables: Tables,
-    contexts: Contexts,
+    *,
+    corpus: Corpus,
 ) -> dict[str, ExampleUsers]:
-    """For every list kind, the users for whom the fine-tuned model gains and loses most against the best baseline.
+    """Return, per list kind, the users with the largest gains and losses over the best baseline.
 
     Args:
-        rows: The frozen lists' frame, to which each of `scores` is aligned.
+        evaluation: Its lift names the best baseline of each kind.
+        lists_frame: The frame of the candidate lists.
+        scores: Scorer -> (n_rows,) scores aligned to `lists_frame`.
+        corpus: Titles, authors and contexts.
     """
     out = {}
     for kind, lift in evaluation.lift.groupby("kind", sort=False):
         best = best_baseline(lift)
         if best is not None:
-            out[str(kind)] = choose(rows, evaluation.per_user, scores, tables, contexts,
-                                    kind=str(kind), ours=MODEL, theirs=best)  # fmt: skip
+            out[str(kind)] = choose_examples(
+                lists_frame,
+                evaluation.per_user,
+                scores,
+                corpus=corpus,
+                kind=str(kind),
+                ours=MODEL,
+                theirs=best,
+            )
     return out
 
 
 def page(summary: RunSummary) -> str:
-    """The report as HTML; every text of the data is escaped, and secrets in URIs are masked."""
-    made = set(summary.evaluation.summary["kind"])
-    kinds = [
-        describe(summary.evaluation, key) for key in summary.cfg.eval.list_kinds if key in made
-    ]
-    account = redacted(dict(summary.account))
+    """Return the page as HTML; texts of the data are escaped, and secrets in URIs are masked."""
+    present = set(summary.evaluation.summary["kind"])
+    keys = [key for key in summary.cfg.eval.list_kinds if key in present]
+    kinds = [summarise_kind(summary.evaluation, key) for key in keys]
+    result = redacted(dict(summary.result))
     return render(
         "run/page.html",
         title="Run report",
-        name=redact(run_name(summary.cfg, summary.account["overrides"])),
+        name=redact(run_name(summary.cfg, summary.result["overrides"])),
         kinds=kinds,
         tiles=_tiles(kinds[0]),
-        scorer_name=name,
+        scorer_name=scorer_name,
         examples=summary.examples,
         warnings=summary.evaluation.warnings,
         history=summary.history,
         training=_training(summary.history),
-        account=account,
-        first_stage=_first_stage(account["metrics"]),
-        total_s=sum(account["seconds"].values()),
-        facts=[(key.replace("_", " "), _plain(account[key])) for key in FACTS if account.get(key)],
+        result=result,
+        first_stage=_first_stage(result["metrics"]),
+        total_s=sum(result["seconds"].values()),
+        metadata=[(k.replace("_", " "), _lines(result[k])) for k in METADATA if result.get(k)],
         config=yaml.safe_dump(redacted(asdict(summary.cfg)), sort_keys=False, allow_unicode=True),
     )
 
 
 def redacted(value: Any) -> Any:
-    """The value with every text in it redacted."""
+    """Return the value with secrets masked in every text inside it."""
     if isinstance(value, dict):
         return {key: redacted(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -102,26 +120,22 @@ def redacted(value: Any) -> Any:
 
 
 def _first_stage(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    """What the run logged of its first stage, as `first_stage/<name>`."""
+    """Return the metrics under `first_stage/`, without the prefix."""
     prefix = "first_stage/"
-    return [
-        (key.removeprefix(prefix), value)
-        for key, value in metrics.items()
-        if key.startswith(prefix)
-    ]
+    return [(k.removeprefix(prefix), value) for k, value in metrics.items() if k.startswith(prefix)]
 
 
-def _tiles(kind: Kind) -> list[tuple[str, str]]:
-    """The headline in numbers."""
+def _tiles(kind: KindSummary) -> list[tuple[str, str]]:
+    """Return the headline numbers with their labels."""
     rows = {row["scorer"]: row for row in kind.scorers}
-    shown = [
-        s for s in dict.fromkeys([MODEL, "fused", kind.best or MODEL, "untrained"]) if s in rows
-    ]
-    tiles = [(number(rows[s]["ndcg_10"], 3), f"NDCG@10, {name(s)}") for s in shown]
+    wanted = dict.fromkeys([MODEL, "fused", kind.best or MODEL, "untrained"])
+    shown = [s for s in wanted if s in rows]
+    tiles = [(number(rows[s]["ndcg_10"], 3), f"NDCG@10, {scorer_name(s)}") for s in shown]
     if kind.chance is not None:
         tiles.append((number(kind.chance["ndcg_10"], 3), "NDCG@10 by chance"))
     if kind.best is not None:
-        tiles.append((signed(rows[kind.best]["lift"], 3), f"fine-tuned over {name(kind.best)}"))
+        lift = signed(rows[kind.best]["lift"], 3)
+        tiles.append((lift, f"fine-tuned minus {scorer_name(kind.best)}"))
     return [*tiles, (count(kind.n_users), "test users")]
 
 
@@ -129,13 +143,14 @@ def _training(history: History) -> Drawn | None:
     if not history.logs:
         return None
     losses = [row["loss"] for row in history.logs if "loss" in row]
-    fall = f"The loss goes from {losses[0]:.3f} to {losses[-1]:.3f}. " if losses else ""
-    alt = f"Training curve. {fall}Best dev NDCG@10 {history.best_dev:.3f} at step {history.best_step}."
-    return Drawn(svg.draw("training", partial(plots.training, history.logs)), "Training", alt)
+    loss = f"The loss goes from {losses[0]:.3f} to {losses[-1]:.3f}. " if losses else ""
+    best = f"Best dev NDCG@10 {history.best_dev:.3f} at step {history.best_step}."
+    figure = svg.draw("training", partial(plots.training, history.logs))
+    return Drawn(figure, "Training", f"Training curve. {loss}{best}")
 
 
-def _plain(value: Any) -> list[str]:
-    """A fact as lines of text."""
+def _lines(value: Any) -> list[str]:
+    """Return a value of `result.json` as lines of text."""
     if isinstance(value, dict):
         return [f"{key} {inner}" for key, inner in value.items()]
     return [str(inner) for inner in value] if isinstance(value, list) else [str(value)]

@@ -1,0 +1,101 @@
+"""Write the reports and figures of a run, and log them as its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from reranker.data import Corpus
+    from reranker.data.draws import FloatArray
+    from reranker.eval import Evaluation
+    from reranker.reports.data.summary import TokenCounter
+    from reranker.sampling import Pairs
+    from reranker.tracking import RunLog
+    from reranker.trainer import History
+
+DPI = 120  # of figures logged as images
+
+
+def write_data_report(
+    log: RunLog,
+    corpus: Corpus,
+    pairs: Pairs,
+    *,
+    audit_counts: Mapping[str, int],
+    encoder: TokenCounter,
+) -> None:
+    """Log the data report: its numbers as metrics `data/…`, and its page `data_report.html`.
+
+    Args:
+        log: The run; its folder gets the page too.
+        corpus: What the pairs were made from.
+        pairs: The training pairs.
+        audit_counts: Rows that the leakage audit checked, by check.
+        encoder: Counts and truncates tokens; an `Encoder` in a run.
+
+    Example:
+        >>> write_data_report(log, corpus, pairs, audit_counts=checked, encoder=encoder)
+    """
+    from reranker.reports.data.page import page
+    from reranker.reports.data.summary import metrics, summarise
+
+    summary = summarise(corpus.tables, pairs, audit_counts, encoder=encoder)
+    log.metrics(metrics(summary))
+    _log_page(log, "data_report", page(summary))
+
+
+def write_run_report(
+    log: RunLog,
+    evaluation: Evaluation,
+    history: History,
+    *,
+    lists_frame: pd.DataFrame,
+    scores: Mapping[str, FloatArray],
+    corpus: Corpus,
+) -> None:
+    """Log the figures `plots/*.png` of the training and the evaluation, and `run_report.html`.
+
+    Args:
+        log: The run; its folder gets the page too.
+        evaluation: The results on the test lists.
+        history: The training.
+        lists_frame: The frame of the test lists.
+        scores: Scorer -> (n_rows,) scores aligned to `lists_frame`.
+        corpus: Titles, authors and contexts of the examples.
+
+    Example:
+        >>> write_run_report(
+        ...     log, evaluation, history, lists_frame=test.frame, scores=scores, corpus=corpus
+        ... )
+    """
+    from reranker.reports.run.overview_plots import evaluation_figures
+    from reranker.reports.run.page import RunSummary, find_examples, page
+    from reranker.reports.run.plots import training
+
+    for name, figure in {
+        "training": training(history.logs),
+        **evaluation_figures(evaluation),
+    }.items():
+        _log_figure(log, name, figure)
+    examples = find_examples(evaluation, lists_frame, scores, corpus=corpus)
+    summary = RunSummary(log.cfg, evaluation, examples, history, log.result)
+    _log_page(log, "run_report", page(summary))
+
+
+def _log_figure(log: RunLog, name: str, figure: Figure) -> None:
+    figure.set_dpi(DPI)
+    log.client.log_figure(log.run_id, figure, f"plots/{name}.png")
+
+
+def _log_page(log: RunLog, name: str, html: str) -> None:
+    """Write `<run_dir>/<name>.html`, log it, and add its path to `result.json`."""
+    from reranker.reports.page import write_page
+
+    path = log.run_dir / f"{name}.html"
+    write_page(path, html)
+    log.artifact(path)
+    log.result["paths"][name] = str(path)

@@ -1,0 +1,45 @@
+"""Translate the names in runs of earlier versions, so that these runs compare with new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from reranker.config.renamed import FEATURES, KEYS, SWITCHES, VALUES
+
+SCORERS = {"before": "untrained", **VALUES["eval.baselines"]}
+LIST_KINDS = VALUES["eval.list_kinds"]
+
+
+def rename_params(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the params of a run under today's keys and with today's values.
+
+    Example:
+        >>> rename_params({"eval.kinds": "uniform,seed"})
+        {'eval.list_kinds': 'uniform,bookdb'}
+    """
+    out = {KEYS.get(key, key): value for key, value in params.items() if key not in SWITCHES}
+    for key, names in VALUES.items():
+        if key in out:
+            out[key] = ",".join(names.get(value, value) for value in out[key].split(","))
+    if any(key in params for key in SWITCHES):
+        features = [
+            f for key, names in SWITCHES.items() if params.get(key) == "True" for f in names
+        ]
+        out.setdefault(FEATURES, ",".join(features))
+    return out
+
+
+def rename_hash(name: str) -> str:
+    """Return today's name of a hash: `lists/test/seed` is `lists/test/bookdb`."""
+    prefix, _, kind = name.rpartition("/")
+    return f"{prefix}/{LIST_KINDS[kind]}" if kind in LIST_KINDS else name
+
+
+def rename_rows(per_user: pd.DataFrame) -> pd.DataFrame:
+    """Return per-user values with today's names of scorers and list kinds."""
+    renamed = {"scorer": SCORERS, "kind": LIST_KINDS}
+    return per_user.assign(
+        **{column: per_user[column].replace(renamed[column]) for column in renamed}
+    )
