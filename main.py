@@ -54,7 +54,8 @@ def run(cfg: Config, run_dir: Path) -> float:
 
         encoder = log.stage("model", model.load, cfg.model, weights, device=device)
         log.encoder(encoder, weights)
-        log.stage("data_report", reports.write_data_report, log, corpus, pairs, audit, encoder)
+        write = partial(reports.write_data_report, audit_counts=audit, encoder=encoder)
+        log.stage("data_report", write, log, corpus, pairs)
         score = partial(encoder.score, progress="scoring")
         start = {"files": weights.digest(), "cfg": cfg.model}
         test.scores["untrained"] = log.stage("untrained", test.score_once, score, start, cache)
@@ -69,8 +70,9 @@ def run(cfg: Config, run_dir: Path) -> float:
         fusions = log.stage("fuse", eval.add_fused_scores, dev, test)
         results = log.stage("evaluate", eval.evaluate, test, encoder, cfg.model.activation)
         log.results(history, fusions, results, test)
-        version = log.stage("register", serving.register, log, bundle, history, dev)
-        log.stage("reports", reports.write_run_report, log, results, history, test)
+        register = partial(serving.register, dev_lists=dev.headline_digest)
+        version = log.stage("register", register, log, bundle, history)
+        log.stage("reports", reports.write_run_report, log, results, history, test=test)
     reports.print_summary(results, version, cfg)
     return history.best_dev
 
