@@ -57,9 +57,8 @@ def run(cfg: Config, run_dir: Path) -> float:
         write = partial(reports.write_data_report, audit_counts=audit, encoder=encoder)
         log.stage("data_report", write, log, corpus, pairs)
         score = partial(encoder.score, progress="scoring")
-        start = {"files": weights.digest(), "cfg": cfg.model}
-        test.scores["untrained"] = log.stage("untrained", test.score_once, score, start, cache)
-
+        key = {"files": weights.digest(), "cfg": cfg.model}
+        test.scores["untrained"] = log.stage("untrained", test.score_once, score, key, cache)
         fit = partial(trainer.fit, cfg=cfg.trainer, model=cfg.model, dev_lists=dev.headline_digest)
         on_log, score_dev = log.training_metrics, dev.evaluator(encoder.score)
         history = log.stage("train", fit, encoder, scored.path, score_dev, on_log=on_log)
@@ -70,8 +69,7 @@ def run(cfg: Config, run_dir: Path) -> float:
         fusions = log.stage("fuse", eval.add_fused_scores, dev, test)
         results = log.stage("evaluate", eval.evaluate, test, encoder, cfg.model.activation)
         log.results(history, fusions, results, test)
-        register = partial(serving.register, dev_lists=dev.headline_digest)
-        version = log.stage("register", register, log, bundle, history)
+        version = log.stage("register", serving.register, log, bundle, history, dev)
         log.stage("reports", reports.write_run_report, log, results, history, test=test)
     reports.print_summary(results, version, cfg)
     return history.best_dev
