@@ -11,6 +11,7 @@ import pytest
 from reranker import config
 from reranker.cli import main
 from reranker.config import ROOT
+from reranker.data.sources import bookdb
 from tests.helpers import architecture_map
 from tests.test_design import BELOW
 
@@ -86,6 +87,25 @@ def test_paths_in_backticks_exist(page: Path) -> None:
     paths = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", page.read_text())
     missing = [path for path in paths if not (ROOT / path).exists()]
     assert missing == []
+
+
+def test_the_parquet_example_is_a_valid_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [example] = [block for block in blocks(ROOT / "docs/data.md") if "to_parquet" in block]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/data.md", "exec"), {})
+    assert bookdb.read(tmp_path / "my_data").books.num_rows == 2
+    [ratings] = bookdb.ratings(tmp_path / "my_data", batch_rows=1000)
+    assert ratings["rating"].to_pylist() == [5, 2]
+
+
+@each_page
+def test_python_examples_are_valid_python(page: Path) -> None:
+    for example in re.findall(
+        r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        compile(example, page.name, "exec")
 
 
 def test_images_are_small() -> None:
