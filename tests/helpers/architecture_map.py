@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def _packages(folder: Path) -> Iterator[Path]:
 
 
 def _package(path: Path) -> str:
-    parts = [f"### `{path.relative_to(ROOT)}/`", _sentence(path / "__init__.py")]
+    parts = [f"### `{path.relative_to(ROOT)}/`", _wrapped(_sentence(path / "__init__.py"))]
     return "\n\n".join(part for part in [*parts, "\n".join(_modules(path))] if part)
 
 
@@ -48,7 +49,13 @@ def _modules(folder: Path) -> list[str]:
 
 
 def _entry(path: Path) -> str:
-    return f"- `{path.relative_to(ROOT)}`: {_sentence(path)}".removesuffix(": ")
+    return _wrapped(f"- `{path.relative_to(ROOT)}`: {_sentence(path)}".removesuffix(": "))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        text, 98, subsequent_indent="  " * text.startswith("- "), break_on_hyphens=False
+    )
 
 
 def _sentence(path: Path) -> str:
