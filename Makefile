@@ -30,7 +30,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/mypy
 
 docs: setup ## build the documentation into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 map: setup ## write the package map of docs/architecture.md
 	$(BIN)/python -m tests.helpers.architecture_map --write
