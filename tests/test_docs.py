@@ -66,6 +66,8 @@ def test_the_readme_is_short() -> None:
 
 @each_page
 def test_lines_are_short_except_in_tables(page: Path) -> None:
+    if page.name == "configuration.md":
+        pytest.skip("this page is generated")
     text = page.read_text() if page == README else prose(page)
     lines = [line for line in text.splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > 100] == []
