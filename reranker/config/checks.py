@@ -15,6 +15,7 @@ from reranker.config.schema import (
     LIST_KINDS,
     ON_SCORES,
     TEACHERS,
+    TEXT_FEATURES,
     Config,
     DataConfig,
     EngineConfig,
@@ -43,6 +44,8 @@ def validate(config: Config) -> None:
             raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
     _check_members("eval.list_kinds", config.eval.list_kinds, LIST_KINDS)
     _check_members("eval.baselines", config.eval.baselines, BASELINES)
+    if config.data.text_features:
+        _check_members("data.text_features", config.data.text_features, TEXT_FEATURES)
     for key, allowed, ok in ranges(config):
         if not ok:
             raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
@@ -214,12 +217,12 @@ def ranges(c: Config) -> list[tuple[str, str, bool]]:
 def _check_combinations(c: Config) -> None:
     _check_data(c.data)
     _check_engine(c.engine)
-    for key in ("shows_match", "shows_ratings", "shows_readers"):
-        if getattr(c.data, key) and c.sampling.context == "leave_one_out":
-            raise ConfigError(
-                f"data.{key}=true with sampling.context=leave_one_out: a positive would be matched with itself, or "
-                f"counted as read, and give its answer away. Set sampling.context=holdout, or data.{key}=false."
-            )
+    if c.data.text_features and c.sampling.context == "leave_one_out":
+        raise ConfigError(
+            f"data.text_features={c.data.text_features} with sampling.context=leave_one_out: the "
+            "features of a positive would be computed from a context side that contains it, and "
+            "would give its label away. Set sampling.context=holdout, or data.text_features=[]."
+        )
     _check_mix(c.sampling)
     _check_eval(c.eval)
     _check_model(c.model)
@@ -310,10 +313,11 @@ def _check_baseline_teacher(c: Config) -> None:
             "one context per user, which contains the positives. Set sampling.context=holdout, or "
             "choose a model."
         )
-    if name == "features_lr" and not (c.data.shows_match or c.data.shows_ratings):
+    if name == "features_lr" and not c.data.text_features:
         raise ConfigError(
-            "trainer.teacher=features_lr with no data.shows_match and no data.shows_ratings: it scores by the numbers that "
-            "texts begin with. Set one of these to true, or name another teacher."
+            "trainer.teacher=features_lr with data.text_features=[]: it scores by the numeric "
+            f"features of the texts. Choose some of {', '.join(TEXT_FEATURES)}, or name another "
+            "teacher."
         )
 
 

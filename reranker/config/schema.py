@@ -41,6 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
 }
+TEXT_FEATURES = ("ease", "authors", "genres", "readers")
 LIST_KINDS = ("uniform", "popularity", "retriever", "bookdb")
 BASELINES = (
     "random",
@@ -122,13 +123,10 @@ class DataConfig:
     # given: the text of the source; book_template is used for books without one |
     # template: book_template for all books.
     text: str = "given"
-    shows_match: bool = False  # candidate texts begin with levels of the authors and genres they share with the context
-    shows_ratings: bool = (
-        False  # candidate texts begin with a level of their rank by EASE, from all other readers
-    )
-    shows_readers: bool = (
-        False  # book texts begin with a level of how many context sides hold the book
-    )
+    # Numeric features that are put before a candidate's text: ease (its rank by EASE, without the
+    # user's own ratings), authors and genres (shared with the context), readers (users whose
+    # context side has the book).
+    text_features: list[str] = field(default_factory=list)
     # Text of a book. Its parts are separated by " | ", a line break or a full stop; a part whose
     # field is empty is left out.
     book_template: str = (
