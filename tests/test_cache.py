@@ -74,7 +74,7 @@ def test_a_failed_rebuild_keeps_the_old_entry(cache: Cache) -> None:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: no handler catches it, and every later step fails too."""
+    """A process that is killed: no handler catches it, and every later step fails."""
 
 
 @contextmanager

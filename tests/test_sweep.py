@@ -189,7 +189,7 @@ def test_a_sweep_records_its_params_and_children_and_the_best_child(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("errors", "given", "status"),
+    ("errors", "closed_as", "status"),
     [
         ([None, ValueError("no pairs"), KeyboardInterrupt()], "FINISHED", "FAILED"),
         ([None, KeyboardInterrupt()], "FAILED", "KILLED"),
@@ -202,12 +202,12 @@ def test_a_sweep_has_the_worst_status_of_its_children(
     multirun: Any,
     tmp_path: Path,
     errors: list[BaseException | None],
-    given: str,
+    closed_as: str,
     status: str,
 ) -> None:
     sweep.MlflowSweep().on_multirun_start(multirun)
     children = [child(run_cfg, tmp_path, [0.1 * i], error) for i, error in enumerate(errors, 1)]
-    sweep.close_sweep(given)
+    sweep.close_sweep(closed_as)
     made = parent(run_cfg, children)
     assert made.info.status == status
     assert made.data.tags["best_child"] == children[0]  # the others have not finished
