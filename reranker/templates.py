@@ -74,9 +74,8 @@ def parse_context(template: str) -> tuple[Part, ...]:
 
 def _parse(key: str, template: str, allowed: tuple[str, ...], *, required: str) -> tuple[Part, ...]:
     pieces = ["", *_GAP.split(template)]
-    parts = tuple(
-        _part(key, *pair, allowed) for pair in zip(pieces[::2], pieces[1::2], strict=True)
-    )
+    pairs = zip(pieces[::2], pieces[1::2], strict=True)
+    parts = tuple(_part(key, gap, text, allowed=allowed) for gap, text in pairs)
     fields = [part.field for part in parts if part.field]
     if repeated := {name for name in fields if fields.count(name) > 1}:
         raise ConfigError(f"{key}: {{{min(repeated)}}} occurs twice; use each field once.")
@@ -87,7 +86,7 @@ def _parse(key: str, template: str, allowed: tuple[str, ...], *, required: str) 
     return parts
 
 
-def _part(key: str, gap: str, text: str, allowed: tuple[str, ...]) -> Part:
+def _part(key: str, gap: str, text: str, *, allowed: tuple[str, ...]) -> Part:
     try:
         tokens = list(string.Formatter().parse(text))
     except ValueError as error:

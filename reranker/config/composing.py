@@ -119,7 +119,7 @@ def new_names_in_errors() -> Iterator[None]:
     Hydra prints its own error and exits. The exit's context is that error.
 
     Raises:
-        ConfigError: A YAML file has a key of an earlier version. The new name is given.
+        ConfigError: A YAML file has a key or preset of an earlier version.
     """
     try:
         yield

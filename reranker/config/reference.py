@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from omegaconf import MISSING
 
-from reranker.config import schema
+from reranker.config import renamed, schema
 from reranker.config.checks import ranges
 from reranker.config.schema import ROOT, Config
 
@@ -61,7 +61,7 @@ def page() -> str:
     top = ["## Other keys", "", *_key_table(keys("", nodes.pop("")))]
     sections = [line for prefix, node in nodes.items() for line in _section(prefix, node)]
     experiments = ["## experiments", "", *_presets("experiments", ROOT / "experiments")]
-    return "\n".join([HEADER, *sections, *top, *experiments]).rstrip() + "\n"
+    return "\n".join([HEADER, *sections, *top, *experiments, *_renamed()]).rstrip() + "\n"
 
 
 def keys(prefix: str, node: type) -> list[Key]:
@@ -204,6 +204,13 @@ def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, obje
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _renamed() -> list[str]:
+    """Return the section about the names of earlier versions."""
+    text = "These names of earlier versions are refused; the error has the new name."
+    head = ["## Renamed", "", text, "", "| Old | New |", "| --- | --- |"]
+    return [*head, *(f"| {_code(old)} | {_code(new)} |" for old, new in renamed.pairs())]
 
 
 def _code(text: str) -> str:

@@ -31,6 +31,17 @@ SWITCHES = {
 }
 
 
+def pairs() -> list[tuple[str, str]]:
+    """Return every old name with its new name, as they are written on the command line."""
+    switches = [(f"{key}=true", f"{FEATURES}=[{','.join(new)}]") for key, new in SWITCHES.items()]
+    values = [
+        (f"{key}={old}", f"{key}={new}")
+        for key, names in (VALUES | PRESETS).items()
+        for old, new in names.items()
+    ]
+    return [*KEYS.items(), *switches, *values]
+
+
 def key_message(key: str) -> str | None:
     """Return what replaced a key of an earlier version, or None for any other key."""
     if key in KEYS:

@@ -125,7 +125,7 @@ class DataConfig:
     text: str = "given"
     # Numeric features that are put before a candidate's text: ease (its rank by EASE, without the
     # user's own ratings), authors and genres (shared with the context), readers (users whose
-    # context has the book).
+    # context side has the book).
     text_features: list[str] = field(default_factory=list)
     # Text of a book. Its parts are separated by " | ", a line break or a full stop; a part whose
     # field is empty is left out.
