@@ -280,7 +280,9 @@ class Encoder:
         lengths = self.lengths(queries, candidates, query, candidate)
         shared = self.attention == "shared_context"
         order = np.lexsort((-lengths, query) if shared else (-lengths,))
-        return np.split(order, _cuts(lengths[order], self._n_forwards(int(lengths.sum()))))
+        return np.split(
+            order, _forward_starts(lengths[order], self._n_forwards(int(lengths.sum())))
+        )
 
     def _n_forwards(self, n_tokens: int) -> int:
         """Return the number of forward passes.
@@ -303,7 +305,7 @@ class Encoder:
             self.model.save_pretrained(str(folder), create_model_card=False)
 
 
-def _cuts(lengths: IntArray, n_forwards: int) -> IntArray:
+def _forward_starts(lengths: IntArray, n_forwards: int) -> IntArray:
     """Return where new forward passes begin, so that they have similar sizes; none is empty."""
     middle = np.cumsum(lengths) - lengths / 2
     return np.flatnonzero(np.diff((middle * n_forwards / lengths.sum()).astype(np.int64))) + 1

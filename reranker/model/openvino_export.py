@@ -113,7 +113,8 @@ def export(
             model = _quantise(model, encoder, calibration)
         openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
         _save_tokenizer(encoder, folder / TOKENIZER)
-        manifest = _describe(encoder, variant, calibration if variant == "int8" else None, folder)
+        used = calibration if variant == "int8" else None
+        manifest = _manifest(folder, encoder, variant, calibration=used)
         exported = compile_folder(folder, manifest)
         agreement = compare(encoder.score, exported.score)
         if not force:
@@ -256,8 +257,8 @@ def _save_tokenizer(encoder: Encoder, path: Path) -> None:
     fast.save(str(path))
 
 
-def _describe(
-    encoder: Encoder, variant: str, calibration: Sequence[Pair] | None, folder: Path
+def _manifest(
+    folder: Path, encoder: Encoder, variant: str, *, calibration: Sequence[Pair] | None
 ) -> Manifest:
     """Return the manifest of a folder that was just written; its agreement is added later."""
     return Manifest(

@@ -48,14 +48,14 @@ class Packed:
             add_norm: A replacement for `_add_norm`, such as its compiled form.
         """
         run: Any = partial(checkpoint, use_reentrant=False) if recompute else _call
-        add_norm = add_norm or _add_norm
+        ways = {"bf16": bf16, "add_norm": add_norm or _add_norm}
         *layers, last = self._base.encoder.layer
         x = self._embed(batch)
         plan = spans(batch)
         for layer in layers:
-            x = run(self._layer, layer, x, plan, bf16, add_norm)
+            x = run(self._layer, layer, x, plan, **ways)
         first = torch.from_numpy(batch.start[batch.pair]).to(x.device)
-        x = run(self._last_layer, last, x, first, first_spans(batch), bf16, add_norm)
+        x = run(self._last_layer, last, x, first, plan=first_spans(batch), **ways)
         return self._head(x)
 
     def compiled(self) -> Callable[..., torch.Tensor]:
@@ -95,18 +95,19 @@ class Packed:
         return torch.from_numpy((counts - before) * real + padding)
 
     def _layer(
-        self, layer: Any, x: torch.Tensor, plan: list[Span], bf16: bool, add_norm: AddNorm
+        self, layer: Any, x: torch.Tensor, plan: list[Span], *, bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
         attention = layer.attention.self
         states = self._linears(x, [attention.query, attention.key, attention.value], bf16=bf16)
         attended = self._attend(attention, states, None, plan)
-        return self._after_attention(layer, attended, x, bf16, add_norm)
+        return self._after_attention(layer, attended, x, bf16=bf16, add_norm=add_norm)
 
     def _last_layer(
         self,
         layer: Any,
         x: torch.Tensor,
         first: torch.Tensor,
+        *,
         plan: list[Span],
         bf16: bool,
         add_norm: AddNorm,
@@ -120,7 +121,7 @@ class Packed:
             states = self._linears(x, [attention.key, attention.value], bf16=bf16)
             query = self._linears(x_first, [attention.query], bf16=bf16)
             attended = self._attend(attention, states, query, plan)
-        return self._after_attention(layer, attended, x_first, bf16, add_norm)
+        return self._after_attention(layer, attended, x_first, bf16=bf16, add_norm=add_norm)
 
     def _attend(
         self, module: Any, states: torch.Tensor, query: torch.Tensor | None, plan: list[Span]
@@ -132,15 +133,15 @@ class Packed:
         return attended.reshape(len(attended), -1)
 
     def _after_attention(
-        self, layer: Any, attended: torch.Tensor, x: torch.Tensor, bf16: bool, add_norm: AddNorm
+        self, layer: Any, attended: torch.Tensor, x: torch.Tensor, *, bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
-        x = self._residual(layer.attention.output, attended, x, bf16, add_norm)
+        x = self._residual(layer.attention.output, attended, x, bf16=bf16, add_norm=add_norm)
         inner = self._linears(x, [layer.intermediate.dense], bf16=bf16)
         inner = layer.intermediate.intermediate_act_fn(inner)
-        return self._residual(layer.output, inner, x, bf16, add_norm)
+        return self._residual(layer.output, inner, x, bf16=bf16, add_norm=add_norm)
 
     def _residual(
-        self, module: Any, y: torch.Tensor, x: torch.Tensor, bf16: bool, add_norm: AddNorm
+        self, module: Any, y: torch.Tensor, x: torch.Tensor, *, bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
         y = self._linears(y, [module.dense], bf16=bf16)
         norm, rate = module.LayerNorm, module.dropout.p if module.training else 0.0
@@ -230,8 +231,8 @@ class Padded:
         return torch.full(real.shape, padding).masked_scatter_(real, torch.from_numpy(values))
 
 
-def _call(function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
-    return function(*args)
+def _call(function: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    return function(*args, **kwargs)
 
 
 def _add_norm(

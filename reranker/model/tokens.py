@@ -190,9 +190,9 @@ def assemble(
     n = len(query)
     parts = [
         _constant(form.before, n),
-        _rows(queries, query, n_query, form.keeps_end),
+        _rows(queries, query, n_query, keeps_end=form.keeps_end),
         _constant(form.between, n),
-        _rows(candidates, candidate, n_candidate, form.keeps_end),
+        _rows(candidates, candidate, n_candidate, keeps_end=form.keeps_end),
         _constant(form.after, n),
     ]
     ids, types, start = _interleave(parts, form.types)
@@ -212,21 +212,23 @@ def assemble_shared(
         query: (n_pairs,) rows of `queries`.
         candidate: (n_pairs,) rows of `candidates`.
     """
-    distinct, context_of = np.unique(query, return_inverse=True)
+    distinct, first, context_of = np.unique(query, return_index=True, return_inverse=True)
     n_query, n_candidate = kept_shared(
         queries.lengths[query], candidates.lengths[candidate], form.max_tokens
     )
-    n_context = np.minimum(queries.lengths[distinct], form.max_tokens // 2)
     n_distinct, n_pairs, n_before = len(distinct), len(query), len(form.before)
     types = form.types
     context = _interleave(
-        [_rows(queries, distinct, n_context, form.keeps_end), _constant(form.between, n_distinct)],
+        [
+            _rows(queries, distinct, n_query[first], keeps_end=form.keeps_end),
+            _constant(form.between, n_distinct),
+        ],
         types[1:3],
     )
     pair = _interleave(
         [
             _constant(form.before, n_pairs),
-            _rows(candidates, candidate, n_candidate, form.keeps_end),
+            _rows(candidates, candidate, n_candidate, keeps_end=form.keeps_end),
             _constant(form.after, n_pairs),
         ],
         (types[0], types[3], types[4]),
@@ -248,7 +250,7 @@ def assemble_shared(
 
 
 def _rows(
-    tokens: Tokens, text: IntArray, n_kept: IntArray, keeps_end: bool
+    tokens: Tokens, text: IntArray, n_kept: IntArray, *, keeps_end: bool
 ) -> tuple[IntArray, IntArray]:
     """Return the first (or last) `n_kept` tokens of each text, concatenated, and `n_kept`."""
     first = tokens.start[text + 1] - n_kept if keeps_end else tokens.start[text]

