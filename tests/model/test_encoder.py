@@ -67,7 +67,7 @@ def test_token_counts_of_a_pair_equal_the_tokenizers(
     encoder = load(at(repositories[hub.pinned(repository)], max_length=32), device="cpu")
     n_special = {"minilm": 3, "bge": 4}[repository]
     assert encoder.max_tokens == 32 - n_special
-    encoder.score(QUERIES[:2], CANDIDATES[:2])  # scoring must leave the tokenizer unchanged
+    encoder.score(QUERIES[:2], CANDIDATES[:2])  # scoring must not change later counts
     monkeypatch.setattr("reranker.model.tokens.TEXTS_AT_ONCE", 7)
     pairs = encoder.model.tokenizer(QUERIES, CANDIDATES, truncation=False, verbose=False)[
         "input_ids"
