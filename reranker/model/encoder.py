@@ -97,21 +97,26 @@ class Encoder:
             query: (n_pairs,) rows of `queries`.
             candidate: (n_pairs,) rows of `candidates`.
         """
-        kept = self.kept_tokens(queries.lengths[query], candidates.lengths[candidate])
-        return kept[0] + kept[1] + self._template.n_special
+        n_query, n_candidate = self.kept_tokens(
+            queries.lengths[query], candidates.lengths[candidate]
+        )
+        return n_query + n_candidate + self._template.n_special
 
     def kept_tokens(
         self, query_lengths: IntArray, candidate_lengths: IntArray
     ) -> tuple[IntArray, IntArray]:
-        """Return the tokens of queries and of candidates that truncation keeps, (n_pairs,) each.
+        """Return how many tokens truncation keeps of the queries and of the candidates.
 
-        With `attention="full"` the longer text is truncated first, as the tokenizers'
-        `longest_first` does it. With `"shared_context"` the query keeps at most half of
-        `max_tokens`, and the candidate the rest.
+        With `attention="full"` the longer text is truncated first, like `longest_first` in the
+        tokenizers library. With `"shared_context"` the query keeps at most half of `max_tokens`,
+        and the candidate at most the rest.
 
         Args:
             query_lengths: (n_pairs,) tokens of the queries, without special tokens.
             candidate_lengths: (n_pairs,) tokens of the candidates, without special tokens.
+
+        Returns:
+            (n_pairs,) kept tokens of the queries and (n_pairs,) kept tokens of the candidates.
         """
         shared = self.attention == "shared_context"
         kept = tokens.kept_shared if shared else tokens.kept_longest_first
@@ -123,6 +128,10 @@ class Encoder:
         Args:
             query_lengths: (n_pairs,) tokens of the queries, without special tokens.
             candidate_lengths: (n_pairs,) tokens of the candidates, without special tokens.
+
+        Example:
+            >>> n_query, n_candidate = encoder.count_tokens(contexts), encoder.count_tokens(books)
+            >>> encoder.truncates(n_query, n_candidate).mean()
         """
         query, candidate = self.kept_tokens(query_lengths, candidate_lengths)
         truncated: BoolArray = (query < query_lengths) | (candidate < candidate_lengths)
@@ -280,9 +289,8 @@ class Encoder:
         lengths = self.lengths(queries, candidates, query, candidate)
         shared = self.attention == "shared_context"
         order = np.lexsort((-lengths, query) if shared else (-lengths,))
-        return np.split(
-            order, _forward_starts(lengths[order], self._n_forwards(int(lengths.sum())))
-        )
+        n_forwards = self._n_forwards(int(lengths.sum()))
+        return np.split(order, _forward_starts(lengths[order], n_forwards))
 
     def _n_forwards(self, n_tokens: int) -> int:
         """Return the number of forward passes.
