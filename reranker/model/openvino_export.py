@@ -51,7 +51,7 @@ Scorer = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a variant's rankings agree with those of the fp32 weights.
+    """Agreement of a variant's rankings with those of the fp32 weights.
 
     Attributes:
         ndcg_10_fp32: Mean NDCG@10 of the weights.
@@ -76,8 +76,9 @@ def export(
     *,
     force: bool = False,
 ) -> Manifest:
-    """Write a variant of the weights in `cfg.path` to `openvino_int8/` or `openvino_bf16/` there.
+    """Export the weights in `cfg.path` as a variant, and return its manifest.
 
+    The variant is written to `openvino_int8/` or `openvino_bf16/` in the folder of the weights.
     int8 uses static activation ranges, measured once on the calibration pairs. The folder is
     written atomically and replaces an earlier one. A variant is not written if its NDCG@10 differs
     from that of fp32 by more than .005, or if it cannot be measured because this CPU does not
@@ -191,7 +192,7 @@ def _convert(encoder: Encoder) -> Any:
 
 @contextmanager
 def _without_tracing_warnings() -> Iterator[None]:
-    """Suppress warnings about shapes that tracing makes constant; batch size and length are not."""
+    """Suppress warnings about constant shapes in tracing; batch size and length stay dynamic."""
     import torch
 
     with warnings.catch_warnings():

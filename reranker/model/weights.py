@@ -213,7 +213,7 @@ def _write_random(folder: Path, seed: int) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Switch off transformers' progress bars and load report; `Encoder.new_head` replaces it."""
+    """Switch off transformers' progress bars and load report; see `Encoder.new_head`."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
