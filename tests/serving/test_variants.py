@@ -26,7 +26,7 @@ from reranker.model import Encoder, ExportedModel, load, load_exported
 from reranker.model.openvino_export import (
     Agreement,
     Scorer,
-    _beside,
+    _atomic_folder,
     _check,
     _save_tokenizer,
     export,
@@ -189,7 +189,7 @@ def test_kendall_counts_pairs_list_by_list() -> None:
 
 @pytest.mark.slow
 def test_lengths_that_differ_are_refused(int8: ExportedModel) -> None:
-    with pytest.raises(ValueError, match="2 queries beside 1 candidates"):
+    with pytest.raises(ValueError, match="2 queries and 1 candidates"):
         int8.score(["a", "b"], ["c"])
 
 
@@ -243,12 +243,12 @@ def test_killed_between_the_two_variants_the_earlier_one_is_found(
         move(source, target)
 
     monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt), _beside(place):
+    with pytest.raises(KeyboardInterrupt), _atomic_folder(place):
         pass
     assert not place.exists()
     assert load_exported(weights, "int8").manifest == int8.manifest
     monkeypatch.undo()
-    with _beside(place) as new:
+    with _atomic_folder(place) as new:
         (new / "later").touch()
     assert [f.name for f in place.iterdir()] == ["later"]
     assert [f.name for f in weights.glob(".*")] == []
@@ -301,12 +301,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a changed graph": (
         lambda w: _append(w / "openvino_int8/model.xml"),
-        r"model\.xml: missing, or not the bytes",
+        r"model\.xml: missing, or its SHA-256",
     ),
     "a missing file": (lambda w: (w / "openvino_int8/model.bin").unlink(), r"model\.bin: missing"),
     "no manifest": (
         lambda w: (w / "openvino_int8/manifest.json").unlink(),
-        "not there, or not whole. Make it",
+        "not there, or is incomplete. Export it",
     ),
     "half a manifest": (
         lambda w: (w / "openvino_int8/manifest.json").write_text("{"),
