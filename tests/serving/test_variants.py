@@ -53,7 +53,7 @@ def settings_of(folder: Path, **changes: Any) -> ModelConfig:
     return ModelConfig(name="tiny", source="path", path=str(folder), max_length=64, **changes)
 
 
-def passes(exact: Scorer, other: Scorer) -> Agreement:
+def agrees(exact: Scorer, other: Scorer) -> Agreement:
     """Return an agreement within the tolerance, without scoring."""
     return GOOD
 
@@ -72,7 +72,7 @@ def bundle(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model_cfg = ModelConfig(name="tiny", max_length=64)
     write_bundle(folder, encoder, corpus_of(), model_cfg=model_cfg)
     for variant in ("int8", "bf16"):  # a CPU without bf16 exports bf16 only with force
-        export(settings_of(folder / "weights"), variant, PAIRS[:16], passes, force=True)
+        export(settings_of(folder / "weights"), variant, PAIRS[:16], agrees, force=True)
     return folder
 
 
@@ -110,7 +110,7 @@ def test_an_exported_xlm_roberta_scores_as_its_weights_in_batches_of_mixed_lengt
 ) -> None:
     """Its positions begin after the padding id, it has no token types and a head of two layers."""
     hub.write_bge(tmp_path)
-    export(settings_of(tmp_path), "bf16", [], passes, force=True)
+    export(settings_of(tmp_path), "bf16", [], agrees, force=True)
     variant = load_exported(tmp_path, "bf16")
     exact = load(settings_of(tmp_path)).score(QUERIES[:12], CANDIDATES[:12])
     assert exact.std() > 0.01  # much more than the tolerance of 1e-5
@@ -275,7 +275,7 @@ def test_the_manifest_names_weights_calibration_and_agreement(
 @pytest.mark.slow
 def test_int8_without_calibration_pairs_is_an_error(bundle: Path) -> None:
     with pytest.raises(ModelError, match="calibration pairs, got none"):
-        export(settings_of(bundle / "weights"), "int8", [], passes)
+        export(settings_of(bundle / "weights"), "int8", [], agrees)
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_weights_with_another_attention_are_an_error(copied: Path) -> None:
     config = json.loads(path.read_text()) | {"reranker_attention": "shared_context"}
     path.write_text(json.dumps(config))
     with pytest.raises(ModelError, match="attention=shared_context; only stock attention"):
-        export(settings_of(copied / "weights"), "int8", PAIRS, passes)
+        export(settings_of(copied / "weights"), "int8", PAIRS, agrees)
 
 
 def test_an_unknown_variant_is_an_error_that_names_the_choices() -> None:
