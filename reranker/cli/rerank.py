@@ -27,10 +27,10 @@ MODEL = "models:/book-reranker@champion"
 DESCRIPTION = """Rank candidate books for a user. Give one request by options, or any number of
 requests by --input."""
 EPILOG = """JSON input is a request or a list of requests. A request is an object with
-  user_ctx or history        the context as text, or ids of books that were rated
-  ratings, timestamps        optional, one for each book of history; timestamps
-                             are Unix seconds
-  candidates                 texts, book ids, or objects with book_id and text
+  user_ctx or history    the context as text, or ids of books that were rated
+  ratings, timestamps    optional, one for each book of history; timestamps
+                         are Unix seconds
+  candidates             texts, book ids, or objects with book_id and text
 For example: {"user_ctx": "...", "candidates": ["...", 2]}
 
 CSV input has a row for each candidate, with the columns user_ctx, book_id and
