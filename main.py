@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reranker.data.draws import FloatArray
     from reranker.sampling import Pairs
     from reranker.tracking import RunLog
+    from reranker.trainer import Teacher
 
 
 def run(cfg: Config, run_dir: Path) -> float:
@@ -88,12 +89,17 @@ def run(cfg: Config, run_dir: Path) -> float:
             scores["untrained"] = eval.score_lists_once(
                 score, tables, contexts, test, untrained, cache
             )
-        with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, lessons):
+        with log.stage("train"):
             score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
             dev_lists = eval.digest_of_kind(dev, tables, cfg.eval.list_kinds[0])
-            on_log = log.log_training_metrics
             history = trainer.fit(
-                encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists
+                encoder,
+                lessons,
+                score_dev,
+                cfg=cfg.trainer,
+                model=cfg.model,
+                on_log=log.log_training_metrics,
+                dev_lists=dev_lists,
             )
             log.keep(encoder, tables, contexts)
             log.history(history)
@@ -142,10 +148,12 @@ def teach(
     if name is None:
         return pairs.path
     with log.stage("teacher"):
+        scorer: Teacher
         if teacher is not None:
-            taught = trainer.score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
+            scorer = trainer.ModelTeacher(teacher, device)
         else:
-            taught = trainer.attach_scores(pairs.path, pairs.digest, tell([name])[name], cache)
+            scorer = trainer.BaselineTeacher(lambda: tell([name])[name])
+        taught = scorer.add_scores(pairs, cache)
         log.input("teacher", taught)
     return taught.path
 
@@ -171,7 +179,7 @@ def main() -> None:
     from reranker import trainer
 
     try:
-        trainer.follow() if trainer.is_worker() else start()
+        trainer.run_worker() if trainer.is_worker() else start()
     except RerankerError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
