@@ -60,9 +60,7 @@ class Bundle:
     numeric_features: NumericFeatures | None
 
 
-def write_bundle(
-    folder: Path, encoder: Encoder, corpus: Corpus, *, model_cfg: ModelConfig
-) -> Path:
+def write_bundle(folder: Path, encoder: Encoder, corpus: Corpus, *, model_cfg: ModelConfig) -> Path:
     """Write all that serving needs to a new folder, and return it.
 
     The folder holds `weights/`, `books.parquet`, `editions.parquet`, `bundle.json`, and with the
