@@ -353,7 +353,7 @@ def _fit_ease(tables: Tables, known: pd.DataFrame, ease_books: int) -> Ease:
 
 
 def _cache_key(cfg: DataConfig, ease_books: int) -> dict[str, object]:
-    """Return ease_books if it matters and is not the default, which keeps the keys of old caches."""
+    """Return ease_books if it matters and is not the default: this keeps older cache keys."""
     matters = "ease" in cfg.text_features and ease_books != EASE_BOOKS
     return {"ease_books": ease_books} if matters else {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from reranker.cache import Cache
 from reranker.config import DataConfig
@@ -27,6 +28,11 @@ class Corpus:
     def counts(self) -> dict[str, int]:
         """Rows in, out and dropped, by reason."""
         return self.tables.counts
+
+    @property
+    def path(self) -> Path:
+        """The folder of the tables' parquet files."""
+        return self.tables.path
 
     @property
     def hit(self) -> bool:

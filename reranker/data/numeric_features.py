@@ -84,10 +84,10 @@ class _Candidates:
 class NumericFeatures:
     """Renders numeric features of candidates as a prefix of their texts.
 
-    With all features a text reads `Ratings: 31 | Authors: 5 | Genres: 12 | Readers: 7 | Title: ...`.
+    With all features a text is `Ratings: 31 | Authors: 5 | Genres: 12 | Readers: 7 | Title: ...`.
     A cross-encoder that is trained on few pairs does not learn to match names between a context and
-    a candidate, and it never sees the ratings of other users. It does learn to read both as numbers.
-    Every feature is a small integer, its level:
+    a candidate, and it never sees the ratings of other users. It does learn to read numbers. Every
+    feature is a small integer, its level:
 
     - ease: 4 log2(n_books / rank), where rank is the candidate's rank by EASE among all books
       except the context books. The rank uses the ratings of other users only.
@@ -219,7 +219,13 @@ def _rank_level(ease: Ease, candidates: _Candidates, known: pd.DataFrame | None)
 
 
 def _ranks(scores: FloatArray, book: IntArray, context: IntArray | list[int]) -> FloatArray:
-    """Return (n,) ranks, from 1, of books by one user's (n_books,) scores, context books left out."""
+    """Return (n,) ranks, from 1, of books among all books but the context, for one user.
+
+    Args:
+        scores: (n_books,) scores for the user.
+        book: (n,) book codes.
+        context: Codes of the user's context books.
+    """
     others = np.sort(np.delete(scores, context))
     above, up_to = (
         len(others) - np.searchsorted(others, scores[book], side) for side in ("right", "left")

@@ -216,7 +216,7 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
 def _keep_users(
     rated: histories.Ratings, cfg: DataConfig, counts: dict[str, object]
 ) -> tuple[IntArray, KeyArray]:
-    """Return the positions in `rated` of the users to keep, ascending, and the keys of their ids."""
+    """Return the ascending positions in `rated` of the users to keep, and the keys of their ids."""
     kept = np.flatnonzero(rated.n_of_user >= cfg.min_ratings)
     keys = text_keys(rated.user_ids.take(pa.array(kept)).to_pylist())
     counts["users_in"] = len(rated.n_of_user)

@@ -230,7 +230,8 @@ class Reranker:
         for i, (book_id, _) in enumerate(rows):
             if book_id is not None and (first := seen.setdefault(book_id, i)) != i:
                 raise RequestError(
-                    f"candidates[{i}].book_id={book_id!r} repeats candidates[{first}]; give it once."
+                    f"candidates[{i}].book_id={book_id!r} repeats candidates[{first}]; give each "
+                    "id once."
                 )
         codes = np.array([text for _, text in rows if isinstance(text, int)], dtype=np.int64)
         catalogue = iter(self._catalogue_texts(codes, known))
@@ -254,7 +255,7 @@ class Reranker:
         return texts
 
     def _candidate(self, item: object, field: str) -> tuple[int | str | None, str | int]:
-        """Return the candidate's id and its text, or its catalogue code if it comes without text."""
+        """Return the candidate's id and its text, or its catalogue code if it has no text."""
         if isinstance(item, str):
             return None, _text(item, field)
         if _is_int(item):

@@ -299,3 +299,18 @@ def test_scores_come_from_the_cache_the_second_time(test_set: EvalSet, cache: Ca
     second = scores_of(names, test_set, cache, embed=never)
     assert list(first) == names
     assert all(np.array_equal(first[n], second[n]) for n in names)
+
+
+def test_the_bi_encoder_embeds_on_the_given_device(
+    test_set: EvalSet, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[object] = []
+
+    def embed(texts: Sequence[str], **options: object) -> np.ndarray:
+        devices.append(options["device"])
+        return one_hot(texts)
+
+    monkeypatch.setattr(baselines, "embed_texts", embed)
+    cfg = dataclasses.replace(CFG, baselines=["bi_encoder"])
+    Baselines(cfg, as_pairs(test_set), cache, device="cuda:1").score(test_set)
+    assert devices == ["cuda:1"]
