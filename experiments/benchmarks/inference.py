@@ -62,7 +62,7 @@ def make_texts(cache: Path) -> Texts:
 
 
 def tasks(texts: Texts, n_candidates: int, n_bulk: int) -> dict[str, Pairs]:
-    """Return the pairs of each task: the candidates of one user, and few candidates of many users."""
+    """Return the pairs of each task: many candidates of one user, and a few of many users."""
     contexts, books = texts
     user = sorted(contexts, key=len)[len(contexts) // 2]  # with a context of the median length
     bulk = [(contexts[i % len(contexts)], books[i * 13 % len(books)]) for i in range(n_bulk)]

@@ -1,7 +1,7 @@
 """Measure the seconds and the peak memory of each stage from raw tables to audited pairs.
 
-    python experiments/benchmarks/whole.py --users 417000 --cache FOLDER
-    python experiments/benchmarks/whole.py --raw FOLDER --cache FOLDER
+    python experiments/benchmarks/pipeline.py --users 417000 --cache FOLDER
+    python experiments/benchmarks/pipeline.py --raw FOLDER --cache FOLDER
 
 The first command generates a demo world of about 10 million ratings, the second one reads existing
 raw tables. All stages run in one process. The last line is JSON.
