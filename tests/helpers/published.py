@@ -162,17 +162,17 @@ def _ucsd_authors() -> list[object]:
 def _ucsd_json() -> list[object]:
     valid = [
         _interaction(
-            ucsd_user(u), str(ucsd_book(b)), [r, str(r), float(r)][i % 3 if i < 9 else 0], i
+            ucsd_user(u), str(ucsd_book(b)), [r, str(r), float(r)][i % 3 if i < 9 else 0], i=i
         )
         for i, (u, b, r) in enumerate(ratings())
     ]
     user, book = ucsd_user("000"), str(ucsd_book(1))
     invalid: list[object] = [
-        *(_interaction(user, book, rating, 0) for rating in (0, 0, None, "", "NaN")),
-        *(_interaction(user, book, rating, 0) for rating in (9, -1, 3.5, "five", True, [5])),
-        *(_interaction(bad, book, 5, 0) for bad in (None, "", "null")),
-        *(_interaction(user, bad, 5, 0) for bad in (None, "", "x", -7)),
-        _interaction(user, "999999", 5, 0),
+        *(_interaction(user, book, rating, i=0) for rating in (0, 0, None, "", "NaN")),
+        *(_interaction(user, book, rating, i=0) for rating in (9, -1, 3.5, "five", True, [5])),
+        *(_interaction(bad, book, 5, i=0) for bad in (None, "", "null")),
+        *(_interaction(user, bad, 5, i=0) for bad in (None, "", "x", -7)),
+        _interaction(user, "999999", 5, i=0),
         "{broken",
         "[1, 2]",
         "",
@@ -180,7 +180,7 @@ def _ucsd_json() -> list[object]:
     return [*valid[:300], *invalid, *valid[300:]]
 
 
-def _interaction(user: object, book: object, rating: object, i: int) -> dict[str, object]:
+def _interaction(user: object, book: object, rating: object, *, i: int) -> dict[str, object]:
     read, updated, added = DATES[i % len(DATES)]
     return {
         "user_id": user,

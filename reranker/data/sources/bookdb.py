@@ -168,14 +168,14 @@ def _batches(file: pq.ParquetFile, path: Path, n_rows: int = READ_ROWS) -> Itera
 
 def _concatenate(batches: Iterable[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
     """Yield tables of at least `batch_rows` rows; the last one may be shorter."""
-    held: list[pa.RecordBatch] = []
+    pending: list[pa.RecordBatch] = []
     for batch in batches:
-        held.append(batch)
-        if sum(b.num_rows for b in held) >= batch_rows:
-            yield pa.Table.from_batches(held)
-            held = []
-    if held:
-        yield pa.Table.from_batches(held)
+        pending.append(batch)
+        if sum(b.num_rows for b in pending) >= batch_rows:
+            yield pa.Table.from_batches(pending)
+            pending = []
+    if pending:
+        yield pa.Table.from_batches(pending)
 
 
 def _read(path: Path, key: str) -> pa.Table:

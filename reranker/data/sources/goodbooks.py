@@ -67,14 +67,14 @@ def convert(root: Path, folder: Path, *, batch_rows: int) -> dict[str, int]:
     _write_books(books, shelves, folder, counts=counts, batch_rows=batch_rows)
     raw_tables.write_empty_texts(folder)
     ids = np.array(sorted(books), np.int64)
-    at = position_table(ids)
-    known = np.where(at >= 0, ids[at], -1)
-    with raw_tables.RowGroupWriter(
-        folder / "reduced_interactions.parquet", raw_tables.RATINGS, batch_rows=batch_rows
-    ) as out:
-        for table in csv_ratings.read_ratings(
-            ratings_csv, user_ids=_user_ids, book_ids=known, counts=counts, batch_rows=batch_rows
-        ):
+    row = position_table(ids)
+    known = np.where(row >= 0, ids[row], -1)
+    ratings = csv_ratings.read_ratings(
+        ratings_csv, user_ids=_user_ids, book_ids=known, counts=counts, batch_rows=batch_rows
+    )
+    file = folder / "reduced_interactions.parquet"
+    with raw_tables.RowGroupWriter(file, raw_tables.RATINGS, batch_rows=batch_rows) as out:
+        for table in ratings:
             out.write(table)
     counts["ratings"] = out.n
     raw_tables.check_not_empty(root, counts)
@@ -124,9 +124,8 @@ def _write_books(
             names |= dict.fromkeys(authors)
             counts["books_without_title"] += not title
             out.append((book_id, title or None, None, shelves.get(book_id, []), authors))
-    with raw_tables.RowGroupWriter(
-        folder / "new_authors.parquet", raw_tables.AUTHORS, batch_rows=batch_rows
-    ) as out:
+    file = folder / "new_authors.parquet"
+    with raw_tables.RowGroupWriter(file, raw_tables.AUTHORS, batch_rows=batch_rows) as out:
         for name in names:
             out.append((name, name))
     counts["authors"] = out.n

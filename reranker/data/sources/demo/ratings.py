@@ -205,7 +205,7 @@ def _choose(
 
 
 def _smallest(keys: FloatArray, n: IntArray) -> IntArray:
-    """Return (sum of n,) the columns of the n[i] smallest keys of each row i, smallest first."""
+    """Return (n.sum(),) the columns of the n[i] smallest keys of each row i, smallest first."""
     most = int(n.max())
     columns = np.argpartition(keys, most - 1, axis=1)[:, :most]
     order = np.argsort(np.take_along_axis(keys, columns, axis=1), axis=1, kind="stable")

@@ -114,9 +114,8 @@ def write_authors(path: Path, folder: Path, *, counts: Counter[str], batch_rows:
     """Write `new_authors`: authors with an id and a name; the first row of an id is kept."""
     ids: set[int] = set()
     lines = LineCounter(path)
-    with raw_tables.RowGroupWriter(
-        folder / "new_authors.parquet", raw_tables.AUTHORS, batch_rows=batch_rows
-    ) as out:
+    file = folder / "new_authors.parquet"
+    with raw_tables.RowGroupWriter(file, raw_tables.AUTHORS, batch_rows=batch_rows) as out:
         for row in json_rows(path, lines):
             name = clean_text(row.get("name"))
             author_id = None
