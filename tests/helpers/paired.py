@@ -28,8 +28,10 @@ class WordCounter:
     def count_tokens(self, texts: list[str]) -> IntArray:
         return words(texts)
 
-    def kept_tokens(self, context: IntArray, book: IntArray) -> tuple[IntArray, IntArray]:
-        return context, np.minimum(book, self.max_tokens - context)
+    def kept_tokens(
+        self, query_lengths: IntArray, candidate_lengths: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        return query_lengths, np.minimum(candidate_lengths, self.max_tokens - query_lengths)
 
 
 def drawn(tables: Tables, contexts: Contexts, cache: Cache, **sampling: object) -> Pairs:
