@@ -22,13 +22,24 @@ VALUES = {
 # Group -> old preset -> new preset.
 PRESETS = {"eval": {"seed_protocol": "bookdb_protocol"}}
 
-# Old on/off key -> the members of the list TEXT_FEATURES that replaced it.
-TEXT_FEATURES = "data.text_features"
+# Old on/off key -> members of the list data.text_features.
+FEATURES = "data.text_features"
 SWITCHES = {
-    "data.shows_match": ["authors", "genres"],
     "data.shows_ratings": ["ease"],
+    "data.shows_match": ["authors", "genres"],
     "data.shows_readers": ["readers"],
 }
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Return every old name with its new name, as they are written on the command line."""
+    switches = [(f"{key}=true", f"{FEATURES}=[{','.join(new)}]") for key, new in SWITCHES.items()]
+    values = [
+        (f"{key}={old}", f"{key}={new}")
+        for key, names in (VALUES | PRESETS).items()
+        for old, new in names.items()
+    ]
+    return [*KEYS.items(), *switches, *values]
 
 
 def key_message(key: str) -> str | None:
@@ -36,10 +47,9 @@ def key_message(key: str) -> str | None:
     if key in KEYS:
         return f"{key} was renamed to {KEYS[key]}."
     if key in SWITCHES:
-        members = ",".join(SWITCHES[key])
         return (
-            f"{key} was replaced by {TEXT_FEATURES}: set {TEXT_FEATURES}=[{members}], or leave "
-            f"{members} out of that list in place of {key}=false."
+            f"{key} was replaced by the list {FEATURES}; {key}=true is now "
+            f"{FEATURES}=[{','.join(SWITCHES[key])}], and {key}=false leaves them out."
         )
     return None
 
@@ -63,10 +73,14 @@ def check_values(key: str, values: Iterable[object]) -> None:
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Return what replaced the key or preset that Hydra did not find, or None."""
+    """Return what replaced the key or preset that Hydra did not find, or None.
+
+    The message starts with the YAML file that has an old key.
+    """
     text = str(error)
     if found := re.search(r"^\s*full_key: (\S+)$", text, re.MULTILINE):
-        return key_message(found[1])
+        message, file = key_message(found[1]), re.match(r"In '[^']+': ", text)
+        return f"{file[0] if file else ''}{message}" if message else None
     if found := re.search(r"Could not find '(\w+)/(\w+)'", text):
         return preset_message(found[1], found[2])
     return None
@@ -83,7 +97,7 @@ def migrate(config: dict[str, Any]) -> None:
     switches = {key: _pop(config, key) for key in SWITCHES}
     if set(switches.values()) != {None}:
         members = [member for key, on in switches.items() if on for member in SWITCHES[key]]
-        _set(config, TEXT_FEATURES, members)
+        _set(config, FEATURES, members)
     for key, names in VALUES.items():
         if (value := _pop(config, key)) is not None:
             _set(config, key, _replace(value, names))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from reranker.config.renamed import KEYS, SWITCHES, TEXT_FEATURES, VALUES
+from reranker.config.renamed import FEATURES, KEYS, SWITCHES, VALUES
 
 SCORERS = {"before": "untrained", **VALUES["eval.baselines"]}
 LIST_KINDS = VALUES["eval.list_kinds"]
@@ -24,10 +24,13 @@ def rename_params(params: Mapping[str, str]) -> dict[str, str]:
         if key in out:
             out[key] = ",".join(names.get(value, value) for value in out[key].split(","))
     if any(key in params for key in SWITCHES):
-        features = [
-            f for key, names in SWITCHES.items() if params.get(key) == "True" for f in names
+        on = [
+            name for key, names in SWITCHES.items() if params.get(key) == "True" for name in names
         ]
-        out.setdefault(TEXT_FEATURES, ",".join(features))
+        out.setdefault(FEATURES, ",".join(on))
+    if FEATURES in out:
+        # The order of the features has no effect.
+        out[FEATURES] = ",".join(sorted(out[FEATURES].split(",")))
     return out
 
 

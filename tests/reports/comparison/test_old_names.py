@@ -34,6 +34,11 @@ def test_new_params_and_unknown_ones_stay_as_they_are() -> None:
     assert rename_params(params) == params
 
 
+def test_the_order_of_text_features_is_no_difference() -> None:
+    renamed = rename_params({"data.text_features": "readers,ease"})
+    assert renamed == {"data.text_features": "ease,readers"}
+
+
 def test_a_run_without_text_features_has_an_empty_list() -> None:
     off = {key: "False" for key in OLD if key.startswith("data.shows")}
     assert rename_params(off) == {"data.text_features": ""}
