@@ -24,10 +24,13 @@ def rename_params(params: Mapping[str, str]) -> dict[str, str]:
         if key in out:
             out[key] = ",".join(names.get(value, value) for value in out[key].split(","))
     if any(key in params for key in SWITCHES):
-        features = [
-            f for key, names in SWITCHES.items() if params.get(key) == "True" for f in names
+        on = [
+            name for key, names in SWITCHES.items() if params.get(key) == "True" for name in names
         ]
-        out.setdefault(FEATURES, ",".join(features))
+        out.setdefault(FEATURES, ",".join(on))
+    if FEATURES in out:
+        # The order of the features has no effect.
+        out[FEATURES] = ",".join(sorted(out[FEATURES].split(",")))
     return out
 
 
