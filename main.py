@@ -1,15 +1,14 @@
-"""The main job: raw book tables in, a fine-tuned and honestly evaluated cross-encoder out, kept in MLflow.
+"""Run the pipeline: raw book tables in, a fine-tuned and evaluated cross-encoder in MLflow out.
 
-python main.py                                              the demo world, on any machine
+python main.py                                              the demo data, on any machine
 python main.py data=bookdb data.root=FOLDER                 real tables
-torchrun --nproc_per_node=2 main.py                         the same, trained by two processes
-python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep: one parent run, one child per job (model hub)
+torchrun --nproc_per_node=2 main.py                         training in two processes
+python main.py -m model=minilm,bge sampling.neg_ratio=3,5   a sweep (needs the model hub)
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,133 +24,76 @@ from reranker.config import Config, ModelConfig
 from reranker.errors import RerankerError
 
 if TYPE_CHECKING:
-    from reranker.data.draws import FloatArray
-    from reranker.sampling import Pairs
-    from reranker.tracking import RunLog
+    from reranker.eval import Baselines
+    from reranker.trainer import Teacher
 
 
 def run(cfg: Config, run_dir: Path) -> float:
-    """One run, from raw tables to the registry. Returns the best checkpoint's mean NDCG@10 on the dev lists."""
-    from reranker import data, eval, model, sampling, tracking, trainer
-    from reranker.reports.run import summary
-    from reranker.serving import teacher_lookup
-    from reranker.tracking import timed_scorer
+    """Run the pipeline once; return the best mean NDCG@10 on the dev lists."""
+    from reranker import data, eval, model, reports, sampling, serving, tracking, trainer
 
     cache = Cache(cfg.cache_dir)
     with tracking.start(cfg, run_dir) as log:
-        with log.stage("weights"):
-            weights = model.resolve(cfg.model)
-            device = model.device(cfg.trainer.device)
-            teacher = teacher_lookup.find_teacher(
-                cfg.trainer.teacher, max_length=cfg.model.max_length
-            )
-        with log.stage("tables"):
-            tables = data.load_tables(cfg.data, cache)
-            contexts = data.build_contexts(tables, cfg.data)
-            log.input("tables", tables)
-            log.warn(teacher_lookup.teacher_warnings(teacher, tables))
-        with log.stage("lists"):
-            dev, test = (
-                eval.build_lists(tables, cfg.eval, split, cache) for split in ("dev", "test")
-            )
-            log.lists(dev, tables)
-            log.lists(test, tables)
-        with log.stage("pairs"):
-            pairs = sampling.build_pairs(tables, contexts, cfg.sampling, cfg.engine, cache)
-            log.input("pairs", pairs)
-        with log.stage("audit"):
-            checked = sampling.audit(tables, contexts, pairs, dev.frame, test.frame)
-            log.counts("audit", checked)
-        embed = eval.memoised(partial(model.embed, progress="embedding"))
-        ask = eval.Questions.about(pairs.codes, pairs.digest, tables, contexts, cfg.eval)
-        tell = partial(eval.score_baselines, questions=ask, embed=embed, cache=cache)
-        lessons = teach(
-            cfg.trainer.teacher, teacher, pairs, tell=tell, cache=cache, log=log, device=device
-        )
-        with log.stage("baselines"):
-            asked = [
-                eval.Questions.of(tables, contexts, lists, cfg.eval, pairs.codes)
-                for lists in (dev, test)
-            ]
-            dev_scores, scores = (
-                eval.score_baselines(cfg.eval.baselines, q, embed, cache) for q in asked
-            )
-        with log.stage("model"):
-            encoder = model.load(cfg.model, weights, device=device)
-            log.weights(weights, new_head=encoder.new_head)
-            score = timed_scorer.Metered(encoder, log)
-        with log.stage("data_report"):
-            log.data_report(tables, pairs, checked, encoder.count_tokens, encoder.max_tokens)
-        with log.stage("untrained"):
-            untrained = {"files": weights.digest(), "cfg": cfg.model}
-            scores["untrained"] = eval.score_lists_once(
-                score, tables, contexts, test, untrained, cache
-            )
-        with log.stage("train"), trainer.lead(cfg.model, cfg.trainer, lessons):
-            score_dev = eval.dev_scorer(encoder.score, tables, contexts, dev, cfg.eval)
-            dev_lists = eval.digest_of_kind(dev, tables, cfg.eval.list_kinds[0])
-            on_log = log.log_training_metrics
-            history = trainer.fit(
-                encoder, lessons, score_dev, cfg.trainer, on_log, dev_lists=dev_lists
-            )
-            log.keep(encoder, tables, contexts)
-            log.history(history)
-        with log.stage("after"):
-            scores["fine_tuned"] = eval.score_lists(score, tables, contexts, test)
-            dev_scores["fine_tuned"] = eval.score_lists(score, tables, contexts, dev)
-            fusions = eval.choose_fusions(dev, dev_scores)
-            scores["fused"] = eval.fuse_lists(test, scores, fusions)
-            log.table(fusions, "fusions")
-        with log.stage("checks"):
-            checks = eval.check_contexts(score, asked[1], scores["fine_tuned"], cfg.eval)
-            truncated = eval.truncated_rows(asked[1], encoder.count_tokens, encoder.max_tokens)
-        with log.stage("evaluate"):
-            evaluation = eval.evaluate(
-                tables,
-                test,
-                scores,
-                cfg.eval,
-                checks=checks,
-                truncated=truncated,
-                activation=cfg.model.activation,
-            )
-            log.evaluation(evaluation)
-            log.scores(test.frame, tables, scores)
-        with log.stage("register"):
-            registered = log.register(history, dev_lists)
-        with log.stage("report"):
-            log.run_report(evaluation, test.frame, scores, tables, contexts, history)
-    summary.report(evaluation, registered, cfg)
+        weights = log.stage("weights", model.resolve, cfg.model)
+        device = model.device(cfg.trainer.device)
+        found = serving.find_teacher(cfg.trainer.teacher, max_length=cfg.model.max_length)
+
+        corpus = log.stage("tables", data.load, cfg.data, cache, ease_books=cfg.eval.ease_books)
+        log.warn(serving.teacher_warnings(found, corpus.tables))
+        dev, test = log.stage("lists", eval.build_sets, corpus, cfg.eval, cache)
+        log.candidate_lists(dev, test)
+        pairs = log.stage("pairs", sampling.build_pairs, corpus, cfg.sampling, cfg.engine, cache)
+        audit = log.stage("audit", sampling.audit, corpus, pairs, dev.rows, test.rows)
+        log.counts("audit", audit)
+
+        baselines = eval.Baselines.on_pairs(corpus, pairs, cfg.eval, cache=cache, device=device)
+        teacher = find_teacher(cfg.trainer.teacher, found, baselines, device=device)
+        scored = log.stage("teacher", teacher.add_scores, pairs, cache) if teacher else pairs
+        for lists in (dev, test):
+            lists.scores.update(log.stage(f"baselines/{lists.split}", baselines.score, lists))
+
+        encoder = log.stage("model", model.load, cfg.model, weights, device=device)
+        log.encoder(encoder, weights)
+        write = partial(reports.write_data_report, audit_counts=audit, encoder=encoder)
+        log.stage("data_report", write, log, corpus, pairs)
+        score = partial(encoder.score, progress="scoring")
+        key = {"files": weights.digest(), "cfg": cfg.model}
+        test.scores["untrained"] = log.stage("untrained", test.score_once, score, key, cache)
+        fit = partial(trainer.fit, cfg=cfg.trainer, model=cfg.model, dev_lists=dev.headline_digest)
+        on_log, score_dev = log.training_metrics, dev.evaluator(encoder.score)
+        history = log.stage("train", fit, encoder, scored.path, score_dev, on_log=on_log)
+        bundle = serving.save_bundle(log, encoder, corpus)
+
+        for lists in (dev, test):
+            lists.scores["fine_tuned"] = log.stage(f"score/{lists.split}", lists.score, score)
+        fusions = log.stage("fuse", eval.add_fused_scores, dev, test)
+        results = log.stage("evaluate", eval.evaluate, test, encoder, cfg.model.activation)
+        log.results(history, fusions, results, test)
+        version = log.stage("register", serving.register, log, bundle, history, dev)
+        log.stage("reports", reports.write_run_report, log, results, history, test=test)
+    reports.print_summary(results, version, cfg)
     return history.best_dev
 
 
-def teach(
-    name: str | None,
-    teacher: ModelConfig | None,
-    pairs: Pairs,
-    *,
-    tell: Callable[[list[str]], dict[str, FloatArray]],
-    cache: Cache,
-    log: RunLog,
-    device: str,
-) -> Path:
-    """The pairs, with the scores of the teacher of that name where there is one: a model, or a baseline, as told."""
+def find_teacher(
+    name: str | None, found: ModelConfig | None, baselines: Baselines, *, device: str
+) -> Teacher | None:
+    """Return the teacher of the training pairs: a model, a baseline, or none."""
     from reranker import trainer
 
-    if name is None:
-        return pairs.path
-    with log.stage("teacher"):
-        if teacher is not None:
-            taught = trainer.score_pairs(pairs.path, pairs.digest, teacher, cache, device=device)
-        else:
-            taught = trainer.attach_scores(pairs.path, pairs.digest, tell([name])[name], cache)
-        log.input("teacher", taught)
-    return taught.path
+    if found is not None:
+        return trainer.ModelTeacher(found, device)
+    if name is not None:
+        return trainer.BaselineTeacher(partial(baselines.score_pairs, name))
+    return None
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(cfg: DictConfig) -> float:
-    """One job of Hydra: a run, or one child of a sweep, after whose error the other jobs go on."""
+    """Run one Hydra job: a single run, or one child of a sweep.
+
+    If a child of a sweep fails, the other jobs still run.
+    """
     from reranker import sweep
 
     try:
@@ -163,20 +105,20 @@ def job(cfg: DictConfig) -> float:
 
 
 def main() -> None:
-    """Check the command line, run the job or the sweep, and print an error that a user can mend as one line.
+    """Run the command line; print an error that a user can fix as one line.
 
-    Of the processes that torchrun started the first runs the job, and the others its training alone.
+    Under torchrun, rank 0 runs the job and the other ranks only train.
     """
     from reranker import trainer
 
     try:
-        trainer.follow() if trainer.is_worker() else start()
+        trainer.run_worker() if trainer.is_worker() else start()
     except RerankerError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
 def start() -> None:
-    """Run the job or the sweep that the command line asks for."""
+    """Run the job or the sweep of the command line."""
     from reranker.sweep import close_sweep
 
     config.register()
@@ -184,9 +126,8 @@ def start() -> None:
         config.check_overrides(sys.argv[1:])
         job()
     finally:
-        close_sweep(
-            "FAILED"
-        )  # Hydra does not call on_multirun_end when a job fails; a closed sweep stays as it is
+        # Hydra does not call on_multirun_end when a job fails. A closed sweep stays unchanged.
+        close_sweep("FAILED")
 
 
 if __name__ == "__main__":

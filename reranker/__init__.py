@@ -1,4 +1,7 @@
-"""Rerank books for a reader: `from reranker import Reranker`. Importing this module alone loads nothing heavy."""
+"""Rerank books for a user: `from reranker import Reranker`.
+
+Importing this module loads no large libraries.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["Reranker", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Reranker` and `__version__`, looked up on first use."""
+    """Import `Reranker` or look up `__version__` on first use."""
     if name == "Reranker":
         from reranker.serving.reranker import Reranker
 
@@ -23,10 +26,9 @@ def __getattr__(name: str) -> Any:
 
         try:
             return version("reranker")
-        except (
-            PackageNotFoundError
-        ) as error:  # a served model brings this folder along without installing it
+        except PackageNotFoundError as error:
+            # A served model contains this folder without installing it.
             raise AttributeError(
-                "reranker is not installed here, so it has no version; pip install it"
+                "reranker is not installed, so it has no version; install it with pip"
             ) from error
     raise AttributeError(f"module 'reranker' has no attribute {name!r}")

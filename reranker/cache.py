@@ -1,4 +1,4 @@
-"""Content-addressed folders: the same key gives the same bytes, built once, whole or absent."""
+"""Cache folders by the hash of their key; each is built once and appears atomically."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from filelock import FileLock, Timeout
 from reranker.errors import DataError
 
 MANIFEST = "manifest.json"
-PATIENCE_S = 10.0  # another process builds what we ask for, which may take an hour: waited for, but not without a word
-# Of every parquet file here: the texts of goodbooks-10k take 440 kB so, 649 kB with snappy, the default.
+# A build may take an hour. A process that waits longer than this for another one prints a line.
+PATIENCE_S = 10.0
+# For all parquet files: the texts of goodbooks-10k take 440 kB; with snappy, the default, 649 kB.
 COMPRESSION: Literal["zstd"] = "zstd"
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a value's canonical JSON (dataclasses as dicts, keys sorted), as 64 hex digits."""
+    """Return the SHA-256 of a value's canonical JSON as 64 hex digits.
+
+    Dataclasses are written as dicts, and keys are sorted.
+    """
     text = json.dumps(value, sort_keys=True, default=_plain, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -40,21 +44,34 @@ def digest(value: object) -> str:
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    raise TypeError(f"a cache key holds plain values, got {type(value).__name__}")
+    raise TypeError(f"a cache key may contain plain values only, got {type(value).__name__}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder of the cache: its path, the digest of its contents, and whether it was there already."""
+    """A folder of the cache.
+
+    Attributes:
+        digest: SHA-256 of its files' names, sizes and contents.
+        hit: True if it existed before `Cache.fetch` was called.
+        info: The return value of the function that built it.
+    """
 
     path: Path
     digest: str
     hit: bool
-    info: dict[str, object]  # what the builder returned
+    info: dict[str, object]
 
 
 class Cache:
-    """Folders under `root/<stage>/<key>`, each with a manifest (file sizes and SHA-256) that is written last."""
+    """Folders `root/<stage>/<hash of the key>`.
+
+    Each has a manifest with the sizes and SHA-256 of its files. The manifest is written last.
+
+    Example:
+        entry = Cache("outputs/cache").fetch("tables", cfg, build)
+        frame = pd.read_parquet(entry.path / "books.parquet")
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -67,27 +84,29 @@ class Cache:
         *,
         rebuild: bool = False,
     ) -> Entry:
-        """The folder for `key`, built by `build(folder)` when it is not there.
+        """Return the folder for `key`; `build(folder)` makes it if it does not exist.
 
-        Two processes that ask for one key build it once: the second waits, and says so on stderr after a while. A
-        build that fails or is killed leaves what was there before: nothing, or the old entry. An entry whose files do
-        not match its manifest is an error, not a silent rebuild.
+        If two processes need the same key, one builds it and the other waits, and prints a line on
+        stderr after PATIENCE_S. A build that fails or is killed leaves the former state: no entry,
+        or the old one. An entry whose files do not match its manifest is an error; it is never
+        rebuilt without notice.
 
         Args:
-            stage: The room that owns the entry; a folder name.
-            key: All that decides the content, as plain values or dataclasses.
-            build: Writes files into an empty folder and returns plain facts to keep in the manifest.
-            rebuild: Build again, and replace what is there where that is damaged or another; equal content stays, so
-                that whoever reads it reads on.
+            stage: The name of the folder for all entries of this kind.
+            key: Everything that determines the content, as plain values or dataclasses.
+            build: Writes files into an empty folder and returns plain values for the manifest.
+            rebuild: Build again. The new entry replaces a damaged or different one. An equal entry
+                stays, so that processes which read it are not disturbed.
 
         Raises:
-            DataError: A cached file is missing or has other bytes than its manifest says, or there is no manifest.
+            DataError: A cached file is missing or differs from the manifest, or the manifest is
+                missing.
         """
         name = digest(key)[:16]
         path = self.root / stage / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
-            _mend(path)
+            _clean_up(path)
             hit = path.exists() and not rebuild
             if not hit:
                 _build(path, key, build)
@@ -96,13 +115,13 @@ class Cache:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """The lock of one entry, for as long as the block lasts."""
+    """Hold the file lock of one entry."""
     lock = FileLock(path.parent / f".{path.name}.lock")
     try:
         lock.acquire(timeout=PATIENCE_S)
     except Timeout:
         print(
-            f"waiting for {path}, which another run builds now (it holds {lock.lock_file})",
+            f"waiting for {path}, which another run is building (it holds {lock.lock_file})",
             file=sys.stderr,
         )
         lock.acquire()
@@ -112,25 +131,26 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _mend(path: Path) -> None:
-    """What a killed build or rebuild left beside `path` goes, and a whole entry that it had moved aside comes back."""
-    for aside in path.parent.glob(f".{path.name}.old-*"):
+def _clean_up(path: Path) -> None:
+    """Remove temporary folders of interrupted builds; restore an entry that was being replaced."""
+    for old in path.parent.glob(f".{path.name}.old-*"):
         if path.exists():
-            os.replace(aside, _beside(path, "tmp"))  # no longer named as whole before its files go
+            # Renamed first: a removal that is interrupted must not leave half an old entry.
+            os.replace(old, _sibling(path, "tmp"))
         else:
-            os.replace(aside, path)
+            os.replace(old, path)
     for stale in path.parent.glob(f".{path.name}.tmp-*"):
-        shutil.rmtree(
-            stale, ignore_errors=True
-        )  # what cannot go now is tried again with the next look
+        # A folder that cannot be removed now is removed by a later call.
+        shutil.rmtree(stale, ignore_errors=True)
 
 
-def _beside(path: Path, state: str) -> Path:
+def _sibling(path: Path, state: str) -> Path:
+    """Return a new hidden path in the same folder; `state` is tmp or old."""
     return path.parent / f".{path.name}.{state}-{uuid.uuid4().hex}"
 
 
 def _build(path: Path, key: object, build: Callable[[Path], dict[str, object]]) -> None:
-    temp = _beside(path, "tmp")
+    temp = _sibling(path, "tmp")
     temp.mkdir()
     try:
         info = build(temp)
@@ -142,16 +162,16 @@ def _build(path: Path, key: object, build: Callable[[Path], dict[str, object]]) 
         manifest = {"key": key, "files": files, "info": info, "digest": digest(files)}
         text = json.dumps(manifest, indent=1, default=_plain)
         (temp / MANIFEST).write_text(text)
-        if not _holds(path, json.loads(text)):
+        if not _is_equal(path, json.loads(text)):
             if path.exists():
-                os.replace(path, _beside(path, "old"))
+                os.replace(path, _sibling(path, "old"))
             os.replace(temp, path)
     finally:
-        _mend(path)
+        _clean_up(path)
 
 
-def _holds(path: Path, manifest: dict[str, Any]) -> bool:
-    """Whether a whole entry at `path` is what the manifest of a new one says."""
+def _is_equal(path: Path, manifest: dict[str, Any]) -> bool:
+    """Return whether an undamaged entry at `path` has the content of this manifest."""
     try:
         old = _read(path, hit=True) if path.exists() else None
     except DataError:
@@ -161,21 +181,21 @@ def _holds(path: Path, manifest: dict[str, Any]) -> bool:
 
 def _read(path: Path, hit: bool) -> Entry:
     remedy = f"Remove the folder {path} and run again."
-    manifest = _manifest(path / MANIFEST, remedy)
-    for name, facts in (
-        manifest["files"].items() if hit else ()
-    ):  # what was built now was hashed now
-        file = path / name
-        if (
-            not file.exists()
-            or file.stat().st_size != facts["bytes"]
-            or digest_file(file) != facts["sha256"]
-        ):
-            raise DataError(f"{file}: not the bytes that {MANIFEST} names. {remedy}")
+    manifest = _read_manifest(path / MANIFEST, remedy)
+    # The files of a new entry were hashed when the manifest was written.
+    for name, expected in manifest["files"].items() if hit else ():
+        if not _matches(path / name, expected):
+            raise DataError(f"{path / name}: the file differs from {MANIFEST}. {remedy}")
     return Entry(path, manifest["digest"], hit, manifest["info"])
 
 
-def _manifest(file: Path, remedy: str) -> dict[str, Any]:
+def _matches(file: Path, expected: dict[str, Any]) -> bool:
+    if not file.exists() or file.stat().st_size != expected["bytes"]:
+        return False
+    return digest_file(file) == expected["sha256"]
+
+
+def _read_manifest(file: Path, remedy: str) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text())
     except (OSError, ValueError) as error:

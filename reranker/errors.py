@@ -1,41 +1,41 @@
-"""The errors that a user can mend. Each message says what was expected, what came, where, and what to do."""
+"""Errors that a user can fix; each message has what was expected and found, where, and a remedy."""
 
 
 class RerankerError(Exception):
-    """Any failure that this package explains; it is printed without a traceback, and the exit code is not 0."""
+    """Base class. Commands print the message without a traceback and exit with an error code."""
 
 
 class ConfigError(RerankerError):
-    """A key, value or combination in the configuration is impossible."""
+    """A key, value or combination of values in the configuration is impossible."""
 
 
 class DataError(RerankerError):
-    """An input table is missing, unreadable, of the wrong schema, or too small for what is asked of it."""
+    """An input table is missing, unreadable or too small, or has the wrong schema."""
 
 
 class StorageError(RerankerError):
-    """Object storage refused, broke off, gave other bytes than it should, or holds a name that is not safe to write."""
+    """Object storage refused a request, broke off, sent wrong bytes, or has an unsafe file name."""
 
 
 class LeakError(RerankerError):
-    """The audit found an answer inside a question; the run stops."""
+    """The audit found held-out data in the inputs; the run stops."""
 
 
 class ModelError(RerankerError):
-    """Weights are missing, not the pinned ones, or do not fit the task."""
+    """Weights are missing, differ from the pinned ones, or do not fit the task."""
 
 
 class TrainingError(RerankerError):
-    """Training diverged, collapsed or went the wrong way, or a checkpoint cannot be gone on from; it stops there."""
+    """Training diverged, collapsed or got worse, or it cannot resume from a checkpoint."""
 
 
 class RequestError(RerankerError):
-    """A request to rerank cannot be answered as it stands; the field is named."""
+    """A request to rerank is invalid; the message has the field's name."""
 
 
 class EngineError(RerankerError):
-    """The Dask cluster that should build pairs cannot be reached, or gave up."""
+    """The Dask cluster for the generation of pairs is unreachable or failed."""
 
 
 class ComparisonError(RerankerError):
-    """Runs have not ranked the same lists for the same users, or did not keep what a comparison needs."""
+    """Runs cannot be compared: they ranked different lists or users, or lack data."""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-_SECRETS = (
-    re.compile(
-        r"(?<=://)[^/\s'\"]+(?=@)"
-    ),  # user:password@host, up to the last @: one in a password stands there raw
-    re.compile(
-        r"(?<=[?&])(?P<key>\w*(?:password|passwd|token|secret|api_key))=[^&\s'\"]+", re.IGNORECASE
-    ),
+# user:password@host, up to the last @, because a password may contain one.
+_USERINFO = re.compile(r"(?<=://)[^/\s'\"]+(?=@)")
+_PARAMETER = re.compile(
+    r"(?<=[?&])(?P<key>\w*(?:password|passwd|token|secret|api_key))=[^&\s'\"]+", re.IGNORECASE
 )
 
 
 def redact(text: str) -> str:
-    """The text with `***` for the userinfo of every URI and for passwords and tokens among its parameters."""
-    userinfo, parameter = _SECRETS
-    return parameter.sub(r"\g<key>=***", userinfo.sub("***", text))
+    """Return the text with `***` in place of userinfo, passwords and tokens in URIs.
+
+    Example:
+        redact("postgresql://me:secret@host/runs")  # "postgresql://***@host/runs"
+    """
+    return _PARAMETER.sub(r"\g<key>=***", _USERINFO.sub("***", text))

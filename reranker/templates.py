@@ -1,4 +1,4 @@
-"""Text templates of the config: parts with one field each, of which the empty ones vanish. Checked before any work."""
+"""Parse the text templates of the config into parts with one field each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ _GAP = re.compile(r"( \| |\n|(?<=\.) )")
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a template: `Likes: {titles}.` has a text before its field, the field, and a text after.
+    """A part of a template: `Likes: {titles}.` is a text, a field, and another text.
+
+    A part whose field is empty is left out of the result, with its texts.
 
     Attributes:
-        gap: What separates it from the part before: ` | `, a line break, or the space after a full stop.
-        field: None where the part is fixed text, which `before` then holds.
+        gap: The separator from the previous part: ` | `, a line break, or the space after a full
+            stop.
+        before: The text before the field, or the complete text of a part without a field.
+        field: The name of the field, or None.
+        after: The text after the field.
     """
 
     gap: str
@@ -29,10 +34,16 @@ class Part:
 
 
 def parse_book(template: str) -> tuple[Part, ...]:
-    """The parts of `data.book_template`: {title} and others of BOOK_FIELDS, the names before the description.
+    """Return the parts of `data.book_template`.
+
+    It must have {title} and may have the other BOOK_FIELDS. Title, authors and series come before
+    the description.
+
+    Example:
+        parse_book("{title} | {authors}")
 
     Raises:
-        ConfigError: It cannot be read, or breaks one of these rules.
+        ConfigError: The template cannot be parsed, or it breaks one of these rules.
     """
     key = f"data.book_template={template!r}"
     parts = _parse(key, template, BOOK_FIELDS, required="title")
@@ -40,64 +51,63 @@ def parse_book(template: str) -> tuple[Part, ...]:
     late = fields[fields.index("description") :] if "description" in fields else []
     if names := [f"{{{name}}}" for name in ("title", "authors", "series") if name in late]:
         raise ConfigError(
-            f"{key}: {', '.join(names)} after {{description}}; put the description behind, for truncation takes what "
-            "is last."
+            f"{key}: {', '.join(names)} after {{description}}; put the description last, because "
+            "truncation removes the end of the text."
         )
     return parts
 
 
 def parse_context(template: str) -> tuple[Part, ...]:
-    """The parts of `data.context_template`: fields of CONTEXT_FIELDS, {titles} first.
+    """Return the parts of `data.context_template`: {titles} first, then other CONTEXT_FIELDS.
 
     Raises:
-        ConfigError: It cannot be read, or breaks one of these rules.
+        ConfigError: The template cannot be parsed, or it breaks one of these rules.
     """
     key = f"data.context_template={template!r}"
     parts = _parse(key, template, CONTEXT_FIELDS, required="titles")
     first = next(part.field for part in parts if part.field)
-    if first != "titles":  # the audit finds them behind the fixed start
+    # The audit searches for titles after the fixed text at the start.
+    if first != "titles":
         raise ConfigError(f"{key}: {{{first}}} before {{titles}}; put {{titles}} first.")
     return parts
 
 
 def _parse(key: str, template: str, allowed: tuple[str, ...], *, required: str) -> tuple[Part, ...]:
     pieces = ["", *_GAP.split(template)]
-    parts = tuple(
-        _part(key, *pair, allowed) for pair in zip(pieces[::2], pieces[1::2], strict=True)
-    )
+    pairs = zip(pieces[::2], pieces[1::2], strict=True)
+    parts = tuple(_part(key, gap, text, allowed=allowed) for gap, text in pairs)
     fields = [part.field for part in parts if part.field]
     if repeated := {name for name in fields if fields.count(name) > 1}:
-        raise ConfigError(f"{key}: {{{min(repeated)}}} stands twice; give each field once.")
+        raise ConfigError(f"{key}: {{{min(repeated)}}} occurs twice; use each field once.")
     if required not in fields:
         raise ConfigError(
-            f"{key}: no {{{required}}}, which it must have; its fields are {_list(allowed)}."
+            f"{key}: {{{required}}} is missing; the allowed fields are {_list(allowed)}."
         )
     return parts
 
 
-def _part(key: str, gap: str, text: str, allowed: tuple[str, ...]) -> Part:
+def _part(key: str, gap: str, text: str, *, allowed: tuple[str, ...]) -> Part:
     try:
         tokens = list(string.Formatter().parse(text))
     except ValueError as error:
         raise ConfigError(
-            f"{key}: {error}; a field is written {{{allowed[0]}}}, a brace {{{{ or }}}}."
+            f"{key}: {error}; write a field as {{{allowed[0]}}} and a brace as {{{{ or }}}}."
         ) from error
     fields = [name for _, name, _, _ in tokens if name is not None]
     for _, name, spec, conversion in tokens:
         if name is not None and (name not in allowed or spec or conversion):
-            given = (
-                f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
+            suffix = (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ConfigError(
+                f"{key}: unknown field {{{name}{suffix}}}; the allowed fields are {_list(allowed)}."
             )
-            raise ConfigError(f"{key}: unknown field {given}; its fields are {_list(allowed)}.")
     if len(fields) > 1:
         raise ConfigError(
-            f"{key}: {_list(fields)} in one part, so that one would vanish with the other; separate them by ' | ', "
-            "a line break, or a full stop and a space."
+            f"{key}: {_list(fields)} are in one part, which is left out if one of them is empty; "
+            "separate them by ' | ', a line break, or a full stop and a space."
         )
     at = next((i for i, token in enumerate(tokens) if token[1] is not None), len(tokens) - 1)
-    before, after = (
-        "".join(literal for literal, *_ in side) for side in (tokens[: at + 1], tokens[at + 1 :])
-    )
+    before = "".join(literal for literal, *_ in tokens[: at + 1])
+    after = "".join(literal for literal, *_ in tokens[at + 1 :])
     return Part(gap, before, fields[0] if fields else None, after)
 
 

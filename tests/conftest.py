@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,14 +20,12 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = (
 )
 
 from reranker import config
-from reranker.cache import Cache, digest
-from reranker.config import Config, DataConfig, StorageConfig, TrackingConfig
+from reranker.cache import Cache
+from reranker.config import Config, DataConfig, TrackingConfig
 from reranker.data import Contexts, Tables, build_contexts, load_tables
 from reranker.model import Encoder
 from reranker.model import load as load_encoder
-from tests.helpers import chromium, flaky, hub, swift
-from tests.helpers.flaky import Flaky
-from tests.helpers.objects import BUCKET, NAMES, plain_client, written
+from tests.helpers import chromium, hub
 
 config.register()
 
@@ -177,67 +173,11 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repositor
 @pytest.fixture(scope="session")
 def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reranker.serving.bundle import write_bundle
-    from tests.helpers.bundles import BOOKS, EDITIONS
+    from tests.helpers.bundles import corpus_of
     from tests.helpers.weights import TINY
 
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    tables = Tables(
-        BOOKS, pd.DataFrame(), pd.DataFrame(), EDITIONS, 4.0, "digest of tables", {}, folder
-    )
-    data_cfg = DataConfig(name="demo", context_titles=2, context_genres=2)
-    return write_bundle(folder, tiny, tables, data_cfg, TINY)
-
-
-@pytest.fixture(scope="session")
-def swift_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a Swift that lives as long as the session, with one bucket."""
-    home = tmp_path_factory.mktemp("swift")
-    if why := swift.refusal(home):
-        pytest.skip(why)
-    with swift.serve(home) as server:
-        plain_client(server.port).create_bucket(Bucket=BUCKET)
-        yield server.port
-
-
-@pytest.fixture
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in os.environ if n.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", swift.ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", swift.SECRET_KEY)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def s3_root(request: pytest.FixtureRequest) -> str:
-    return f"s3://{BUCKET}/{digest(request.node.nodeid)[:12]}"
-
-
-@pytest.fixture
-def storage_cfg(swift_port: int) -> StorageConfig:
-    return StorageConfig(
-        endpoint_url=f"http://127.0.0.1:{swift_port}", region="auto", n_transfers=4, max_attempts=3
-    )
-
-
-@pytest.fixture
-def between(swift_port: int) -> Iterator[Flaky]:
-    with flaky.proxy(swift_port) as between:
-        yield between
-
-
-@pytest.fixture
-def through(storage_cfg: StorageConfig, between: Flaky) -> StorageConfig:
-    """The settings for requests that go through the proxy."""
-    return replace(storage_cfg, endpoint_url=between.endpoint_url)
-
-
-@pytest.fixture
-def named_files(tmp_path: Path) -> Path:
-    return written(tmp_path / "source", NAMES)
+    return write_bundle(folder, tiny, corpus_of(), model_cfg=TINY)
 
 
 @pytest.fixture(scope="session")

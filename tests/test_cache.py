@@ -1,4 +1,4 @@
-"""The cache gives the same bytes for the same key, builds once, and holds nothing half-written."""
+"""The cache builds each key once, and failures never leave incomplete entries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_key_is_built_once_and_then_read(cache: Cache) -> None:
     assert cache.fetch("stage", {"k": 2}, build).path != first.path
 
 
-def test_rebuild_replaces_what_is_there(cache: Cache) -> None:
+def test_rebuild_replaces_the_entry(cache: Cache) -> None:
     texts = iter(["old", "new"])
 
     def build(folder: Path) -> dict[str, object]:
@@ -74,18 +74,21 @@ def test_a_failed_rebuild_keeps_the_old_entry(cache: Cache) -> None:
 
 
 class Killed(BaseException):
-    """No handler of ours stops it, and nothing works after it: a process that is gone."""
+    """A process that is killed: no handler catches it, and every later step fails."""
 
 
 @contextmanager
-def broken(n: int, error: type[BaseException], *, for_good: bool) -> Iterator[list[str]]:
-    """From the n-th call on renaming and removing fail, each removal half-way; the calls made."""
+def failing(n: int, error: type[BaseException], *, permanent: bool) -> Iterator[list[str]]:
+    """Make the n-th call that renames or removes fail, and all later ones if `permanent`.
+
+    A removal fails after it has removed one file. The calls are listed.
+    """
     calls: list[str] = []
     replace, rmtree = os.replace, shutil.rmtree
 
     def fails(name: str) -> bool:
         calls.append(name)
-        return len(calls) == n or (for_good and len(calls) > n)
+        return len(calls) == n or (permanent and len(calls) > n)
 
     def failing_replace(*args: Any) -> None:
         if fails("replace"):
@@ -95,7 +98,7 @@ def broken(n: int, error: type[BaseException], *, for_good: bool) -> Iterator[li
     def failing_rmtree(path: Path, ignore_errors: bool = False) -> None:
         if not fails("rmtree"):
             return rmtree(path)
-        if not for_good or len(calls) == n:
+        if not permanent or len(calls) == n:
             next(f for f in sorted(path.rglob("*")) if f.is_file()).unlink()
         if not (ignore_errors and issubclass(error, Exception)):
             raise error("rmtree")
@@ -107,7 +110,7 @@ def broken(n: int, error: type[BaseException], *, for_good: bool) -> Iterator[li
 
 
 def writes(text: str) -> Callable[[Path], dict[str, object]]:
-    """A builder of two files that hold the same text: a mix of two builds would show."""
+    """Return a builder of two files with the same text, so that a mix of builds is visible."""
 
     def build(folder: Path) -> dict[str, object]:
         (folder / "a.txt").write_text(text)
@@ -118,47 +121,47 @@ def writes(text: str) -> Callable[[Path], dict[str, object]]:
 
 
 def never(folder: Path) -> dict[str, object]:
-    raise AssertionError("built, though an entry was there")
+    raise AssertionError("built although the entry exists")
 
 
-@pytest.mark.parametrize(("error", "for_good"), [(OSError, False), (OSError, True), (Killed, True)])
-def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new(
-    cache: Cache, error: type[BaseException], for_good: bool
+@pytest.mark.parametrize(
+    ("error", "permanent"), [(OSError, False), (OSError, True), (Killed, True)]
+)
+def test_a_rebuild_that_fails_at_any_step_leaves_the_old_or_the_new_entry(
+    cache: Cache, error: type[BaseException], permanent: bool
 ) -> None:
     seen = set()
     for n in range(1, 50):
         cache.fetch("stage", n, writes("old"))
-        with broken(n, error, for_good=for_good) as calls, suppress(error):
+        with failing(n, error, permanent=permanent) as calls, suppress(error):
             cache.fetch("stage", n, writes("new"), rebuild=True)
         entry = cache.fetch("stage", n, never)
-        texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} | {
-            entry.info["text"]
-        }
+        texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")}
+        texts.add(str(entry.info["text"]))
         assert texts in ({"old"}, {"new"})
         seen |= texts
         assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
         if len(calls) < n:
             break
     assert seen == {"old", "new"}
-    assert 4 <= n < 49  # two renames of the rebuild, and a rename and a removal of what it replaced
+    assert 4 <= n < 49  # the rebuild renames twice; the old entry is renamed and removed
 
 
 @pytest.mark.parametrize("error", [OSError, Killed])
-def test_a_first_build_that_fails_at_any_step_leaves_nothing_or_all(
+def test_a_first_build_that_fails_at_any_step_leaves_no_entry_or_a_complete_one(
     cache: Cache, error: type[BaseException]
 ) -> None:
     for n in (1, 2):
-        with broken(n, error, for_good=True) as calls, suppress(error):
+        with failing(n, error, permanent=True) as calls, suppress(error):
             cache.fetch("stage", n, writes("first"))
         entry = cache.fetch("stage", n, writes("second"))
-        assert {(entry.path / name).read_text() for name in ("a.txt", "b.txt")} == {
-            entry.info["text"]
-        }
+        texts = {(entry.path / name).read_text() for name in ("a.txt", "b.txt")}
+        assert texts == {entry.info["text"]}
         assert [p.name for p in entry.path.parent.glob(".*") if p.suffix != ".lock"] == []
         assert entry.hit == (len(calls) < n)
 
 
-def test_a_rebuild_with_equal_content_leaves_the_files_that_are_being_read(cache: Cache) -> None:
+def test_a_rebuild_with_equal_content_keeps_the_files(cache: Cache) -> None:
     path = cache.fetch("stage", 1, writes("same")).path
     before = (path / "a.txt").stat().st_ino
     entry = cache.fetch("stage", 1, writes("same"), rebuild=True)
@@ -166,7 +169,7 @@ def test_a_rebuild_with_equal_content_leaves_the_files_that_are_being_read(cache
     assert [p.name for p in path.parent.glob(".*") if p.suffix != ".lock"] == []
 
 
-def test_a_rebuild_mends_a_damaged_entry(cache: Cache) -> None:
+def test_a_rebuild_replaces_a_damaged_entry(cache: Cache) -> None:
     path = cache.fetch("stage", 1, writes("same")).path
     (path / "b.txt").write_text("else")
     cache.fetch("stage", 1, writes("same"), rebuild=True)
@@ -176,7 +179,7 @@ def test_a_rebuild_mends_a_damaged_entry(cache: Cache) -> None:
     assert cache.fetch("stage", 1, never).hit
 
 
-def test_what_a_killed_build_left_is_swept_away_even_by_a_hit(cache: Cache) -> None:
+def test_temporary_folders_of_interrupted_builds_are_removed(cache: Cache) -> None:
     path = cache.fetch("stage", 1, writes("x")).path
     for state in ("tmp", "old"):
         (path.parent / f".{path.name}.{state}-killed").mkdir()
@@ -185,19 +188,16 @@ def test_what_a_killed_build_left_is_swept_away_even_by_a_hit(cache: Cache) -> N
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
-def test_a_folder_without_a_manifest_is_named_with_the_remedy(
-    cache: Cache, text: str | None
-) -> None:
+def test_an_invalid_manifest_is_an_error_with_a_remedy(cache: Cache, text: str | None) -> None:
     path = cache.fetch("stage", 1, writes("x")).path
     (path / MANIFEST).unlink() if text is None else (path / MANIFEST).write_text(text)
-    with pytest.raises(
-        DataError, match=rf"{MANIFEST}: expected .* Remove the folder {path} and run again"
-    ):
+    message = rf"{MANIFEST}: expected .* Remove the folder {path} and run again"
+    with pytest.raises(DataError, match=message):
         cache.fetch("stage", 1, never)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
-def test_a_damaged_entry_is_an_error_not_a_result(cache: Cache, damage: str) -> None:
+def test_a_damaged_entry_is_an_error(cache: Cache, damage: str) -> None:
     def build(folder: Path) -> dict[str, object]:
         (folder / "a.bin").write_bytes(b"12345678")
         return {}
@@ -211,7 +211,7 @@ def test_a_damaged_entry_is_an_error_not_a_result(cache: Cache, damage: str) -> 
         cache.fetch("stage", 1, build)
 
 
-def test_two_that_ask_for_one_key_build_it_once(cache: Cache) -> None:
+def test_concurrent_calls_build_a_key_once(cache: Cache) -> None:
     built: list[int] = []
 
     def build(folder: Path) -> dict[str, object]:
@@ -228,31 +228,31 @@ def test_two_that_ask_for_one_key_build_it_once(cache: Cache) -> None:
     assert len(built) == 1
 
 
-def test_a_long_wait_for_another_builder_is_said_once(
+def test_a_long_wait_for_another_process_prints_one_line(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cache_module, "PATIENCE_S", 0.05)
-    begun, end = threading.Event(), threading.Event()
+    started, end = threading.Event(), threading.Event()
 
     def slow(folder: Path) -> dict[str, object]:
-        begun.set()
+        started.set()
         end.wait(10)
         return writes("slow")(folder)
 
     first = threading.Thread(target=cache.fetch, args=("stage", 1, slow))
     first.start()
-    begun.wait(10)
+    started.wait(10)
     threading.Timer(0.4, end.set).start()
     entry = cache.fetch("stage", 1, never)
     first.join()
     assert entry.hit
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"waiting for {entry.path}, which another run builds now")
+    assert line.startswith(f"waiting for {entry.path}, which another run is building")
     cache.fetch("stage", 1, never)
     assert capsys.readouterr().err == ""
 
 
-def test_digest_follows_values_not_order() -> None:
+def test_digest_depends_on_values_but_not_on_their_order() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest(SamplingConfig()) != digest(SamplingConfig(neg_ratio=5))
     with pytest.raises(TypeError, match="plain values"):

@@ -47,6 +47,8 @@ HOMES = {
 }
 # Models registered by version 0.1 import `Reranker` from here.
 OLD_IMPORT_PATHS = {PACKAGE / "tracking/serving.py"}
+# The file that MLflow stores with a model imports the public name, which is stable.
+PUBLIC_NAMES = {PACKAGE / "serving/mlflow_model.py": {"Reranker"}}
 SOURCES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "main.py"]
 
 
@@ -77,6 +79,7 @@ def test_imports_go_downwards(path: Path) -> None:
         assert package in {"main", "__init__"} or path in OLD_IMPORT_PATHS
         return
     used = {m.split(".")[1] for m in imported(path) if m.startswith("reranker.")} - {package}
+    used -= PUBLIC_NAMES.get(path, set())
     assert used <= BELOW[package], f"{path} imports {used - BELOW[package]}, which is above it"
 
 

@@ -1,4 +1,4 @@
-"""The main job, whole: one run, the same run twice, a sweep, a leak, and the errors that a user can mend."""
+"""The main job: one run, the same run twice, a sweep, a leak, and the errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SMALL = [
     "eval.n_bootstrap=100",
     "eval.baselines=[random,popularity,item_knn,bm25]",
 ]
-TIMEOUT_S = 1800  # of a typed command: the sweep of four takes minutes, on a busy machine many
+TIMEOUT_S = 1800  # of a command; the sweep of four jobs takes minutes on a busy machine
 TIMED = (
     "time/",
     "score/",
@@ -58,7 +58,7 @@ TIMED = (
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store and one cache for the runs of this file."""
+    """Return the folder of the store and the cache of this file's runs."""
     return tmp_path_factory.mktemp("project")
 
 
@@ -67,7 +67,7 @@ def composed(place: Path, *overrides: str) -> Config:
 
 
 def defaults(place: Path, *overrides: str) -> Config:
-    """What `python main.py OVERRIDES` runs on, with its store and its cache in `place`."""
+    """Return the config of `python main.py OVERRIDES`, with its store and cache in `place`."""
     own = [f"tracking.uri=sqlite:///{place}/mlruns/mlflow.db", f"cache_dir={place}/cache"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return config.from_hydra(compose("config", overrides=[*own, *overrides]))
@@ -84,45 +84,47 @@ def finished(place: Path) -> Path:
     return place / "run"
 
 
-def test_a_run_leaves_its_whole_account(finished: Path) -> None:
-    account = result(finished)
-    assert (account["status"], account["error"]) == ("FINISHED", None)
+def test_a_run_writes_its_results(finished: Path) -> None:
+    found = result(finished)
+    assert (found["status"], found["error"]) == ("FINISHED", None)
     lists = {"lists/dev", "lists/test", "lists/test/uniform"}
-    assert set(account["hashes"]) == {"config", "tables", "pairs"} | lists
-    assert all(len(h) == 64 for h in account["hashes"].values())
+    assert set(found["hashes"]) == {"config", "tables", "pairs"} | lists
+    assert all(len(h) == 64 for h in found["hashes"].values())
     stages = [
         "weights",
         "tables",
         "lists",
         "pairs",
         "audit",
-        "baselines",
+        "baselines/dev",
+        "baselines/test",
         "model",
         "data_report",
         "untrained",
         "train",
-        "after",
-        "checks",
+        "score/dev",
+        "score/test",
+        "fuse",
         "evaluate",
         "register",
-        "report",
+        "reports",
     ]
-    assert list(account["seconds"]) == stages
+    assert list(found["seconds"]) == stages
     page = (finished / "run_report.html").read_text()
-    assert account["paths"]["run_report"] == str(finished / "run_report.html")
-    assert "On uniform lists the fine-tuned model" in page and account["hashes"]["pairs"] in page
-    metrics, counts = account["metrics"], account["counts"]
+    assert found["paths"]["run_report"] == str(finished / "run_report.html")
+    assert "On uniform lists the fine-tuned model" in page and found["hashes"]["pairs"] in page
+    metrics, counts = found["metrics"], found["counts"]
     assert {
         "test/ndcg_10",
         "test/map",
-        "baseline/before/ndcg_10",
+        "baseline/untrained/ndcg_10",
         "lift/ndcg_10_low",
         "dev/ndcg_10",
     } <= set(metrics)
     assert all(math.isfinite(v) for v in metrics.values())
     assert counts["tables/users_in"] == 120
     assert counts["pairs/pairs"] == counts["pairs/positives"] + counts["pairs/negatives"]
-    assert {"torch", "mlflow", "python"} <= set(account["versions"])
+    assert {"torch", "mlflow", "python"} <= set(found["versions"])
     others = [v for k, v in metrics.items() if k.startswith("baseline/") and k.endswith("/ndcg_10")]
     assert metrics["lift/ndcg_10"] == pytest.approx(metrics["test/ndcg_10"] - max(others), abs=1e-9)
     assert metrics["lift/fused/ndcg_10"] == pytest.approx(
@@ -138,18 +140,18 @@ def test_a_run_leaves_its_whole_account(finished: Path) -> None:
         )
 
 
-def test_mlflow_holds_the_same_account(finished: Path, place: Path) -> None:
+def test_mlflow_has_the_same_results(finished: Path, place: Path) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
-    account = result(finished)
-    run = client.get_run(account["run_id"])
+    found = result(finished)
+    run = client.get_run(found["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test/ndcg_10"] == account["metrics"]["test/ndcg_10"]
+    assert run.data.metrics["test/ndcg_10"] == found["metrics"]["test/ndcg_10"]
     assert run.data.params["sampling.neg_ratio"] == "3"
-    assert len(client.get_metric_history(account["run_id"], "test/ndcg_by_k")) == 20
-    assert [m.step for m in client.get_metric_history(account["run_id"], "dev/ndcg_10")] == [2, 4]
-    names = {f.path for f in client.list_artifacts(account["run_id"])}
+    assert len(client.get_metric_history(found["run_id"], "test/ndcg_by_k")) == 20
+    assert [m.step for m in client.get_metric_history(found["run_id"], "dev/ndcg_10")] == [2, 4]
+    names = {f.path for f in client.list_artifacts(found["run_id"])}
     tables = {
         "per_user.parquet",
         "scores.parquet",
@@ -233,41 +235,45 @@ def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: P
         "trainer.teacher=models:/book-reranker@champion",
     ]
     main.run(composed(place, *student), place / "student")
-    account = result(place / "student")
-    assert list(account["seconds"])[4:7] == ["audit", "teacher", "baselines"]
-    taught = pd.read_parquet(account["paths"]["teacher"])
+    found = result(place / "student")
+    assert list(found["seconds"])[4:7] == ["audit", "teacher", "baselines/dev"]
+    distilled = pd.read_parquet(found["paths"]["teacher"])
     teacher = Reranker.load(
         result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db"
     )
-    query = taught["user_ctx"].iloc[0]
-    mine = taught[taught["user_ctx"] == query]
-    told = {r.text: r.score for r in teacher.rerank(query, mine["book_text"].astype(str).tolist())}
-    assert dict(zip(mine["book_text"], mine["score"], strict=True)) == pytest.approx(told, abs=1e-5)
-    pairs = pd.read_parquet(account["paths"]["pairs"])
-    assert (len(taught), account["counts"]["teacher/pairs"]) == (len(pairs), len(pairs))
+    query = distilled["user_ctx"].iloc[0]
+    own = distilled[distilled["user_ctx"] == query]
+    expected = {
+        r.text: r.score for r in teacher.rerank(query, own["book_text"].astype(str).tolist())
+    }
+    assert dict(zip(own["book_text"], own["score"], strict=True)) == pytest.approx(
+        expected, abs=1e-5
+    )
+    pairs = pd.read_parquet(found["paths"]["pairs"])
+    assert (len(distilled), found["counts"]["teacher/pairs"]) == (len(pairs), len(pairs))
 
 
-def test_a_baseline_teaches_beside_the_labels(finished: Path, place: Path) -> None:
-    taught = [
-        "data.shows_match=true",
+def test_a_baseline_teaches_together_with_the_labels(finished: Path, place: Path) -> None:
+    distilled = [
+        "data.text_features=[authors,genres]",
         "trainer.loss=softmax",
         "trainer.teacher=features_lr",
         "trainer.teacher_weight=1",
     ]
-    main.run(composed(place, *taught), place / "taught")
-    account = result(place / "taught")
-    assert list(account["seconds"])[4:7] == ["audit", "teacher", "baselines"]
-    table = pd.read_parquet(account["paths"]["teacher"]).astype({"book_text": str})
+    main.run(composed(place, *distilled), place / "distilled")
+    found = result(place / "distilled")
+    assert list(found["seconds"])[4:7] == ["audit", "teacher", "baselines/dev"]
+    table = pd.read_parquet(found["paths"]["teacher"]).astype({"book_text": str})
     levels = table["book_text"].str.extract(r"Authors: (\d+) \| Genres: (\d+) \|").astype(float)
     assert levels.notna().all(axis=None)
     assert table["score"].std(ddof=0) == pytest.approx(1, abs=1e-5)
     assert np.corrcoef(table["score"], levels.sum(axis=1))[0, 1] > 0.5
     assert (
-        account["hashes"]["pairs"] != result(finished)["hashes"]["pairs"]
-    )  # their texts begin with numbers
+        found["hashes"]["pairs"] != result(finished)["hashes"]["pairs"]
+    )  # the texts start with features
 
 
-def test_a_teacher_that_is_not_there_stops_the_run_before_its_tables(place: Path) -> None:
+def test_a_missing_teacher_stops_the_run_before_its_tables(place: Path) -> None:
     nobody = ["trainer.loss=mse", "trainer.teacher=models:/nobody@champion"]
     fails(
         place,
@@ -279,7 +285,7 @@ def test_a_teacher_that_is_not_there_stops_the_run_before_its_tables(place: Path
     assert list(result(place / "nobody")["seconds"]) == ["weights"]
 
 
-def test_a_model_is_kept_when_the_store_goes_away_after_its_training(
+def test_a_model_is_saved_when_the_store_fails_after_the_training(
     finished: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from reranker import Reranker
@@ -287,24 +293,24 @@ def test_a_model_is_kept_when_the_store_goes_away_after_its_training(
     def away(*args: object) -> None:
         raise ConnectionError("the store is away")
 
-    monkeypatch.setattr(tracking.RunLog, "figure", away)
+    monkeypatch.setattr(tracking.RunLog, "evaluation", away)
     with pytest.raises(ConnectionError):
         main.run(composed(place), place / "away")
-    account = result(place / "away")
-    kept = account["paths"]["bundle"]
-    assert account["status"] == "FAILED"
-    assert f"is kept in {kept}; Reranker.from_folder loads it" in capsys.readouterr().out
+    found = result(place / "away")
+    saved = found["paths"]["bundle"]
+    assert found["status"] == "FAILED"
+    assert f"is saved in {saved}; load it with Reranker.from_folder" in capsys.readouterr().out
     stored = Reranker.load(
         result(finished)["model"]["uri"], tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db"
     )
-    asked = "Likes: Emma", ["Title: Emma", "Title: Persuasion"]
-    assert [r.score for r in Reranker.from_folder(kept).rerank(*asked)] == [
-        r.score for r in stored.rerank(*asked)
+    request = "Likes: Emma", ["Title: Emma", "Title: Persuasion"]
+    assert [r.score for r in Reranker.from_folder(saved).rerank(*request)] == [
+        r.score for r in stored.rerank(*request)
     ]
-    assert not list(finished.glob("bundle*"))  # what is registered is not kept twice
+    assert not list(finished.glob("bundle*"))  # what is registered is not saved twice
 
 
-def test_the_same_command_again_takes_the_cache_and_gives_the_same_metrics(
+def test_the_same_command_again_uses_the_cache_and_gives_the_same_metrics(
     finished: Path, place: Path
 ) -> None:
     main.run(composed(place), place / "again")
@@ -326,18 +332,18 @@ def test_regenerate_builds_the_pairs_again(finished: Path, place: Path) -> None:
     again = result(place / "regenerated")
     assert (again["cache_hits"]["pairs"], again["cache_hits"]["tables"]) == (False, True)
     assert again["hashes"]["pairs"] == result(finished)["hashes"]["pairs"]
-    hold_a_first_stage(again, place / "regenerated")
+    check_first_stage(again, place / "regenerated")
 
 
-def hold_a_first_stage(account: dict[str, Any], run_dir: Path) -> None:
-    """Recall is of the lists that the run kept, and no reranking is above the ceiling."""
+def check_first_stage(found: dict[str, Any], run_dir: Path) -> None:
+    """Recall is that of the logged lists, and no reranking is above the ceiling."""
     lists = pd.read_parquet(run_dir / "lists_test.parquet").groupby("kind")
     retrieved = lists.get_group("retriever")
     hits = retrieved.groupby("user_id")["label"].max().mean()
-    assert account["metrics"]["first_stage/hit_fraction"] == pytest.approx(hits)
+    assert found["metrics"]["first_stage/hit_fraction"] == pytest.approx(hits)
     curve = pd.read_parquet(run_dir / "depth_curve.parquet")
     assert set(curve["depth"]) == {10, 20}
-    assert curve["ndcg_10"].max() <= account["metrics"]["first_stage/ceiling_ndcg_10"] + 1e-9
+    assert curve["ndcg_10"].max() <= found["metrics"]["first_stage/ceiling_ndcg_10"] + 1e-9
     assert {"fine_tuned", "fused", "item_knn"} <= set(curve["scorer"])
 
 
@@ -346,17 +352,17 @@ def fails(place: Path, name: str, kind: type[Exception], *overrides: str, words:
 
     with pytest.raises(kind, match=words):
         main.run(composed(place, *overrides), place / name)
-    account = result(place / name)
-    assert account["status"] == "FAILED"
-    assert account["error"]["type"] == kind.__name__
-    run = mlflow.MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db").get_run(account["run_id"])
+    found = result(place / name)
+    assert found["status"] == "FAILED"
+    assert found["error"]["type"] == kind.__name__
+    run = mlflow.MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db").get_run(found["run_id"])
     assert run.info.status == "FAILED"
     left = [p for p in (place / "cache").rglob(".*") if p.suffix != ".lock"]
     assert left == []
 
 
 def test_the_originals_leak_stops_the_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts_module, "without", compare_across_types)
+    monkeypatch.setattr(contexts_module, "drop_targets", compare_across_types)
     words = r"targets stand in their own context \(first: user_id=[0-9a-f]+, book_id=\d+"
     fails(place, "leak", LeakError, words=words)
     assert "train" not in result(place / "leak")["seconds"]
@@ -368,7 +374,7 @@ def test_a_wrong_weights_hash_stops_the_run(place: Path) -> None:
     assert list(result(place / "hash")["seconds"]) == ["weights"]
 
 
-def test_a_device_that_is_not_there_stops_the_run_before_its_tables(
+def test_a_missing_device_stops_the_run_before_its_tables(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -418,10 +424,10 @@ def default(override: str) -> str:
 @pytest.mark.parametrize(
     ("source", "write"), [("ucsd", write_ucsd), ("goodbooks", write_goodbooks)]
 )
-def test_a_run_on_published_files_goes_the_whole_way(
+def test_a_run_on_published_files_finishes(
     place: Path, source: str, write: Callable[[Path], Path]
 ) -> None:
-    """Of 60 readers with 10 ratings each, messy rows beside them."""
+    """60 users have 10 ratings each; the files hold invalid rows too."""
     root = write(place / source)
     overrides = [
         f"data={source}",
@@ -431,23 +437,23 @@ def test_a_run_on_published_files_goes_the_whole_way(
     ]
     overrides += [o.replace(o.split("=")[1], default(o)) for o in WORLD]
     main.run(composed(place, *overrides), place / f"{source}-run")
-    account = result(place / f"{source}-run")
-    assert account["status"] == "FINISHED"
-    counts = account["counts"]
+    found = result(place / f"{source}-run")
+    assert found["status"] == "FINISHED"
+    counts = found["counts"]
     assert (counts["tables/users"], counts["tables/ratings"]) == (60, 600)
     assert counts["tables/source_ratings_in"] > counts["tables/source_ratings"] == 600
-    assert account["metrics"]["test/ndcg_10"] > 0
+    assert found["metrics"]["test/ndcg_10"] > 0
 
 
 def project(folder: Path) -> Path:
-    """A copy of the project's code, so that a command typed in it writes its outputs there."""
+    """Copy the project's code, so that a command run in it writes its outputs there."""
     for name in ("conf", "reranker", "experiments"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "main.py", folder)
     return folder
 
 
-def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {
         k: v
         for k, v in os.environ.items()
@@ -488,7 +494,7 @@ def typed(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[s
 def test_a_bad_command_line_gives_one_clear_error_and_no_work(
     tmp_path: Path, args: list[str], named: str
 ) -> None:
-    done = typed(project(tmp_path), *args)
+    done = run_command(project(tmp_path), *args)
     assert done.returncode == 1
     assert named in done.stderr
     assert "Traceback" not in done.stderr
@@ -498,28 +504,30 @@ def test_a_bad_command_line_gives_one_clear_error_and_no_work(
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep of the README, typed, on less of everything, with a hub on loopback that holds both checkpoints."""
+    """Run the README's sweep on small data, with both checkpoints on a hub on loopback."""
     little = [o for o in SMALL if o != "model=tiny" and not o.startswith("eval.baselines")]
     folder = project(tmp_path_factory.mktemp("sweep"))
     with hub.serve(hub.write_both(tmp_path_factory.mktemp("hub"))) as url:
         env = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hub-cache")}
         swept = ["model=minilm,bge", "sampling.neg_ratio=3,5"]
-        done = typed(folder, "-m", *swept, *little, "eval.baselines=[random,popularity]", **env)
+        done = run_command(
+            folder, "-m", *swept, *little, "eval.baselines=[random,popularity]", **env
+        )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
 def test_a_sweep_is_four_runs_on_two_pair_sets_and_the_same_lists(sweep: Path) -> None:
-    accounts = [result(p.parent) for p in sorted(sweep.glob("outputs/multirun/*/*/*/result.json"))]
-    assert [a["status"] for a in accounts] == ["FINISHED"] * 4
-    assert len({(a["hashes"]["lists/dev"], a["hashes"]["lists/test"]) for a in accounts}) == 1
-    assert len({a["hashes"]["pairs"] for a in accounts}) == 2
+    results = [result(p.parent) for p in sorted(sweep.glob("outputs/multirun/*/*/*/result.json"))]
+    assert [a["status"] for a in results] == ["FINISHED"] * 4
+    assert len({(a["hashes"]["lists/dev"], a["hashes"]["lists/test"]) for a in results}) == 1
+    assert len({a["hashes"]["pairs"] for a in results}) == 2
     assert (
         len([p for p in (sweep / "outputs/cache/pairs").iterdir() if not p.name.startswith(".")])
         == 2
     )
-    assert [a["cache_hits"]["pairs"] for a in accounts] == [False, False, True, True]
-    assert [a["weights"]["source"] for a in accounts] == [
+    assert [a["cache_hits"]["pairs"] for a in results] == [False, False, True, True]
+    assert [a["weights"]["source"] for a in results] == [
         "hub cross-encoder/ms-marco-MiniLM-L6-v2@c5ee24cb",
         "hub cross-encoder/ms-marco-MiniLM-L6-v2@c5ee24cb",
         "hub BAAI/bge-reranker-base@2cfc18c9",
@@ -536,7 +544,7 @@ def test_a_sweep_is_one_parent_with_its_children(sweep: Path) -> None:
 
 
 def runs_of(folder: Path) -> tuple[Run, list[Run]]:
-    """The one parent run in a project's store, and its children."""
+    """Return the parent run in a project's store, and its children."""
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
@@ -549,7 +557,7 @@ def runs_of(folder: Path) -> tuple[Run, list[Run]]:
 
 
 def test_a_failed_job_of_a_sweep_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
-    done = typed(project(tmp_path), "-m", *SMALL, "model=path", "model.path=nowhere,neither")
+    done = run_command(project(tmp_path), "-m", *SMALL, "model=path", "model.path=nowhere,neither")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     for number, name in enumerate(("nowhere", "neither")):
@@ -571,7 +579,7 @@ def test_parallel_jobs_on_a_fresh_database_are_children_of_one_parent(tmp_path: 
         "eval.max_users=4",
     ]
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = typed(project(tmp_path), "-m", *parallel, *SMALL, *tiny, "sampling.neg_ratio=2,3")
+    done = run_command(project(tmp_path), "-m", *parallel, *SMALL, *tiny, "sampling.neg_ratio=2,3")
     assert done.returncode == 0, done.stderr[-3000:]
     parent, children = runs_of(tmp_path)
     assert [parent.info.status, *(r.info.status for r in children)] == ["FINISHED"] * 3

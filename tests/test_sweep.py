@@ -1,4 +1,4 @@
-"""A sweep with an impossible job does not start, and its one line names the job; its run knows its children."""
+"""A sweep checks its jobs before it starts, and its MLflow run records its children."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def check(*overrides: str) -> None:
-    """Check the jobs of a multirun as Hydra hands it to the callback."""
+    """Check the jobs of a multirun with the config that Hydra passes to the callback."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -36,12 +36,12 @@ def check(*overrides: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_possible_jobs_passes() -> None:
+def test_a_valid_sweep_passes() -> None:
     check("experiments=none,goodreads_cpu", "sampling.neg_ratio=choice(3,5)")
 
 
 @pytest.mark.slow
-def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
+def test_jobs_with_separate_checkpoint_folders_pass() -> None:
     check(
         "trainer.checkpoint_dir=checkpoints/${model.name}-${trainer.seed}",
         "model=tiny,minilm",
@@ -55,7 +55,8 @@ def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
     [
         (
             ["trainer.checkpoint_dir=kept", "trainer.seed=0,1"],
-            "job 1 (trainer.checkpoint_dir=kept trainer.seed=1): trainer.checkpoint_dir=kept is job 0's too, and a f",
+            "job 1 (trainer.checkpoint_dir=kept trainer.seed=1): trainer.checkpoint_dir=kept is "
+            "also the folder of job 0",
         ),
         (
             ["sampling.neg_ratio=0,-1"],
@@ -63,11 +64,12 @@ def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
         ),
         (
             ["model=tiny", "trainer.epochs=1,-1"],
-            "job 1 (model=tiny trainer.epochs=-1): trainer.epochs=-1.0 is impossible; it must be above 0.",
+            "job 1 (model=tiny trainer.epochs=-1): trainer.epochs=-1.0 is impossible; it must be",
         ),
         (
             ["data.dev_fraction=0.1,0.6", "data.test_fraction=0.5"],
-            "job 1 (data.dev_fraction=0.6 data.test_fraction=0.5): data.dev_fraction=0.6 and data.test_fraction=0.5 ",
+            "job 1 (data.dev_fraction=0.6 data.test_fraction=0.5): data.dev_fraction=0.6 and "
+            "data.test_fraction=0.5 leave no train users",
         ),
         (
             ["experiments=none,goodreads_cp"],
@@ -78,9 +80,21 @@ def test_jobs_whose_checkpoints_have_folders_of_their_own_pass() -> None:
             "job 1 (sampling.neg_ratio=many): Error merging override sampling.neg_ratio=many",
         ),
         (["trainer.epochs=interval(1,2)"], "does not support sweep type"),
+        (
+            ["eval.kinds=[uniform],[bookdb]"],
+            "job 0 (eval.kinds=[uniform]): eval.kinds was renamed to eval.list_kinds.",
+        ),
+        (
+            ["eval=default,seed_protocol"],
+            "job 1 (eval=seed_protocol): eval=seed_protocol was renamed to eval=bookdb_protocol.",
+        ),
+        (
+            ["sampling.context=holdout,split"],
+            "job 1 (sampling.context=split): sampling.context: 'split' was renamed to 'holdout'.",
+        ),
     ],
 )
-def test_an_impossible_job_is_named_in_one_line(overrides: list[str], named: str) -> None:
+def test_an_invalid_job_is_refused_in_one_line(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError) as error:
         check(*overrides)
     assert named in str(error.value)
@@ -89,20 +103,24 @@ def test_an_impossible_job_is_named_in_one_line(overrides: list[str], named: str
 
 
 @pytest.mark.slow
-def test_a_saved_sweep_is_checked_too(tmp_path: Path) -> None:
-    saved = {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"sampling.neg_rato": "3,5"}}}}
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("sampling.neg_rato", r"job 0 \(sampling\.neg_rato=3 .*Did you mean sampling\.neg_ratio\?"),
+        ("eval.kinds", r"job 0 \(eval\.kinds=3 .*\): eval\.kinds was renamed to eval\.list_kinds"),
+    ],
+)
+def test_a_saved_sweep_is_checked_too(tmp_path: Path, key: str, message: str) -> None:
+    saved = {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {key: "3,5"}}}}
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "grid.yaml").write_text(
         f"# @package _global_\n{json.dumps(saved)}\n"
     )
-    with pytest.raises(
-        ConfigError,
-        match=r"job 0 \(sampling\.neg_rato=3 experiments=grid\): Could not override 'samp",
-    ):
+    with pytest.raises(ConfigError, match=message):
         check(f"hydra.searchpath=['file://{tmp_path}']", "experiments=grid")
 
 
-def test_the_callback_ends_the_command_for_hydra_would_go_on(
+def test_the_callback_exits_because_hydra_would_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(config: object) -> None:
@@ -118,7 +136,10 @@ def test_the_callback_ends_the_command_for_hydra_would_go_on(
 
 @pytest.fixture
 def multirun(run_cfg: Config) -> Iterator[Any]:
-    """What Hydra gives the callback for `-m sampling.neg_ratio=3,5 trainer.seed=1` over a saved sweep of models."""
+    """Yield the callback's config for `-m sampling.neg_ratio=3,5 trainer.seed=1`.
+
+    The saved sweep has two models.
+    """
     hydra = {
         "overrides": {
             "task": ["sampling.neg_ratio=3,5", "+trainer.seed=1", f"tracking.uri={SECRET_URI}"]
@@ -127,7 +148,7 @@ def multirun(run_cfg: Config) -> Iterator[Any]:
         "runtime": {"choices": {"experiments": "grid"}},
     }
     yield OmegaConf.create({"tracking": OmegaConf.structured(run_cfg.tracking), "hydra": hydra})
-    sweep.close_sweep("KILLED")  # a test that failed half-way leaves none open
+    sweep.close_sweep("KILLED")  # a failed test may have left a sweep open
 
 
 def parent(cfg: Config, children: list[str]) -> Run:
@@ -136,7 +157,7 @@ def parent(cfg: Config, children: list[str]) -> Run:
 
 
 @pytest.mark.slow
-def test_a_sweep_knows_its_params_children_and_the_best_of_them(
+def test_a_sweep_records_its_params_and_children_and_the_best_child(
     run_cfg: Config, multirun: Any, tmp_path: Path
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -146,7 +167,7 @@ def test_a_sweep_knows_its_params_children_and_the_best_of_them(
         child(run_cfg, tmp_path, values) for values in ([0.2, 0.6, 0.1], [0.5, 0.5, 0.5], [])
     ]
     callback.on_multirun_end(multirun)
-    sweep.close_sweep("FAILED")  # main's `finally`, after the fact: nothing happens
+    sweep.close_sweep("FAILED")  # main closes it again; nothing happens
     made = parent(run_cfg, children)
     assert (made.info.status, made.info.run_name) == ("FINISHED", "sweep grid")
     assert made.data.params == {
@@ -168,7 +189,7 @@ def test_a_sweep_knows_its_params_children_and_the_best_of_them(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("errors", "given", "status"),
+    ("errors", "closed_as", "status"),
     [
         ([None, ValueError("no pairs"), KeyboardInterrupt()], "FINISHED", "FAILED"),
         ([None, KeyboardInterrupt()], "FAILED", "KILLED"),
@@ -176,24 +197,24 @@ def test_a_sweep_knows_its_params_children_and_the_best_of_them(
     ],
     ids=["a child failed", "a child was killed", "the sweep itself failed"],
 )
-def test_a_sweep_ends_as_its_worst_child(
+def test_a_sweep_has_the_worst_status_of_its_children(
     run_cfg: Config,
     multirun: Any,
     tmp_path: Path,
     errors: list[BaseException | None],
-    given: str,
+    closed_as: str,
     status: str,
 ) -> None:
     sweep.MlflowSweep().on_multirun_start(multirun)
     children = [child(run_cfg, tmp_path, [0.1 * i], error) for i, error in enumerate(errors, 1)]
-    sweep.close_sweep(given)
+    sweep.close_sweep(closed_as)
     made = parent(run_cfg, children)
     assert made.info.status == status
-    assert made.data.tags["best_child"] == children[0]  # others did better, and did not finish
+    assert made.data.tags["best_child"] == children[0]  # the others have not finished
 
 
 @pytest.mark.slow
-def test_a_child_that_died_without_a_word_is_killed_when_the_sweep_closes(
+def test_a_child_that_is_still_running_is_killed_when_the_sweep_closes(
     run_cfg: Config, multirun: Any
 ) -> None:
     sweep.MlflowSweep().on_multirun_start(multirun)
@@ -208,7 +229,7 @@ def test_a_child_that_died_without_a_word_is_killed_when_the_sweep_closes(
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_store_cannot_be_opened_stops_before_its_jobs(multirun: Any) -> None:
+def test_a_sweep_without_a_store_stops_before_its_jobs(multirun: Any) -> None:
     multirun.tracking.uri = "mlruns"
     with pytest.raises(
         SystemExit, match=r"the sweep's run could not be started: tracking\.uri='mlruns'"
@@ -217,7 +238,7 @@ def test_a_sweep_whose_store_cannot_be_opened_stops_before_its_jobs(multirun: An
     assert PARENT not in os.environ
 
 
-def test_torchrun_starts_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_cannot_start_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
         SystemExit,

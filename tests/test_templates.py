@@ -1,4 +1,4 @@
-"""Templates are read into parts of one field each, and what cannot work is refused with the key and the fields."""
+"""Templates are parsed into parts with one field each; errors name the key and the fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reranker.errors import ConfigError
 from reranker.templates import Part, parse_book, parse_context
 
 
-def test_a_part_ends_at_a_bar_a_line_break_or_after_a_full_stop() -> None:
+def test_parts_end_at_a_bar_a_line_break_or_a_full_stop() -> None:
     assert parse_context("A reader. Likes: {titles}!\nGenres: {genres} | the end") == (
         Part("", "A reader.", None, ""),
         Part(" ", "Likes: ", "titles", "!"),
@@ -22,7 +22,7 @@ def test_doubled_braces_are_braces() -> None:
     assert parse_book("{{{title}}} {{}}") == (Part("", "{", "title", "} {}"),)
 
 
-def test_the_defaults_are_allowed() -> None:
+def test_the_default_templates_are_valid() -> None:
     assert [part.field for part in parse_book(DataConfig.book_template)] == [
         "title",
         "authors",
@@ -41,18 +41,18 @@ def test_the_defaults_are_allowed() -> None:
     [
         (
             "{title} | {author}",
-            "unknown field {author}; its fields are {title}, {authors}, {series}, {genres}, {desc",
+            "unknown field {author}; the allowed fields are {title}, {authors}, {series}, {genres",
         ),
         ("{title.x}", "unknown field {title.x}"),
         ("{title!r}", "unknown field {title!r}"),
         ("{title:>9}", "unknown field {title:>9}"),
         ("{}", "unknown field {}"),
-        ("{title} | {", "a field is written {title}, a brace {{ or }}"),
-        ("}{title}", "a field is written {title}"),
-        ("{title} | {title}", "{title} stands twice"),
-        ("{title} by {authors}", "{title}, {authors} in one part"),
-        ("Book: {genres}", "no {title}, which it must have"),
-        ("", "no {title}"),
+        ("{title} | {", "write a field as {title} and a brace as {{ or }}"),
+        ("}{title}", "write a field as {title}"),
+        ("{title} | {title}", "{title} occurs twice"),
+        ("{title} by {authors}", "{title}, {authors} are in one part"),
+        ("Book: {genres}", "{title} is missing"),
+        ("", "{title} is missing"),
         ("{description} | {title}", "{title} after {description}"),
         (
             "{title} | {description} | {series} | {authors}",
@@ -60,7 +60,7 @@ def test_the_defaults_are_allowed() -> None:
         ),
     ],
 )
-def test_a_book_template_that_cannot_work_names_key_and_fault(template: str, named: str) -> None:
+def test_an_invalid_book_template_is_refused(template: str, named: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_book(template)
     assert str(error.value).startswith(f"data.book_template={template!r}: ")
@@ -80,14 +80,14 @@ def test_genres_may_follow_the_description() -> None:
     [
         (
             "Genres: {genres}",
-            "no {titles}, which it must have; its fields are {titles}, {authors}, {genres}",
+            "{titles} is missing; the allowed fields are {titles}, {authors}, {genres}",
         ),
         ("Likes: {title}", "unknown field {title}"),
         ("Genres: {genres}. Likes: {titles}", "{genres} before {titles}; put {titles} first"),
         ("By {authors}. Likes: {titles}", "{authors} before {titles}; put {titles} first"),
     ],
 )
-def test_a_context_template_that_cannot_work_names_key_and_fault(template: str, named: str) -> None:
+def test_an_invalid_context_template_is_refused(template: str, named: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_context(template)
     assert str(error.value).startswith(f"data.context_template={template!r}: ")

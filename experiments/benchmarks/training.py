@@ -203,7 +203,6 @@ def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -
 
     import torch
 
-    from reranker.model import load
     from reranker.model.precision import keep_freed_memory
 
     keep_freed_memory()

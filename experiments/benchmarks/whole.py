@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig, compose
-from reranker.data import build_contexts, load_tables
+from reranker.data import Corpus, build_contexts, load_tables
 from reranker.data.sources import fetch
 from reranker.sampling import audit, build_pairs
 
@@ -60,11 +60,11 @@ def main() -> None:
     with stage("tables", stages):
         tables = load_tables(cfg, cache)
     with stage("contexts", stages):
-        contexts = build_contexts(tables, cfg)
+        corpus = Corpus(tables, build_contexts(tables, cfg))
     with stage("pairs", stages):
-        pairs = build_pairs(tables, contexts, SamplingConfig(), EngineConfig("threads", 2), cache)
+        pairs = build_pairs(corpus, SamplingConfig(), EngineConfig("threads", 2), cache)
     with stage("audit", stages):
-        checked = audit(tables, contexts, pairs)
+        checked = audit(corpus, pairs)
     facts = {
         "ratings": len(tables.histories),
         "users": len(tables.users),

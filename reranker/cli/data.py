@@ -1,49 +1,95 @@
-"""`reranker data`: what a root holds, folders to and from object storage, and a source in numbers."""
+"""`reranker data`: list, copy and describe data sources."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from reranker.cli import options
 from reranker.config import CHOICES, StorageConfig
 
-JSON = ("table", "json")
+S3_ROOT = "s3://BUCKET/PREFIX"
+CREDENTIALS = "Credentials come from the environment or the AWS credential chain."
 Row = tuple[object, ...]
 
 
 def add_parser(commands: Any) -> None:
-    """Add `data` and its commands to the subparsers of `reranker`."""
-    data = commands.add_parser("data", help="list, pull, push and describe sources of data")
-    actions = data.add_subparsers(dest="action", required=True)
-    store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("--endpoint-url", metavar="URL", help="of the store; without: AWS")
-    store.add_argument("--region", help="of the bucket; Cloudflare R2: auto")
+    """Add the subcommand `data` and its own subcommands."""
+    about = "list, copy and describe data sources"
+    parser = commands.add_parser("data", help=about, description=f"{about.capitalize()}.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_list(actions)
+    _add_pull(actions)
+    _add_push(actions)
+    _add_describe(actions)
+
+
+def _add_list(actions: Any) -> None:
+    parser = actions.add_parser(
+        "list",
+        parents=[_storage_options(), options.output_format()],
+        help="list the files below a root",
+        description=f"List the files below a root. {CREDENTIALS}",
+    )
+    parser.add_argument("root", metavar="ROOT", help=f"folder or {S3_ROOT}")
+
+
+def _add_pull(actions: Any) -> None:
+    parser = actions.add_parser(
+        "pull",
+        parents=[_storage_options()],
+        help="download a root into a folder",
+        description=f"Download the objects below a root into a folder. {CREDENTIALS}",
+    )
+    parser.add_argument("root", metavar="ROOT", help=S3_ROOT)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="target folder")
+
+
+def _add_push(actions: Any) -> None:
+    parser = actions.add_parser(
+        "push",
+        parents=[_storage_options()],
+        help="upload a folder or a file to a root",
+        description=f"Upload a folder or a file to a root. {CREDENTIALS}",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder or file to upload")
+    parser.add_argument("root", metavar="ROOT", help=S3_ROOT)
+
+
+def _add_describe(actions: Any) -> None:
+    parser = actions.add_parser(
+        "describe",
+        parents=[options.output_format()],
+        help="print statistics of a source",
+        description="Print the files, dropped rows, books and ratings of a source.",
+    )
+    parser.add_argument(
+        "overrides",
+        metavar="OVERRIDE",
+        nargs="*",
+        help="override as for main.py, for example data=bookdb data.root=FOLDER",
+    )
+
+
+def _storage_options() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--endpoint-url", metavar="URL", help="URL of the store (default: AWS)")
+    parent.add_argument("--region", help="region of the bucket; auto for Cloudflare R2")
     checksum = CHOICES["data.storage.checksum"]
-    store.add_argument(
-        "--checksum", choices=checksum, default=checksum[0], help="(default: %(default)s)"
+    parent.add_argument(
+        "--checksum",
+        choices=checksum,
+        default=checksum[0],
+        help="when boto3 sends and checks checksums (default: %(default)s)",
     )
-    shown = argparse.ArgumentParser(add_help=False)
-    shown.add_argument("--format", choices=JSON, default=JSON[0])
-    root = "s3://BUCKET/PREFIX; credentials come from the environment or the AWS chain"
-    listing = actions.add_parser("list", parents=[store, shown], help="what is below a root")
-    listing.add_argument("root", metavar="ROOT", help=f"a folder or {root}")
-    pull = actions.add_parser("pull", parents=[store], help="fetch a root's objects into a folder")
-    pull.add_argument("root", metavar="ROOT", help=root)
-    pull.add_argument("folder", metavar="FOLDER", type=Path)
-    push = actions.add_parser("push", parents=[store], help="send a folder or a file to a root")
-    push.add_argument("folder", metavar="FOLDER", type=Path)
-    push.add_argument("root", metavar="ROOT", help=root)
-    describe = actions.add_parser("describe", parents=[shown], help="a source in numbers")
-    describe.add_argument(
-        "overrides", metavar="OVERRIDE", nargs="*", help="as main.py takes them: data=bookdb …"
-    )
+    return parent
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command that was parsed; 0. A RerankerError is for the caller to print."""
+    """Run the action and return exit code 0; the caller prints a RerankerError."""
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
         "list": _list,
         "pull": _pull,
@@ -61,24 +107,16 @@ def _storage(args: argparse.Namespace) -> StorageConfig:
 def _list(args: argparse.Namespace) -> None:
     from reranker.data.storage import folders
 
+    columns = ("name", "bytes", "modified", "sha256")
     objects = folders.list_objects(args.root, _storage(args))
     if args.format == "json":
-        return _print_json(
-            [
-                {
-                    "name": o.name,
-                    "bytes": o.size,
-                    "modified": o.modified.isoformat(),
-                    "sha256": o.sha256,
-                }
-                for o in objects
-            ]
-        )
-    rows = (
+        rows = [(o.name, o.size, o.modified.isoformat(), o.sha256) for o in objects]
+        return _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    shown = (
         (o.name, f"{o.size:,}", f"{o.modified:%Y-%m-%d %H:%M}", (o.sha256 or "")[:16])
         for o in objects
     )
-    _print(args.root, ("name", "bytes", "modified", "sha256"), rows)
+    _print_table(args.root, columns, shown)
 
 
 def _pull(args: argparse.Namespace) -> None:
@@ -87,13 +125,12 @@ def _pull(args: argparse.Namespace) -> None:
     from reranker.data.storage import folders
 
     done = folders.pull(args.root, args.folder, _storage(args))
-    print(
-        f"{args.folder}: {len(done.moved)} files fetched ({decimal(done.n_bytes)}), {len(done.kept)} were there."
-    )
-    for how, meaning in (("md5", "their MD5"), ("size", "nothing but their size")):
-        if weak := [name for name, proof in done.checked.items() if proof == how]:
-            names = ", ".join(map(repr, weak))
-            print(f"proven by {meaning}, for the store has no SHA-256 of them: {names}")
+    size, n_kept = decimal(done.n_bytes), len(done.kept)
+    print(f"{args.folder}: {len(done.moved)} files downloaded ({size}), {n_kept} already there.")
+    for proof, words in (("md5", "by MD5"), ("size", "only by size")):
+        if names := [name for name, how in done.checked.items() if how == proof]:
+            listed = ", ".join(map(repr, names))
+            print(f"verified {words}, because the store has no SHA-256: {listed}")
 
 
 def _push(args: argparse.Namespace) -> None:
@@ -102,9 +139,8 @@ def _push(args: argparse.Namespace) -> None:
     from reranker.data.storage import folders
 
     done = folders.push(args.folder, args.root, _storage(args))
-    print(
-        f"{done.url}: {len(done.moved)} files sent ({decimal(done.n_bytes)}), {len(done.kept)} were there."
-    )
+    size, n_kept = decimal(done.n_bytes), len(done.kept)
+    print(f"{done.url}: {len(done.moved)} files uploaded ({size}), {n_kept} already there.")
 
 
 def _describe(args: argparse.Namespace) -> None:
@@ -118,68 +154,66 @@ def _describe(args: argparse.Namespace) -> None:
     cache = Cache(cfg.cache_dir)
     tables = load_tables(cfg.data, cache)
     source = fetch.fetch(cfg.data, cache)
-    facts = describe(tables, source.files, source.folder / "book_texts_reduced.parquet")
+    statistics = describe(tables, source.files, source.folder / "book_texts_reduced.parquet")
     if args.format == "json":
-        _print_json(facts)
+        _print_json(statistics)
     else:
-        _print_facts(facts)
+        _print_statistics(statistics)
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
+def _print_statistics(statistics: dict[str, Any]) -> None:
     files = [
-        (f["name"], f"{f['rows']:,}", len(f["columns"]), f"{f['bytes']:,}") for f in facts["files"]
+        (f["name"], f"{f['rows']:,}", len(f["columns"]), f"{f['bytes']:,}")
+        for f in statistics["files"]
     ]
-    _print("files", ("name", "rows", "columns", "bytes"), files)
-    _print("funnel", ("step", "n"), _counts(facts["funnel"]))
-    _print("users by fold", ("split", "n"), _counts(facts["users"]))
-    books = dict(facts["books"])
-    n_books = books.pop("n")
-    shares = [
-        (f"with {name.replace('_', ' ')}", f"{n:,}", _share(n, n_books))
+    _print_table("files", ("name", "rows", "columns", "bytes"), files)
+    _print_table("funnel", ("step", "n"), _count_rows(statistics["funnel"]))
+    _print_table("users by split", ("split", "n"), _count_rows(statistics["users"]))
+    _print_books(statistics["books"])
+    _print_ratings(statistics["ratings"])
+    positives = statistics["positives_per_user"]
+    _print_table("positives per user", tuple(positives), [tuple(positives.values())])
+    print(f"timestamps: {_time_span(statistics['ratings']['timestamps'])}")
+    print(f"tables: {statistics['digest']}")
+
+
+def _print_books(books: dict[str, int]) -> None:
+    n_books = books["n"]
+    rows = [
+        (f"with {name.replace('_', ' ')}", f"{n:,}", _percent(n, n_books))
         for name, n in books.items()
+        if name != "n"
     ]
-    _print(f"{n_books:,} books", ("", "n", "share"), shares)
-    ratings = facts["ratings"]
-    by_value = [
-        (value, f"{n:,}", _share(n, ratings["n"])) for value, n in ratings["by_value"].items()
-    ]
-    _print(f"{ratings['n']:,} ratings", ("rating", "n", "share"), by_value)
-    _print(
-        "positives per user",
-        tuple(facts["positives_per_user"]),
-        [tuple(facts["positives_per_user"].values())],
-    )
-    timed = ratings["timestamps"]
-    span = (
-        f"{timed['n']:,} ratings, from {timed['first']} to {timed['last']} UTC"
-        if timed["n"]
-        else "none"
-    )
-    print(f"timestamps: {span}\ntables: {facts['digest']}")
+    _print_table(f"{n_books:,} books", ("", "n", "share"), rows)
 
 
-def _counts(counts: dict[str, int]) -> list[Row]:
+def _print_ratings(ratings: dict[str, Any]) -> None:
+    n_ratings = ratings["n"]
+    rows = [(value, f"{n:,}", _percent(n, n_ratings)) for value, n in ratings["by_value"].items()]
+    _print_table(f"{n_ratings:,} ratings", ("rating", "n", "share"), rows)
+
+
+def _time_span(timestamps: dict[str, Any]) -> str:
+    if not timestamps["n"]:
+        return "none"
+    first, last = timestamps["first"], timestamps["last"]
+    return f"{timestamps['n']:,} ratings, from {first} to {last} UTC"
+
+
+def _count_rows(counts: dict[str, int]) -> list[Row]:
     return [(name.replace("_", " "), f"{n:,}") for name, n in counts.items()]
 
 
-def _share(n: int, of: int) -> str:
-    return f"{n / of:.1%}" if of else ""
+def _percent(n: int, total: int) -> str:
+    return f"{n / total:.1%}" if total else ""
 
 
-def _print(title: str, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
-    """A table whose first column is text and whose others are numbers."""
-    from rich.box import SIMPLE_HEAD
+def _print_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from reranker.terminal import visible
+    from reranker.terminal import make_table
 
-    table = Table(title=visible(title), title_justify="left", box=SIMPLE_HEAD)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(visible(str(cell)) for cell in row))
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    Console().print(make_table(columns, rows, title=title, wrap=True))
 
 
 def _print_json(value: object) -> None:

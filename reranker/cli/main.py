@@ -1,4 +1,4 @@
-"""The `reranker` command and its subcommands."""
+"""Parse the command line of `reranker` and run the subcommand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ COMMANDS = {
     "ui": ui.run,
     "rerank": rerank.run,
     "compare": compare.run,
-    "data": data.run,
     "export": export.run,
+    "data": data.run,
 }
 
 
@@ -31,17 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reranker",
-        description="Rerank books for users, compare runs, export models, open the MLflow UI and manage data.",
+        description="Rerank books for users, compare runs, export models and manage data.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    store = argparse.ArgumentParser(add_help=False)
-    store.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow store (default: the project's own)"
-    )
-    ui.add_parser(commands, store)
-    rerank.add_parser(commands, store)
-    compare.add_parser(commands, store)
-    export.add_parser(commands, store)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    ui.add_parser(commands)
+    rerank.add_parser(commands)
+    compare.add_parser(commands)
+    export.add_parser(commands)
     data.add_parser(commands)
     return parser
 

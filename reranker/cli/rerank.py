@@ -1,4 +1,4 @@
-"""`reranker rerank`: read requests, rank the candidates and print them."""
+"""`reranker rerank`: read requests, rank their candidates and print the result."""
 
 from __future__ import annotations
 
@@ -13,87 +13,101 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reranker.cli import export
+from reranker.cli import options
 from reranker.errors import RequestError
 from reranker.terminal import visible
 
 if TYPE_CHECKING:
     from reranker.serving.reranker import Ranked
 
-MAX_BYTES = 64 * 2**20  # 10,000 candidates of 6,500 characters; the whole input stays in memory
-
-
+MAX_BYTES = 64 * 2**20  # 10,000 candidates of 6,500 characters; the input is read into memory
 FIELDS = ("user_ctx", "history", "ratings", "timestamps", "candidates")
-
-
 COLUMNS = ("user_id", "user_ctx", "book_id", "book_text")
-
-
-EPILOG = """input, JSON: {"user_ctx": "...", "candidates": ["...", 2, {"book_id": 3, "text": "..."}]} or a list of such;
-  in place of user_ctx: "history": [1, 2] and, where known, "ratings": [5, 3] and "timestamps" (Unix seconds)
-input, CSV: columns user_ctx, book_id and, as needed, book_text (of other books) and user_id"""
-
-
 MODEL = "models:/book-reranker@champion"
+DESCRIPTION = """Rank candidate books for a user. Give one request by options, or any number of
+requests by --input."""
+EPILOG = """JSON input is a request or a list of requests. A request is an object with
+  user_ctx or history    the context as text, or ids of books that were rated
+  ratings, timestamps    optional, one for each book of history; timestamps
+                         are Unix seconds
+  candidates             texts, book ids, or objects with book_id and text
+For example: {"user_ctx": "...", "candidates": ["...", 2]}
+
+CSV input has a row for each candidate, with the columns user_ctx, book_id and
+optionally user_id and book_text. Books outside the catalogue need book_text.
+"""
 
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of one `Reranker.rerank`, and where they came from."""
+    """The arguments of one `Reranker.rerank` call.
+
+    Attributes:
+        where: The origin of the request, for error messages.
+        fields: The arguments by name.
+        user_id: The user of a CSV row, printed with the result.
+    """
 
     where: str
     fields: dict[str, Any]
     user_id: str | None = None
 
 
-def add_parser(commands: Any, store: argparse.ArgumentParser) -> None:
+def add_parser(commands: Any) -> None:
     """Add the subcommand `rerank`."""
-    rerank = commands.add_parser(
+    parser = commands.add_parser(
         "rerank",
-        parents=[store],
+        parents=[options.tracking_uri(), options.output_format()],
         help="rank candidate books for a user",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    rerank.add_argument(
-        "--model", default=MODEL, metavar="URI", help="MLflow model URI (default: %(default)s)"
+    numbers = options.number_list
+    parser.add_argument(
+        "--model", default=MODEL, metavar="URI", help="model URI (default: %(default)s)"
     )
-    rerank.add_argument("--input", metavar="FILE", help="requests as JSON or CSV; - reads stdin")
-    rerank.add_argument("--user-ctx", metavar="TEXT", help="the user context as text")
-    rerank.add_argument(
-        "--history",
-        type=_numbers(int),
+    options.add_variant(
+        parser, "score with an exported variant (default: the model's weights)", required=False
+    )
+    parser.add_argument("--input", metavar="FILE", help="JSON or CSV file; - reads stdin")
+    parser.add_argument("--user-ctx", metavar="TEXT", help="user context as text")
+    parser.add_argument(
+        "--history", type=numbers(int), metavar="ID,ID", help="ids of books that the user rated"
+    )
+    parser.add_argument(
+        "--ratings",
+        type=numbers(float),
+        metavar="R,R",
+        help="ratings of the books of --history (default: all positive)",
+    )
+    parser.add_argument(
+        "--candidate",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="text of a candidate; can be repeated",
+    )
+    parser.add_argument(
+        "--candidate-ids",
+        type=numbers(int),
+        default=[],
         metavar="ID,ID",
-        help="ids of books that the user has rated",
+        help="book ids of candidates",
     )
-    rerank.add_argument(
-        "--ratings", type=_numbers(float), metavar="R,R", help="their ratings (default: all liked)"
-    )
-    rerank.add_argument(
-        "--candidate", action="append", default=[], metavar="TEXT", help="can be repeated"
-    )
-    rerank.add_argument("--candidate-ids", type=_numbers(int), default=[], metavar="ID,ID")
-    rerank.add_argument("--format", choices=("table", "json"), default="table")
-    export.add_variant(rerank, required=False)
-
-
-def _numbers(kind: type) -> Any:
-    def parse(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
-
-    parse.__name__ = (
-        f"list of {kind.__name__}"  # argparse quotes it: "invalid list of int value: '1,x'"
-    )
-    return parse
 
 
 def run(args: argparse.Namespace) -> int:
-    requests, several = _requests(args)
+    """Rank the requests, print the result and return exit code 0.
+
+    The caller prints a RerankerError.
+    """
+    requests, several = _read_requests(args)
     from reranker.serving.reranker import Reranker
 
     reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri, variant=args.variant)
     ranked = []
-    for request in requests:  # all of them before the first line is printed
+    for request in requests:  # nothing is printed if one of them is invalid
         try:
             ranked.append(reranker.rerank(**request.fields))
         except RequestError as error:
@@ -117,44 +131,42 @@ def _print_tables(requests: list[Request], ranked: list[list[Ranked]], several: 
 
     console = Console(markup=False, emoji=False, highlight=False)
     for request, result in zip(requests, ranked, strict=True):
-        table = Table(
-            title=visible(request.user_id or request.where) if several else None, expand=True
-        )
+        title = visible(request.user_id or request.where) if several else None
+        table = Table(title=title, expand=True)
         for name in ("rank", "book", "score"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column(
-            "text", no_wrap=True, overflow="ellipsis", ratio=1
-        )  # what the others leave of the line
+        table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)  # the remaining width
         for r in result:
             book = "" if r.book_id is None else visible(str(r.book_id))
             table.add_row(str(r.rank), book, f"{r.score:.4f}", visible(r.text))
         console.print(table)
 
 
-def _requests(args: argparse.Namespace) -> tuple[list[Request], bool]:
-    """The requests, and whether they came as a list."""
-    line = {"user_ctx": args.user_ctx, "history": args.history, "ratings": args.ratings}
+def _read_requests(args: argparse.Namespace) -> tuple[list[Request], bool]:
+    """Return the requests, and whether they are printed as a list."""
+    user = {"user_ctx": args.user_ctx, "history": args.history, "ratings": args.ratings}
     candidates = [*args.candidate, *args.candidate_ids]
-    on_line = any(v is not None for v in line.values()) or bool(candidates)
+    has_options = any(v is not None for v in user.values()) or bool(candidates)
     if args.input is None:
-        if not on_line:
+        if not has_options:
             raise RequestError(
                 "nothing to rank: give --input FILE, or --user-ctx (or --history) and --candidate."
             )
-        return [Request("command line", {**line, "candidates": candidates})], False
-    if on_line:
+        return [Request("command line", {**user, "candidates": candidates})], False
+    if has_options:
         raise RequestError(
-            "--input holds whole requests; leave out --user-ctx, --history, --ratings and --candidate*."
+            "--input contains complete requests; leave out --user-ctx, --history, --ratings and "
+            "--candidate*."
         )
     name = "stdin" if args.input == "-" else args.input
-    text = _read(args.input, name)
+    text = _read_text(args.input, name)
     suffix = Path(args.input).suffix.lower()
     if suffix == ".json" or (suffix != ".csv" and text.lstrip()[:1] in ("{", "[")):
         return _from_json(text, name)
     return _from_csv(text, name), True
 
 
-def _read(path: str, name: str) -> str:
+def _read_text(path: str, name: str) -> str:
     try:
         if path == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -172,7 +184,7 @@ def _read(path: str, name: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise RequestError(
-            f"{name}, line {line}: not UTF-8 (byte {data[error.start]:#04x}); convert it."
+            f"{name}, line {line}: not UTF-8 (byte {data[error.start]:#04x}); convert the file."
         ) from error
 
 
@@ -194,15 +206,14 @@ def _from_json(text: str, name: str) -> tuple[list[Request], bool]:
     items = value if several else [value]
     if not items:
         raise RequestError(f"{name}: an empty list; give at least one request.")
-    return [
-        _from_object(v, f"{name}, request {i}" if several else name) for i, v in enumerate(items)
-    ], several
+    places = [f"{name}, request {i}" if several else name for i in range(len(items))]
+    return [_from_object(v, place) for v, place in zip(items, places, strict=True)], several
 
 
 def _from_object(value: object, where: str) -> Request:
     if not isinstance(value, Mapping):
         raise RequestError(
-            f"{where} is of type {type(value).__name__}; give an object of {', '.join(FIELDS)}."
+            f"{where} is of type {type(value).__name__}; give an object with {', '.join(FIELDS)}."
         )
     if unknown := [key for key in value if key not in FIELDS]:
         raise RequestError(
@@ -210,7 +221,8 @@ def _from_object(value: object, where: str) -> Request:
         )
     if "candidates" not in value:
         raise RequestError(
-            f"{where}: candidates is missing; give texts, book ids, or objects of book_id and text."
+            f"{where}: candidates is missing; give texts, book ids, or objects with book_id and "
+            "text."
         )
     return Request(where, {"user_ctx": None, **value})
 
@@ -220,50 +232,55 @@ def _from_csv(text: str, name: str) -> list[Request]:
     ids_are_numbers = all(re.fullmatch("[0-9]{1,18}", row["book_id"]) for _, row in rows)
     groups: dict[str, Request] = {}
     for line, row in rows:
-        user = row.get("user_id")
-        request = groups.setdefault(
-            user or row["user_ctx"],
-            Request(
-                f"{name}, user from line {line}",
-                {"user_ctx": row["user_ctx"], "candidates": []},
-                user,
-            ),
-        )
-        if request.fields["user_ctx"] != row["user_ctx"]:
+        user, user_ctx = row.get("user_id"), row["user_ctx"]
+        fields = {"user_ctx": user_ctx, "candidates": []}
+        new = Request(f"{name}, user from line {line}", fields, user)
+        request = groups.setdefault(user or user_ctx, new)
+        if request.fields["user_ctx"] != user_ctx:
             raise RequestError(
-                f"{name}, line {line}: user_id {user!r} has another user_ctx than before; give one."
+                f"{name}, line {line}: user_id {user!r} has a different user_ctx than in earlier "
+                "rows; give the same in every row."
             )
         book_id = int(row["book_id"]) if ids_are_numbers else row["book_id"]
-        request.fields["candidates"].append(
-            {"book_id": book_id, "text": row.get("book_text") or None}
-        )
+        candidate = {"book_id": book_id, "text": row.get("book_text") or None}
+        request.fields["candidates"].append(candidate)
     return list(groups.values())
 
 
 def _csv_rows(text: str, name: str) -> list[tuple[int, dict[str, str]]]:
-    """Line number and values of every row; each row has all columns of the header, and none but book_text is blank."""
+    """Return the line number and the values of every row.
+
+    Each row has all columns of the header; only book_text may be blank.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     try:
         header = list(reader.fieldnames or [])
-        if not {"user_ctx", "book_id"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(
-            header
-        ):
-            expected = "user_ctx, book_id and, as needed, book_text and user_id"
-            raise RequestError(
-                f"{name}, line 1: columns are {', '.join(header) or 'missing'}; expected {expected}."
-            )
+        _check_header(header, f"{name}, line 1")
         for row in reader:
-            for column in header:
-                if None in row or row[column] is None:
-                    raise RequestError(
-                        f"{name}, line {reader.line_num}: not {len(header)} values; quote texts with commas."
-                    )
-                if not row[column].strip() and column != "book_text":
-                    raise RequestError(f"{name}, line {reader.line_num}: {column} is blank.")
+            _check_row(row, header, f"{name}, line {reader.line_num}")
             rows.append((reader.line_num, row))
     except csv.Error as error:
         raise RequestError(f"{name}, line {reader.reader.line_num}: not CSV ({error}).") from error
     if not rows:
         raise RequestError(f"{name}: no rows below the header; give a row for each candidate.")
     return rows
+
+
+def _check_header(header: list[str], where: str) -> None:
+    known = {"user_ctx", "book_id"} <= set(header) <= set(COLUMNS)
+    if not known or len(set(header)) < len(header):
+        raise RequestError(
+            f"{where}: columns are {', '.join(header) or 'missing'}; expected user_ctx, book_id "
+            "and optionally user_id and book_text."
+        )
+
+
+def _check_row(row: dict[str, Any], header: list[str], where: str) -> None:
+    for column in header:
+        if None in row or row[column] is None:
+            raise RequestError(
+                f"{where}: expected {len(header)} values; quote texts that contain commas."
+            )
+        if not row[column].strip() and column != "book_text":
+            raise RequestError(f"{where}: {column} is blank.")

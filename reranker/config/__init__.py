@@ -1,7 +1,14 @@
-"""The typed configuration: one dataclass for each group of `conf/`, checked as a whole before any work."""
+"""Typed configuration: one dataclass per group of `conf/`, composed by Hydra and checked."""
 
 from reranker.config.checks import check_storage, validate
-from reranker.config.composing import check_overrides, compose, from_hydra, from_yaml, register
+from reranker.config.composing import (
+    check_overrides,
+    compose,
+    from_hydra,
+    from_yaml,
+    new_names_in_errors,
+    register,
+)
 from reranker.config.schema import (
     BASELINES,
     CHOICES,
@@ -47,6 +54,7 @@ __all__ = [
     "compose",
     "from_hydra",
     "from_yaml",
+    "new_names_in_errors",
     "register",
     "validate",
 ]

@@ -1,4 +1,4 @@
-"""Choices, ranges and combinations: what cannot work is refused before any work, with the key and what it may be."""
+"""Check the choices, ranges and combinations of a configuration before any work starts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reranker import templates
+from reranker.config import renamed
 from reranker.config.schema import (
     BASELINES,
     CHOICES,
     LIST_KINDS,
     ON_SCORES,
     TEACHERS,
+    TEXT_FEATURES,
     Config,
     DataConfig,
+    EngineConfig,
+    EvalConfig,
     ModelConfig,
     SamplingConfig,
     StorageConfig,
@@ -29,15 +33,20 @@ def validate(config: Config) -> None:
     """Check choices, ranges and combinations.
 
     Raises:
-        ConfigError: The first impossible key, with what it may be.
+        ConfigError: The first impossible key, with its allowed values.
     """
+    for key in renamed.VALUES:
+        value = _value(config, key)
+        renamed.check_values(key, value if isinstance(value, list) else [value])
     for key, choices in CHOICES.items():
         value = _value(config, key)
         if value not in choices:
             raise ConfigError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}.")
     _check_members("eval.list_kinds", config.eval.list_kinds, LIST_KINDS)
     _check_members("eval.baselines", config.eval.baselines, BASELINES)
-    for key, allowed, ok in _ranges(config):
+    if config.data.text_features:
+        _check_members("data.text_features", config.data.text_features, TEXT_FEATURES)
+    for key, allowed, ok in ranges(config):
         if not ok:
             raise ConfigError(f"{key}={_value(config, key)!r} is impossible; it must be {allowed}.")
     _check_genres(config.data.genres)
@@ -47,19 +56,20 @@ def validate(config: Config) -> None:
 
 
 def check_storage(root: str | None, storage: StorageConfig) -> None:
-    """Refuse a root or an endpoint that is malformed or holds credentials; what it holds is not repeated.
+    """Refuse a root or an endpoint that is malformed or contains credentials.
+
+    The messages do not repeat the value, because it may contain a secret.
 
     Raises:
-        ConfigError: Another scheme than `s3://`, no bucket, an endpoint that is not http(s)://HOST[:PORT], or userinfo.
+        ConfigError: A scheme other than `s3://`, no bucket, an endpoint that is not
+            http(s)://HOST[:PORT], or userinfo.
     """
-    if (
-        root is not None
-        and "://" in root
-        and not re.fullmatch(r"s3://[A-Za-z0-9][\w.-]+(/[^?#\0]*)?", root)
-    ):
+    is_url = root is not None and "://" in root
+    if is_url and not re.fullmatch(r"s3://[A-Za-z0-9][\w.-]+(/[^?#\0]*)?", str(root)):
         raise ConfigError(
-            f"data.root={root.split(':')[0]}://… is neither a folder nor s3://BUCKET/PREFIX (a bucket's name has "
-            "letters, digits, '.', '-' and '_'; credentials come from the environment or the AWS chain alone)."
+            f"data.root={str(root).split(':')[0]}://… is neither a folder nor s3://BUCKET/PREFIX "
+            "(a bucket's name has letters, digits, '.', '-' and '_'; credentials come only from "
+            "the environment or the AWS credential chain)."
         )
     if storage.endpoint_url is None:
         return
@@ -70,26 +80,30 @@ def check_storage(root: str | None, storage: StorageConfig) -> None:
         ok = False
     if not ok or "@" in storage.endpoint_url or url.query or url.fragment:
         raise ConfigError(
-            "data.storage.endpoint_url is not of the form https://HOST[:PORT] without credentials; these come from "
-            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the AWS chain alone."
+            "data.storage.endpoint_url must have the form https://HOST[:PORT], without "
+            "credentials; these come from the environment (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY) or the AWS credential chain."
         )
 
 
 def _check_genres(genres: dict[str, list[str]]) -> None:
     if not genres:
         raise ConfigError(
-            "data.genres is empty; choose a vocabulary, data/genres=goodreads, or give genre: [shelves]."
+            "data.genres is empty; choose a vocabulary, data/genres=goodreads, or set "
+            "genre: [shelves]."
         )
     seen: dict[str, str] = {}
     for genre, shelves in genres.items():
         if genre != " ".join(genre.split()) or "," in genre or not genre:
             raise ConfigError(
-                f"data.genres: {genre!r} is no genre; give words, single spaces, no comma."
+                f"data.genres: {genre!r} is not a valid genre; use words with single spaces "
+                "between them and no comma."
             )
         for shelf in shelves:
             if (other := seen.setdefault(shelf, genre)) != genre:
                 raise ConfigError(
-                    f"data.genres: shelf {shelf!r} means {other!r} and {genre!r}; give each shelf once."
+                    f"data.genres: shelf {shelf!r} means {other!r} and {genre!r}; "
+                    "list each shelf once."
                 )
 
 
@@ -103,17 +117,18 @@ def _value(config: Config, key: str) -> object:
 def _check_members(key: str, values: list[str], choices: tuple[str, ...]) -> None:
     if not values or len(set(values)) < len(values):
         raise ConfigError(
-            f"{key}={values}: give at least one, each once; choose from {', '.join(choices)}."
+            f"{key}={values}: list at least one, each once; choose from {', '.join(choices)}."
         )
     for value in values:
         if value not in choices:
             raise ConfigError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
 
 
-def _ranges(c: Config) -> list[tuple[str, str, bool]]:
+def ranges(c: Config) -> list[tuple[str, str, bool]]:
+    """Return every key with a range: key, allowed values, whether the value of `c` is allowed."""
     d, w, s, t, e = c.data, c.data.world, c.sampling, c.trainer, c.eval
     return [
-        ("data.min_ratings", "at least 2, so that a history has two sides", d.min_ratings >= 2),
+        ("data.min_ratings", "at least 2, so that a history can be split", d.min_ratings >= 2),
         ("data.target_fraction", "between 0 and 1, exclusive", 0 < d.target_fraction < 1),
         ("data.dev_fraction", "between 0 and 1, exclusive", 0 < d.dev_fraction < 1),
         ("data.test_fraction", "between 0 and 1, exclusive", 0 < d.test_fraction < 1),
@@ -200,89 +215,109 @@ def _ranges(c: Config) -> list[tuple[str, str, bool]]:
 
 
 def _check_combinations(c: Config) -> None:
-    check_storage(c.data.root, c.data.storage)
-    if c.data.dev_fraction + c.data.test_fraction >= 1:
+    _check_data(c.data)
+    _check_engine(c.engine)
+    if c.data.text_features and c.sampling.context == "leave_one_out":
         raise ConfigError(
-            f"data.dev_fraction={c.data.dev_fraction} and data.test_fraction={c.data.test_fraction} leave no train "
-            "users; their sum must be below 1."
+            f"data.text_features={c.data.text_features} with sampling.context=leave_one_out: the "
+            "features of a positive would be computed from a context side that contains it, and "
+            "would give its label away. Set sampling.context=holdout, or data.text_features=[]."
         )
-    if c.data.name != "demo" and c.data.root is None:
-        raise ConfigError(
-            f"data={c.data.name} reads its files from data.root, which is null; set data.root=FOLDER or s3://BUCKET/PREFIX."
-        )
-    if c.data.name != "demo" and c.data.world != WorldConfig():
-        raise ConfigError(
-            f"data.world.* belongs to data=demo; data={c.data.name} reads real ratings. Leave it as it is."
-        )
-    if c.data.name == "demo" and c.data.root is not None:
-        raise ConfigError(
-            f"data.root={c.data.root!r} belongs to real data; data=demo makes its own tables."
-        )
-    if (c.engine.scheduler == "cluster") != (c.engine.address is not None):
-        raise ConfigError(
-            f"engine.scheduler={c.engine.scheduler} with engine.address={c.engine.address!r}: a cluster has the "
-            "address of its scheduler, engine=cluster engine.address=tcp://HOST:PORT, and nothing else has one."
-        )
-    _check_authors(c.data)
-    for key in ("shows_match", "shows_ratings", "shows_readers"):
-        if getattr(c.data, key) and c.sampling.context == "leave_one_out":
-            raise ConfigError(
-                f"data.{key}=true with sampling.context=leave_one_out: a positive would be matched with itself, or "
-                f"counted as read, and give its answer away. Set sampling.context=holdout, or data.{key}=false."
-            )
     _check_mix(c.sampling)
-    if 10 not in c.eval.cutoffs:
-        raise ConfigError(
-            f"eval.cutoffs={c.eval.cutoffs} lacks 10; ndcg_10 is the headline and picks the checkpoint."
-        )
-    if "retriever" in c.eval.list_kinds and c.eval.retriever not in c.eval.baselines:
-        raise ConfigError(
-            f"eval.list_kinds has retriever lists, whose own order is the baseline {c.eval.retriever}, but eval.baselines="
-            f"{c.eval.baselines} lacks it; add it."
-        )
+    _check_eval(c.eval)
     _check_model(c.model)
     _check_trainer(c.trainer)
-    _check_teaching_baseline(c)
+    _check_baseline_teacher(c)
+
+
+def _check_data(d: DataConfig) -> None:
+    check_storage(d.root, d.storage)
+    if d.dev_fraction + d.test_fraction >= 1:
+        raise ConfigError(
+            f"data.dev_fraction={d.dev_fraction} and data.test_fraction="
+            f"{d.test_fraction} leave no train users; their sum must be below 1."
+        )
+    if d.name != "demo" and d.root is None:
+        raise ConfigError(
+            f"data={d.name} reads its files from data.root, which is null; "
+            "set data.root=FOLDER or s3://BUCKET/PREFIX."
+        )
+    if d.name != "demo" and d.world != WorldConfig():
+        raise ConfigError(
+            f"data.world.* belongs to data=demo; data={d.name} reads real ratings. "
+            "Leave it at its defaults."
+        )
+    if d.name == "demo" and d.root is not None:
+        raise ConfigError(
+            f"data.root={d.root!r} belongs to real data; data=demo generates its own tables."
+        )
+    _check_authors(d)
+
+
+def _check_engine(e: EngineConfig) -> None:
+    if (e.scheduler == "cluster") != (e.address is not None):
+        raise ConfigError(
+            f"engine.scheduler={e.scheduler} with engine.address={e.address!r}: "
+            "engine=cluster needs the address of a running Dask scheduler "
+            "(engine.address=tcp://HOST:PORT), and no other scheduler takes an address."
+        )
+
+
+def _check_eval(e: EvalConfig) -> None:
+    if 10 not in e.cutoffs:
+        raise ConfigError(
+            f"eval.cutoffs={e.cutoffs} lacks 10; ndcg_10 is the headline metric and chooses "
+            "the checkpoint."
+        )
+    if "retriever" in e.list_kinds and e.retriever not in e.baselines:
+        raise ConfigError(
+            f"eval.list_kinds has retriever lists, whose order is the baseline {e.retriever}, "
+            f"but eval.baselines={e.baselines} lacks it; add it."
+        )
 
 
 def _check_trainer(t: TrainerConfig) -> None:
     if t.pos_weight != 1 and t.loss != "bce":
         raise ConfigError(
-            f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, but it is {t.loss}."
+            f"trainer.pos_weight={t.pos_weight} belongs to trainer.loss=bce, "
+            f"but trainer.loss={t.loss}."
         )
-    learns = t.loss in ON_SCORES or t.teacher_weight > 0
-    if (t.teacher is not None) != learns or (t.loss in ON_SCORES and t.teacher_weight > 0):
+    uses_teacher = t.loss in ON_SCORES or t.teacher_weight > 0
+    if (t.teacher is not None) != uses_teacher or (t.loss in ON_SCORES and t.teacher_weight > 0):
         raise ConfigError(
-            f"trainer.loss={t.loss} with trainer.teacher={t.teacher} and trainer.teacher_weight={t.teacher_weight}: "
-            "margin_mse and mse learn the scores of a teacher alone, and every other loss learns them beside its "
-            "labels where trainer.teacher_weight is above 0. Without a teacher (models:/NAME@ALIAS, a folder of "
-            "weights, a baseline) neither can be."
+            f"trainer.loss={t.loss} with trainer.teacher={t.teacher} and trainer.teacher_weight="
+            f"{t.teacher_weight}: margin_mse and mse learn only the teacher's scores, so they need "
+            "a teacher and trainer.teacher_weight=0. Every other loss learns the labels; it needs "
+            "a teacher exactly when trainer.teacher_weight is above 0. A teacher is "
+            "models:/NAME@ALIAS, a folder of weights or a baseline."
         )
     if t.stop_below_start and t.n_evaluations < 2:
         raise ConfigError(
-            f"trainer.stop_below_start=true looks from the second evaluation on, but trainer.n_evaluations="
-            f"{t.n_evaluations}; give at least 2."
+            "trainer.stop_below_start=true compares from the second evaluation on, but "
+            f"trainer.n_evaluations={t.n_evaluations}; set it to at least 2."
         )
 
 
-def _check_teaching_baseline(c: Config) -> None:
+def _check_baseline_teacher(c: Config) -> None:
     name = c.trainer.teacher
     if name not in BASELINES:
         return
     if name not in TEACHERS:
         raise ConfigError(
-            f"trainer.teacher={name}: this baseline knows all ratings, and among them the answers of the readers "
-            f"whose pairs it would score. Choose one of {', '.join(TEACHERS)}, or a model."
+            f"trainer.teacher={name}: this baseline is built from all ratings, which include the "
+            f"labels of the training pairs. Choose one of {', '.join(TEACHERS)}, or a model."
         )
     if c.sampling.context == "leave_one_out":
         raise ConfigError(
-            f"trainer.teacher={name} with sampling.context=leave_one_out: a baseline knows one context of each reader, "
-            "in which the positives stand. Set sampling.context=holdout, or name a model."
+            f"trainer.teacher={name} with sampling.context=leave_one_out: a baseline scores with "
+            "one context per user, which contains the positives. Set sampling.context=holdout, or "
+            "choose a model."
         )
-    if name == "features_lr" and not (c.data.shows_match or c.data.shows_ratings):
+    if name == "features_lr" and not c.data.text_features:
         raise ConfigError(
-            "trainer.teacher=features_lr with no data.shows_match and no data.shows_ratings: it scores by the numbers that "
-            "texts begin with. Set one of these to true, or name another teacher."
+            "trainer.teacher=features_lr with data.text_features=[]: it scores by the numeric "
+            f"features of the texts. Choose some of {', '.join(TEXT_FEATURES)}, or name another "
+            "teacher."
         )
 
 
@@ -302,8 +337,9 @@ def _check_authors(d: DataConfig) -> None:
     shown = "authors" in [part.field for part in templates.parse_context(d.context_template)]
     if shown != (d.context_authors > 0):
         raise ConfigError(
-            f"data.context_authors={d.context_authors} with data.context_template={d.context_template!r}: contexts "
-            "show authors where the template has {authors} and data.context_authors is above 0. Set both, or neither."
+            f"data.context_authors={d.context_authors} with data.context_template="
+            f"{d.context_template!r}: contexts show authors if the template has {{authors}} and "
+            "data.context_authors is above 0. Set both or neither."
         )
 
 
@@ -311,7 +347,8 @@ def _check_mix(s: SamplingConfig) -> None:
     shares = dataclasses.asdict(s.mix)
     if s.strategy != "mix" and any(shares.values()):
         raise ConfigError(
-            f"sampling.mix={shares} belongs to sampling.strategy=mix, but it is {s.strategy}."
+            f"sampling.mix={shares} belongs to sampling.strategy=mix, "
+            f"but sampling.strategy={s.strategy}."
         )
     if s.strategy == "mix" and (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9):
         raise ConfigError(f"sampling.mix={shares}: shares must be at least 0 and add up to 1.")

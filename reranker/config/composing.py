@@ -1,36 +1,44 @@
-"""From Hydra's words and files to the typed configuration: Hydra's and OmegaConf's home."""
+"""Build the typed configuration from Hydra's overrides and YAML files."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_origin, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reranker.config import renamed
 from reranker.config.checks import validate
 from reranker.config.schema import GROUPS, ROOT, Config, ModelConfig
 from reranker.errors import ConfigError
 
 
 def register() -> None:
-    """Make the schema and the resolver `${project_root:}` known to Hydra; to be called before `hydra.main`."""
+    """Register the schema and the resolver `${project_root:}`. Call it before `hydra.main`."""
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
     ConfigStore.instance().store(name="base_schema", node=Config)
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The configuration that `main.py` has with these overrides, without Hydra's folders and logging.
+    """Return the configuration that `main.py` has with these overrides.
+
+    Hydra's output folders and logging are not set up.
+
+    Example:
+        cfg = compose(["data=demo", "trainer.epochs=2"])
 
     Raises:
-        ConfigError: An unknown key or option, a value of a wrong type, or an impossible one.
+        ConfigError: An unknown key or preset, or a value of the wrong type or outside its range.
     """
     register()
     check_overrides(list(overrides))
@@ -38,15 +46,18 @@ def compose(overrides: Sequence[str]) -> Config:
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return from_hydra(hydra.compose("config", overrides=list(overrides)))
     except HydraException as error:
-        raise ConfigError(" ".join(f"{error} {error.__cause__ or ''}".split())) from error
+        message = renamed.explain(error) or f"{error} {error.__cause__ or ''}"
+        raise ConfigError(" ".join(message.split())) from error
 
 
 def check_overrides(args: list[str]) -> None:
-    """Refuse a key of the command line that the schema does not have, naming the nearest and all choices.
+    """Refuse command-line keys that the schema does not have.
+
+    Hydra's own flags and keys (`-m`, `hydra.*`) are not checked.
 
     Raises:
-        ConfigError: `sampling.neg_rato=3`, `experiments=null` and the like. Hydra's own flags and keys (`-m`,
-            `hydra.*`) pass.
+        ConfigError: `sampling.neg_rato=3` (the message has the nearest key and all choices),
+            `eval.kinds=[uniform]` (the message has the key's new name), `experiments=null`.
     """
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
     try:
@@ -56,70 +67,105 @@ def check_overrides(args: list[str]) -> None:
             f"{error.override}: not an override of the form key=value ({error})"
         ) from error
     for override in parsed:
-        key = override.key_or_group
-        if key.split(".")[0].split("/")[0] != "hydra" and not override.is_delete():
-            secret = re.search("secret|password|token|key|credential", key.rsplit(".", 1)[-1])
-            _check_key(key.replace("/", "."), f"{key}=***" if secret else str(override.input_line))
-            if key in GROUPS and isinstance(
-                override.value(), int | float | None
-            ):  # Hydra answers with a traceback
-                raise ConfigError(
-                    f"{override.input_line!r}: {key} takes the name of one of its options; python main.py --help lists "
-                    "them."
-                )
+        if re.split(r"[./]", override.key_or_group)[0] != "hydra" and not override.is_delete():
+            _check_override(override)
 
 
-def _check_key(key: str, given: str) -> None:
+def _check_override(override: Override) -> None:
+    key = override.key_or_group
+    secret = re.search("secret|password|token|key|credential", key.rsplit(".", 1)[-1])
+    _check_key(key.replace("/", "."), f"{key}=***" if secret else str(override.input_line))
+    if key not in GROUPS:
+        return
+    value = override.value()
+    # Hydra reports a number in place of a preset's name with a traceback only.
+    if isinstance(value, int | float | None):
+        raise ConfigError(
+            f"{override.input_line!r}: {key} takes the name of a preset; "
+            "python main.py --help lists them."
+        )
+    for preset in value.list if isinstance(value, ChoiceSweep) else [value]:
+        if message := renamed.preset_message(key, preset):
+            raise ConfigError(message)
+
+
+def _check_key(key: str, override: str) -> None:
+    if message := renamed.key_message(key):
+        raise ConfigError(message)
     node: Any = Config
     for i, part in enumerate(key.split(".")):
         fields = get_type_hints(node) if dataclasses.is_dataclass(node) else {}
         if part not in fields:
             prefix = ".".join(key.split(".")[:i])
-            known = [f"{prefix}.{name}" if prefix else name for name in fields]
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            where = f"under {prefix!r}" if prefix else "at the top level"
-            raise ConfigError(
-                f"{given!r}: unknown option {key!r}.{hint} Choices {where}: {', '.join(known) or 'none'}."
-            )
+            raise ConfigError(f"{override!r}: {_unknown(key, prefix, list(fields))}")
         if get_origin(fields[part]) is dict:
-            return  # its keys are free: data.genres.fantasy
-        node = next(
-            (t for t in getattr(fields[part], "__args__", [fields[part]]) if t is not type(None)),
-            Any,
-        )
+            return  # users may add keys to a mapping: data.genres.fantasy
+        types = getattr(fields[part], "__args__", [fields[part]])
+        node = next((t for t in types if t is not type(None)), Any)
+
+
+def _unknown(key: str, prefix: str, names: list[str]) -> str:
+    known = [f"{prefix}.{name}" if prefix else name for name in names]
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    where = f"under {prefix!r}" if prefix else "at the top level"
+    return f"unknown option {key!r}.{hint} Choices {where}: {', '.join(known) or 'none'}."
+
+
+@contextmanager
+def new_names_in_errors() -> Iterator[None]:
+    """Run `hydra.main`, and name what replaced an old key or preset in a YAML file.
+
+    Hydra prints its own error and exits. The exit's context is that error.
+
+    Raises:
+        ConfigError: A YAML file has a key or preset of an earlier version.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if message := renamed.explain(error.__context__):
+            raise ConfigError(message) from error
+        raise
 
 
 def from_yaml(text: str) -> Config:
-    """The typed configuration of an earlier run, from its artifact `config.yaml`.
+    """Return the typed configuration of an earlier run from its artifact `config.yaml`.
+
+    Keys and values of earlier versions get their present names.
 
     Raises:
         ConfigError: It has keys or values that this version does not know.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
-        return from_hydra(merged)  # type: ignore[arg-type]  # a mapping merged with a mapping is one
+        stored: Any = OmegaConf.to_container(OmegaConf.create(text))
+        renamed.migrate(stored)
+        merged: Any = OmegaConf.merge(OmegaConf.structured(Config), stored)
+        return from_hydra(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(
-            f"config.yaml of the run: {' '.join(str(error).split())}. Use the version of this package that wrote it."
+            f"config.yaml of the run: {' '.join(str(error).split())}. "
+            "Use the version of this package that wrote it."
         ) from error
 
 
 def from_hydra(cfg: DictConfig) -> Config:
-    """The typed configuration of one job.
+    """Return the typed configuration of one job, after all checks.
 
     Raises:
-        ConfigError: A value outside its choices or range, or a combination that cannot work; the key is named.
+        ConfigError: A value outside its choices or range, or an impossible combination of
+            values. The key is named.
     """
     missing = sorted(k for k in OmegaConf.missing_keys(cfg) if not k.startswith("hydra"))
     if missing:
         raise ConfigError(
-            f"{', '.join(missing)}: no value given. Choose a group (data=demo, model=tiny) or set it."
+            f"{', '.join(missing)}: no value. Choose a preset (data=demo, model=tiny) or set it."
         )
     config = OmegaConf.to_object(cfg)
     if not isinstance(config, Config):
         raise ConfigError(
-            "the config was composed without `base_schema`; keep it first in conf/config.yaml's defaults."
+            "the config was composed without `base_schema`; "
+            "keep it first in the defaults of conf/config.yaml."
         )
     if config.model.path is not None:
         config.model = _from_folder(config.model)
@@ -128,9 +174,10 @@ def from_hydra(cfg: DictConfig) -> Config:
 
 
 def _from_folder(m: ModelConfig) -> ModelConfig:
-    """The model with `path` in place of the source that was chosen, and of what names and pins that source.
+    """Return the model with `path` as its source, without the name and pin of the former source.
 
-    How it is used (max_length, dropout, activation) stays as it was chosen; model=path chooses nothing of it.
+    The settings for its use (max_length, dropout, activation) are kept; model=path sets none of
+    them.
     """
     own = m.sha256 if m.source == "path" else None
     return dataclasses.replace(

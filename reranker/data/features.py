@@ -1,4 +1,4 @@
-"""Books and histories from the raw tables: genres, authors, series, editions, book texts."""
+"""Builds the books table: genres, authors, series, editions and book texts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ from reranker.data import texts
 from reranker.data.draws import IntArray
 from reranker.data.sources.bookdb import RawTables
 
-BATCH_ROWS = 65_536  # books in work at a time
+BATCH_ROWS = 65_536  # books per batch
 
 _BRACKET = re.compile(r"\s*\(([^()]*)\)\s*$")
-_NUMBER = re.compile(
-    r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)"
-)  # #1, #0.5, and #1-3 of a volume with three
+# #1, #0.5, and #1-3 for a volume of three books
+_NUMBER = re.compile(r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)")
 
 
 def short_title(title: str) -> str:
-    """The title without a bracket at its end: `Dune (Dune Chronicles, #1)` gives `Dune`."""
+    """Return the title without a bracket at its end.
+
+    Example:
+        >>> short_title("Dune (Dune Chronicles, #1)")
+        'Dune'
+    """
     return _BRACKET.sub("", title).strip() or title.strip()
 
 
 def series(title: str) -> str:
-    """The series and number in a title's last bracket, `Dune Chronicles #1`; empty where there is none."""
+    """Return the series and number in a title's last bracket; empty if there is none.
+
+    Example:
+        >>> series("Dune (Dune Chronicles, #1)")
+        'Dune Chronicles #1'
+    """
     bracket = _BRACKET.search(title)
     number = _NUMBER.search(bracket.group(1)) if bracket else None
     if not bracket or not number:
@@ -38,15 +47,18 @@ def series(title: str) -> str:
 
 
 def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
-    """One row per raw book, ascending book_id.
+    """Return one row per raw book, by ascending book_id.
 
-    Genres come from shelf names alone, by cfg.genres: shelf counts sum over all readers, so they hold ratings of dev
-    and test users. A book keeps its rarest genres (fewest books), for these tell most, rarest first, equally rare ones
-    in the order of its shelves. Authors keep their order, primary ones first; an id without a name is left out.
+    Genres come from the names of shelves only, by cfg.genres. The counts of shelves are not used,
+    because they sum over all users and so include dev and test users. A book keeps its rarest
+    genres (those with the fewest books), because they are the most informative. They come rarest
+    first; equally rare ones keep the order of the book's shelves. Authors keep their order, primary
+    authors first; an author id without a name is left out.
 
     Returns:
-        book_id int64 and str columns without nulls: title, series, authors and genres (joined by ", "), description
-        (without HTML), book_text (with cfg.text=given of book_texts_reduced where present, else by cfg.book_template).
+        book_id int64, and str columns without nulls: title, series, authors and genres (joined by
+        ", "), description (without HTML), book_text. With cfg.text=given a book_text is that of
+        book_texts_reduced if the book has one there; otherwise cfg.book_template renders it.
     """
     columns = {
         "authors": _author_names(raw.books["authors"], raw.authors),
@@ -57,9 +69,8 @@ def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
     done: list[pa.Table] = []
     at = 0
     for batch in raw.books.select(["title", "description"]).to_batches(max_chunksize=BATCH_ROWS):
-        done.append(
-            _texts(batch, {name: c.slice(at, len(batch)) for name, c in columns.items()}, parts)
-        )
+        rows = {name: column.slice(at, len(batch)) for name, column in columns.items()}
+        done.append(_texts(batch, rows, parts))
         at += len(batch)
     frame = pa.concat_tables(done).combine_chunks().to_pandas()
     frame.insert(0, "book_id", raw.books["book_id"].to_numpy().astype(np.int64))
@@ -75,75 +86,55 @@ def _texts(
         "series": texts.arrow([series(t) for t in title.to_pylist()]),
         "authors": columns["authors"],
         "genres": columns["genres"],
-        "description": texts.clean(texts.without_markup(batch["description"])),
+        "description": texts.clean(texts.strip_html(batch["description"])),
     }
     given = columns["given"]
-    return pa.table(
-        known | {"book_text": pc.if_else(pc.equal(given, ""), texts.fill(parts, known), given)}
-    )
+    book_text = pc.if_else(pc.equal(given, ""), texts.fill(parts, known), given)
+    return pa.table(known | {"book_text": book_text})
 
 
 def _given_texts(raw: RawTables) -> pa.Array:
-    """(n_books,) the text that came with each book, empty where none did."""
-    at = pc.index_in(
-        raw.books["book_id"].cast(pa.int64()), value_set=raw.texts["book_id"].cast(pa.int64())
-    )
+    """Return (n_books,) the text that the source has for each book; empty if it has none."""
+    ids, text_ids = (table["book_id"].cast(pa.int64()) for table in (raw.books, raw.texts))
+    at = pc.index_in(ids, value_set=text_ids)
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
 
 
-def with_readers(book_text: pd.Series, n_readers: IntArray) -> pd.Series:
-    """The texts behind a level of popularity: `Readers: 7 | Title: …`.
-
-    Args:
-        n_readers: (n_books,) how many context sides hold each book.
-    """
-    level = readers_level(n_readers).astype(str)
-    return ("Readers: " + pd.Series(level, index=book_text.index) + " | " + book_text).astype(
-        book_text.dtype
-    )
-
-
-def readers_level(n_readers: IntArray) -> IntArray:
-    """Three times the natural logarithm of 1 + readers, rounded: few pairs meet each count, many each level."""
-    return np.rint(3 * np.log1p(n_readers)).astype(np.int64)
-
-
 def given_ids(raw: RawTables) -> IntArray:
-    """The book_ids that came with a text of their own; others have one rendered from their columns."""
+    """Return the book_ids for which the source has a text; the others are rendered."""
     has_text = pc.not_equal(texts.clean(texts.arrow(raw.texts["text"])), "")
     return raw.texts["book_id"].to_numpy()[has_text.to_numpy(zero_copy_only=False)]
 
 
 def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
-    name = texts.clean(
-        pc.replace_substring(texts.arrow(authors["name"]), ",", "")
-    )  # the comma separates authors
+    # Commas are removed from names, because they separate authors.
+    name = texts.clean(pc.replace_substring(texts.arrow(authors["name"]), ",", ""))
     code = np.where(pc.equal(name, "").to_numpy(zero_copy_only=False), -1, np.arange(len(name)))
     row, author = _members(column, texts.arrow(authors["author_id"]), code)
-    return texts.joined(row, name.take(pa.array(author)), len(column), ", ")
+    return texts.join(row, name.take(pa.array(author)), len(column), ", ")
 
 
 def _genres(column: pa.ChunkedArray, cfg: DataConfig) -> pa.Array:
     code = np.repeat(np.arange(len(cfg.genres)), [len(shelves) for shelves in cfg.genres.values()])
     shelves = texts.arrow([shelf for shelves in cfg.genres.values() for shelf in shelves])
     row, genre = _members(column, shelves, code)
-    order = np.lexsort(
-        (np.bincount(genre)[genre], row)
-    )  # stable: ties keep the order of the shelves
+    n_books = np.bincount(genre)[genre]
+    order = np.lexsort((n_books, row))  # stable: ties keep the order of the shelves
     row, genre = row[order], genre[order]
     kept = np.arange(len(row)) - np.searchsorted(row, row) < cfg.max_genres
-    return texts.joined(
-        row[kept], texts.arrow(list(cfg.genres)).take(pa.array(genre[kept])), len(column), ", "
-    )
+    names = texts.arrow(list(cfg.genres)).take(pa.array(genre[kept]))
+    return texts.join(row[kept], names, len(column), ", ")
 
 
 def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[IntArray, IntArray]:
-    """Row and code of every element of a list column, by row, in the order of the list, each code once in a row.
+    """Return the row and the code of every element of a list column that has a code.
+
+    They come by row, in the order of the list; a code that repeats in a row is returned once.
 
     Args:
-        column: CandidateLists of texts or integers, or of structs with a text `name`; null lists have no elements.
+        column: Lists of texts or integers, or of structs with a text `name`; a null list is empty.
         known: (n_known,) the elements that have a code, as texts.
-        code: (n_known,) their codes; -1 for none.
+        code: (n_known,) their codes; -1 leaves an element out.
     """
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))]
     at = 0
@@ -152,23 +143,25 @@ def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[
         names = pc.struct_field(values, "name") if pa.types.is_struct(values.type) else values
         place = pc.fill_null(pc.index_in(names.cast(texts.TEXT), value_set=known), -1).to_numpy()
         row = pc.list_parent_indices(batch["lists"]).to_numpy()
-        its_code = np.append(code, -1)[place]
-        row, its_code = row[its_code >= 0], its_code[its_code >= 0]
-        first = np.sort(np.unique(row * (len(known) + 1) + its_code, return_index=True)[1])
-        found.append((at + row[first], its_code[first]))
+        codes = np.append(code, -1)[place]
+        row, codes = row[codes >= 0], codes[codes >= 0]
+        first = np.sort(np.unique(row * (len(known) + 1) + codes, return_index=True)[1])
+        found.append((at + row[first], codes[first]))
         at += len(batch)
-    return np.concatenate([r for r, _ in found]), np.concatenate([c for _, c in found])
+    rows, codes_of_rows = zip(*found, strict=True)
+    return np.concatenate(rows), np.concatenate(codes_of_rows)
 
 
 def work_keys(books: pd.DataFrame) -> pd.Series:
-    """A key per book that all editions of a work share: short title, first author and, in a series, the number.
+    """Return a key per book, equal for all editions of a work.
 
-    The number counts only where one title and author have several (`Naruto (#1)`, `Naruto (#2)`), so that `Dune` and
-    `Dune (Dune Chronicles, #1)` are one work. A book without title or author is a work of its own.
+    The key consists of the short title, the first author, and the number in a series. The number is
+    used only if books of one title and author have several (`Naruto (#1)`, `Naruto (#2)`), so that
+    `Dune` and `Dune (Dune Chronicles, #1)` are one work. A book without title or without author is
+    a separate work.
     """
-    title = (
-        books["title"].map(short_title).str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
-    )
+    title = books["title"].map(short_title).str.lower()
+    title = title.str.replace(r"\W+", " ", regex=True).str.strip()
     author = books["authors"].str.replace(",.*", "", regex=True).str.lower()
     base = title + " / " + author
     number = books["series"].str.extract(r"#(\S+)$", expand=False).fillna("")
@@ -179,20 +172,20 @@ def work_keys(books: pd.DataFrame) -> pd.Series:
 
 
 def merge_editions(books: pd.DataFrame, n_ratings: IntArray) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep one edition of each work, the one rated most often (then the smallest id).
+    """Keep one edition of each work: the most rated one, or the one with the smallest id of these.
 
     Args:
-        n_ratings: (n_books,) ratings of each row of `books`.
+        n_ratings: (n_books,) the number of ratings of each row of `books`.
 
     Returns:
-        The kept books, ascending book_id (a row's number is the book's code from now on), and `editions`: for every
-        raw book_id (int64) the code `book` (int32) of the edition kept.
+        The kept books by ascending book_id, whose row numbers are the book codes from now on; and
+        `editions`: every raw book_id (int64) with the code `book` (int32) of the kept edition.
     """
     work = pd.factorize(work_keys(books))[0]
     ids = books["book_id"].to_numpy()
     order = np.lexsort((ids, -n_ratings, work))
     first = order[np.unique(work[order], return_index=True)[1]]
-    row = first[work]  # of the edition kept
-    is_kept = row == np.arange(len(books))
-    code = (np.cumsum(is_kept) - 1)[row].astype(np.int32)
+    kept_row = first[work]
+    is_kept = kept_row == np.arange(len(books))
+    code = (np.cumsum(is_kept) - 1)[kept_row].astype(np.int32)
     return books[is_kept].reset_index(drop=True), pd.DataFrame({"book_id": ids, "book": code})

@@ -1,4 +1,4 @@
-"""From ratings in any order to one per user and book, sorted on disk: memory holds a block of users, not the file."""
+"""Reduces ratings in any order to one per user and book, sorted on disk, block by block."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow.compute as pc
 
 from reranker.data.draws import IntArray
 
-# One rating on disk. Plain records, for they are written and read once: encoding would cost more than it saves.
+# One rating on disk. Records are not encoded, because they are written and read only once.
 ROW = np.dtype([("user", "<i4"), ("book", "<i4"), ("rating", "<f4"), ("timestamp", "<i8")])
 Rows = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings in a file of ROW records; `user` is a place in `user_ids`.
+    """Ratings in a file of ROW records; `user` is a position in `user_ids`.
 
     Attributes:
         user_ids: (n_users,) large_string.
-        n_of_user: (n_users,) rows of each user, never 0.
+        n_of_user: (n_users,) the number of rows of each user, at least 1.
     """
 
     path: Path
@@ -32,10 +32,13 @@ class Ratings:
     n_of_user: IntArray
 
     def blocks(self, users: IntArray, n_rows: int) -> Iterator[Rows]:
-        """The rows of some users, about `n_rows` at a time and users whole, where the file is sorted by user.
+        """Yield the rows of some users in blocks of about `n_rows` rows, which hold complete users.
+
+        The file has to be sorted by user.
 
         Args:
-            users: Ascending. The rows that come out bear places in this array.
+            users: Positions in `user_ids`, ascending. `user` of a yielded row is a position in
+                this array.
         """
         size = self.n_of_user[users]
         first = (np.cumsum(self.n_of_user) - self.n_of_user)[users]
@@ -43,21 +46,21 @@ class Ratings:
         for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             n = size[a:b]
             row = np.arange(n.sum()) + np.repeat(first[a:b] - (np.cumsum(n) - n), n)
-            rows = np.memmap(self.path, ROW, "r")[
-                row
-            ]  # opened for each block, so that its pages are let go
+            # The file is opened for each block, so that the pages of the last one are released.
+            rows = np.memmap(self.path, ROW, "r")[row]
             rows["user"] = np.repeat(np.arange(a, b), n)
             yield rows
 
 
 @dataclass(frozen=True)
 class Spool:
-    """Ratings as they came: users by first appearance, `book` a place in the catalogue.
+    """Ratings in the order of the source.
 
     Attributes:
-        n_of_book: (n_books,) ratings of each book.
+        ratings: Users are numbered by first appearance; `book` is a position in the catalogue.
+        n_of_book: (n_books,) the number of ratings of each book.
         n_in: Ratings read.
-        n_unknown: Ratings of books outside the catalogue, left out.
+        n_unknown: Ratings of books outside the catalogue, which were left out.
     """
 
     ratings: Ratings
@@ -67,10 +70,10 @@ class Spool:
 
 
 def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
-    """Write ratings to `path` as codes, table by table.
+    """Write ratings to `path` as codes, one table at a time.
 
     Args:
-        tables: With the columns of bookdb.RATINGS.
+        tables: The columns of bookdb.RATINGS.
         book_ids: (n_books,) the catalogue, distinct.
     """
     catalogue = pa.array(book_ids, pa.int64())
@@ -85,10 +88,8 @@ def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
             user, user_ids = _codes(table["user_id"], user_ids)
             rows = np.empty(table.num_rows, ROW)
             rows["user"], rows["book"] = user, place.to_numpy()
-            rows["rating"], rows["timestamp"] = (
-                table["rating"].to_numpy(),
-                table["timestamp"].to_numpy(),
-            )
+            rows["rating"] = table["rating"].to_numpy()
+            rows["timestamp"] = table["timestamp"].to_numpy()
             out.write(rows.tobytes())
             n_of_book += np.bincount(rows["book"], minlength=len(book_ids))
             n_more = np.bincount(user, minlength=len(user_ids))
@@ -98,7 +99,7 @@ def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
 
 
 def _codes(ids: pa.ChunkedArray, known: pa.Array) -> tuple[IntArray, pa.Array]:
-    """The place of every id in the known ids, which come back with the new ones behind them."""
+    """Return the position of every id in the known ids, and the known ids with new ones added."""
     encoded = ids.combine_chunks().dictionary_encode()
     place = pc.index_in(encoded.dictionary, known)
     new = encoded.dictionary.filter(place.is_null())
@@ -108,40 +109,41 @@ def _codes(ids: pa.ChunkedArray, known: pa.Array) -> tuple[IntArray, pa.Array]:
 
 
 def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
-    """One rating for each (user, book), users in ascending id, sorted by (user, book), written to `path`.
+    """Write one rating for each (user, book) to `path`, sorted by (user, book).
 
-    The latest, then the highest, stands for all that a user gave to a book. Rows go to the bucket of their user, a
-    range of ids of about `n_rows` rows, and each bucket is then sorted alone. What comes out does not depend on the
-    order of the rows, nor on n_rows.
+    Users are numbered by ascending id. Of several ratings of a book by a user the latest is kept,
+    then the highest. This is a bucket sort on disk: a bucket holds the rows of a range of users,
+    about `n_rows` rows, and is sorted in memory. The result depends neither on the order of the
+    rows nor on n_rows.
 
     Args:
-        spooled: Its file is removed once its rows are in buckets.
-        book: (n_books,) the book code of every place in the catalogue.
+        spooled: Its file is removed after its rows were written to buckets.
+        book: (n_books,) the book code of every position in the catalogue.
     """
-    order = pc.array_sort_indices(
-        spooled.user_ids
-    ).to_numpy()  # by UTF-8 bytes: the order of Python's str
+    # Arrow sorts by UTF-8 bytes, which is the order of Python's str.
+    order = pc.array_sort_indices(spooled.user_ids).to_numpy()
     size = spooled.n_of_user[order]
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     bounds = _bounds(size, n_rows)
     buckets = path.with_suffix(".buckets")
-    _spread(spooled.path, buckets, rank=rank, book=book, size=size, bounds=bounds, n_rows=n_rows)
+    _fill_buckets(
+        spooled.path, buckets, rank=rank, book=book, size=size, bounds=bounds, n_rows=n_rows
+    )
     spooled.path.unlink()
     n_of_user = np.zeros(len(order), np.int64)
     with path.open("wb") as out:
-        for a, rows in zip(
-            bounds.tolist(), _read(buckets, np.add.reduceat(size, bounds[:-1])), strict=False
-        ):
-            once = _once(rows)
-            n = np.bincount(once["user"] - a)
+        blocks = _read(buckets, np.add.reduceat(size, bounds[:-1]))
+        for a, rows in zip(bounds.tolist(), blocks, strict=False):
+            kept = _deduplicated(rows)
+            n = np.bincount(kept["user"] - a)
             n_of_user[a : a + len(n)] = n
-            out.write(once.tobytes())
+            out.write(kept.tobytes())
     buckets.unlink()
     return Ratings(path, spooled.user_ids.take(pa.array(order)), n_of_user)
 
 
-def _spread(
+def _fill_buckets(
     source: Path,
     buckets: Path,
     *,
@@ -151,7 +153,10 @@ def _spread(
     bounds: IntArray,
     n_rows: int,
 ) -> None:
-    """The rows of `source` at the place of their bucket: users bounds[i] to bounds[i + 1], in new codes."""
+    """Write the rows of `source` to their buckets, with new user and book codes.
+
+    Bucket i holds the users bounds[i]:bounds[i + 1].
+    """
     bucket_of = np.repeat(np.arange(len(bounds) - 1, dtype=np.int32), np.diff(bounds))
     filled = (np.cumsum(size) - size)[bounds[:-1]]
     total = int(size.sum())
@@ -174,17 +179,17 @@ def _read(path: Path, sizes: Iterable[int]) -> Iterator[Rows]:
             yield np.fromfile(file, ROW, n)
 
 
-def _once(rows: Rows) -> Rows:
+def _deduplicated(rows: Rows) -> Rows:
     key = rows["user"].astype(np.int64) << 32 | rows["book"]
-    order = ordered(key, rows["rating"], rows["timestamp"])
+    order = argsort_by(key, rows["rating"], rows["timestamp"])
     key = key[order]
     return rows[order[np.append(key[1:] != key[:-1], True)]]
 
 
-def ordered(key: IntArray, *ties: np.ndarray) -> IntArray:
-    """Rows by ascending key, and those of one key as np.lexsort(ties) has them.
+def argsort_by(key: IntArray, *ties: np.ndarray) -> IntArray:
+    """Return np.lexsort((*ties, key)), three times faster if few keys repeat.
 
-    As np.lexsort((*ties, key)), but three times faster where few keys repeat: it sorts by one key, then the repeated.
+    It sorts by the key, and then only the rows of repeated keys by `ties`.
     """
     order = np.argsort(key)
     sorted_key = key[order]
@@ -198,9 +203,9 @@ def ordered(key: IntArray, *ties: np.ndarray) -> IntArray:
 
 
 def _bounds(size: IntArray, n_rows: int) -> IntArray:
-    """First user of each block of about `n_rows` rows, and the number of users.
+    """Return the first user of each block of about `n_rows` rows, and the number of users.
 
-    A block ends with the user that fills it, so none has more than n_rows and one user's rows.
+    A block ends with the user who fills it, so it has at most n_rows rows plus those of one user.
     """
     block = (np.cumsum(size) - size) // n_rows
     return np.append(np.flatnonzero(np.diff(block, prepend=-1)), len(size))

@@ -1,6 +1,9 @@
-"""What speaks for a candidate, as numbers that its text begins with: ratings of others, shared authors and genres."""
+"""Numeric features of a candidate, rendered as a prefix of its text."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,141 +14,220 @@ import scipy.sparse as sp
 from reranker.data.draws import FloatArray, IntArray
 from reranker.data.retrieval.ease import Ease
 from reranker.data.texts import TEXT, arrow
+from reranker.errors import DataError
 
-BLOCK = 2**16  # pairs in work at once where each has its user's profile beside it
-N_RANKED = 256  # users whose scores of all books are in memory at once
-DECIMALS = 6  # of EASE's weights that count: books that nobody else rated tie at 0, whatever was rounded on the way
+# Feature (a value of data.text_features) -> its label in the text, in the order of the text.
+LABELS = {"ease": "Ratings", "authors": "Authors", "genres": "Genres", "readers": "Readers"}
+
+BLOCK = 2**16  # pairs per block: every pair needs a copy of its user's profile
+N_RANKED = 256  # users per block: their scores of all books are in memory at once
+# EASE's scores are rounded before they are ranked. Books that no other user rated then tie at 0,
+# whatever the rounding errors of the arithmetic were.
+DECIMALS = 6
 
 
 def unit_sets(names: pd.Series) -> sp.csr_array:
-    """(n_books, n_names) unit rows of the sets of names that are joined by ", ": a product of two is their cosine.
+    """Return (n_books, n_names) unit rows, one for the set of names of each book.
 
-    A book without a name has an empty row.
+    The dot product of two rows is the cosine of the two sets. A book without names has a row of
+    zeros.
+
+    Args:
+        names: (n_books,) names joined by ", ".
     """
     sets = names.reset_index(drop=True).str.split(", ").explode()
     sets = sets[(sets != "").to_numpy()]
     name = pd.factorize(sets)[0]
-    has = sp.csr_array(
-        (np.ones(len(sets)), (sets.index, name)), shape=(len(names), name.max(initial=0) + 1)
-    )
-    has.data[:] = 1  # a name that stands twice in one book was added up
+    shape = (len(names), name.max(initial=0) + 1)
+    has = sp.csr_array((np.ones(len(sets)), (sets.index, name)), shape=shape)
+    has.data[:] = 1  # a name that occurs twice in one book was summed
     size = np.sqrt(has.sum(axis=1))
-    return (
-        sp.diags_array(np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)) @ has
-    ).tocsr()
+    scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    return (sp.diags_array(scale) @ has).tocsr()
 
 
 def shared(profile: sp.csr_array, unit: sp.csr_array, row: IntArray, book: IntArray) -> FloatArray:
-    """(n_pairs,) products of row `row` of the readers' profiles and row `book` of the books' unit sets."""
+    """Return the (n_pairs,) dot products of rows `row` of `profile` and rows `book` of `unit`.
+
+    Args:
+        profile: (n_users, n_names) sums or means of the unit rows of each user's books.
+        unit: (n_books, n_names) of `unit_sets`.
+        row, book: (n_pairs,) row numbers.
+    """
     blocks = (slice(i, i + BLOCK) for i in range(0, len(row), BLOCK))
     products = [(profile[row[b]] * unit[book[b]]).sum(axis=1) for b in blocks]
     return np.concatenate([np.empty(0), *products])
 
 
-class Match:
-    """Puts levels before candidate texts, of what speaks for a candidate beside what its text says.
+def readers_level(n_readers: IntArray) -> IntArray:
+    """Return 3 ln(1 + readers), rounded: few pairs share an exact count, many share a level."""
+    return np.rint(3 * np.log1p(n_readers)).astype(np.int64)
 
-    `Ratings: 31 | Authors: 5 | Genres: 12 | Title: ...`. A cross-encoder of few pairs does not learn to look names up
-    in a context, and never sees who else rated a book; numbers it reads at once. Levels are of the candidate's rank by
-    EASE in the whole catalogue but the context books (4 for each halving), of a sum (authors, by 5 ln(1 + x), for most
-    are 0) and of a mean (genres, in fiftieths) of cosines between sets of names.
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The candidates to describe.
+
+    Attributes:
+        users: (n_users,) codes, ascending.
+        row: (n_pairs,) position of each candidate's user in `users`.
+        book: (n_pairs,) book codes.
+        context: user, book: the context books of `users`.
+    """
+
+    users: IntArray
+    row: IntArray
+    book: IntArray
+    context: pd.DataFrame
+
+
+class NumericFeatures:
+    """Renders numeric features of candidates as a prefix of their texts.
+
+    With all features a text is `Ratings: 31 | Authors: 5 | Genres: 12 | Readers: 7 | Title: ...`.
+    A cross-encoder that is trained on few pairs does not learn to match names between a context and
+    a candidate, and it never sees the ratings of other users. It does learn to read numbers. Every
+    feature is a small integer, its level:
+
+    - ease: 4 log2(n_books / rank), where rank is the candidate's rank by EASE among all books
+      except the context books. The rank uses the ratings of other users only.
+    - authors: 5 ln(1 + sum), where sum adds, over the context books, the cosines between the
+      candidate's and the book's set of authors.
+    - genres: 50 x the mean, over the context books, of the cosine between the sets of genres.
+    - readers: 3 ln(1 + n), where n users have the candidate among their context books.
 
     Source: Askari et al. 2023, "Injecting the BM25 score as text improves BERT-based re-rankers".
 
     Args:
-        books: Of the tables.
-        names: Whether to show authors and genres.
-        ease: What ranks by ratings; None shows no ratings.
-        known: user, book: what EASE was fitted on. A user's own ratings do not count for what the user is shown: those
-            of training hold the answers. None where the users that are asked for are not among them.
+        books: The books of the tables: authors and genres, by book code.
+        names: Which features to render, keys of LABELS. The order in the text is that of LABELS.
+        ease: The fitted model of `ease`; required with that feature, else None.
+        known: user, book: the ratings that `ease` was fitted on. A user's own ratings are left
+            out of that user's ranks, because the ratings of a train user include the targets.
+            None if the users to come are not among them.
+        n_readers: (n_books,) users whose context side holds each book; required for `readers`.
+
+    Raises:
+        DataError: A name is unknown, or the input of a feature is missing.
     """
 
     def __init__(
         self,
         books: pd.DataFrame,
+        names: Collection[str],
         *,
-        names: bool = True,
         ease: Ease | None = None,
         known: pd.DataFrame | None = None,
+        n_readers: IntArray | None = None,
     ) -> None:
-        self._sets = (
-            [unit_sets(books[column]) for column in ("authors", "genres")] if names else None
-        )
-        self.ease, self._known = ease, known
+        _check_names(names, {"ease": ease, "readers": n_readers})
+        self.names = tuple(name for name in LABELS if name in names)
+        self.ease, self.n_readers, self._known = ease, n_readers, known
+        self._sets = {
+            name: unit_sets(books[name]) for name in self.names if name in ("authors", "genres")
+        }
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether a level depends on the user's context books."""
+        return self.names != ("readers",)
 
     def levels(self, user: IntArray, book: IntArray, context: pd.DataFrame) -> dict[str, IntArray]:
-        """Name -> (n_pairs,) the levels of candidates, in the order of the text.
+        """Return label -> (n_pairs,) levels of the candidates, in the order of the text.
 
         Args:
-            user, book: (n_pairs,) codes of who is asked for, and of the candidate.
-            context: user, book: the context books, at least of these users.
+            user, book: (n_pairs,) codes of the users and of the candidates.
+            context: user, book: the context books of at least these users.
         """
         users, row = np.unique(user, return_inverse=True)
-        mine = context[context["user"].isin(users).to_numpy()]
-        out = (
-            {}
-            if self.ease is None
-            else {"Ratings": _rank_levels(self.ease, users, row, book, mine, self._known)}
-        )
-        if self._sets is None:
-            return out
-        place = np.searchsorted(users, mine["user"].to_numpy())
-        shape = len(users), self._sets[0].shape[0]
-        held = sp.csr_array((np.ones(len(mine)), (place, mine["book"].to_numpy())), shape=shape)
-        n_held = np.bincount(place, minlength=len(users))[row]
-        authors, genres = (shared((held @ unit).tocsr(), unit, row, book) for unit in self._sets)
-        levels = {"Authors": 5 * np.log1p(authors), "Genres": 50 * genres / np.maximum(n_held, 1)}
-        return out | {name: np.rint(level).astype(np.int64) for name, level in levels.items()}
+        own = context[context["user"].isin(users).to_numpy()]
+        candidates = _Candidates(users, row, book, own)
+        return {LABELS[name]: self._level(name, candidates) for name in self.names}
 
-    def before(
-        self, text: pd.Series, user: IntArray, book: IntArray, context: pd.DataFrame
+    def prepend(
+        self, texts: pd.Series, user: IntArray, book: IntArray, context: pd.DataFrame
     ) -> pa.Array:
-        """(n_pairs,) the candidates' texts behind `levels`; `text` is (n_books,) by book code."""
+        """Return the (n_pairs,) texts of the candidates, each with its levels before it.
+
+        Args:
+            texts: (n_books,) by book code.
+            user, book, context: As in `levels`.
+
+        Example:
+            >>> features.prepend(books["book_text"], np.array([3]), np.array([2]), context)[0]
+            <pyarrow.LargeStringScalar: 'Authors: 3 | Genres: 12 | Title: ...'>
+        """
         parts: list[pa.Array | pa.Scalar] = []
-        for name, level in self.levels(user, book, context).items():
-            parts += [
-                pa.scalar(f"{name}: ", TEXT),
-                arrow(level.astype(str).tolist()),
-                pa.scalar(" | ", TEXT),
-            ]
-        return pc.binary_join_element_wise(
-            *parts, arrow(text).take(pa.array(book)), pa.scalar("", TEXT)
+        for label, level in self.levels(user, book, context).items():
+            values = arrow(level.astype(str).tolist())
+            parts += [pa.scalar(f"{label}: ", TEXT), values, pa.scalar(" | ", TEXT)]
+        text = arrow(texts).take(pa.array(book))
+        return pc.binary_join_element_wise(*parts, text, pa.scalar("", TEXT))
+
+    def _level(self, name: str, candidates: _Candidates) -> IntArray:
+        if name == "readers" and self.n_readers is not None:
+            return readers_level(self.n_readers)[candidates.book]
+        if name == "ease" and self.ease is not None:
+            return _rank_level(self.ease, candidates, self._known)
+        return _overlap_level(name, self._sets[name], candidates)
+
+
+def _check_names(names: Collection[str], inputs: dict[str, object]) -> None:
+    if unknown := sorted(set(names) - set(LABELS)):
+        raise DataError(
+            f"data.text_features: {unknown[0]!r} is unknown; choose from {', '.join(LABELS)}."
         )
+    for name, value in inputs.items():
+        if name in names and value is None:
+            raise DataError(f"the text feature {name!r} needs ratings, but none were passed.")
 
 
-def _rank_levels(
-    ease: Ease,
-    users: IntArray,
-    row: IntArray,
-    book: IntArray,
-    context: pd.DataFrame,
-    known: pd.DataFrame | None,
-) -> IntArray:
-    """(n_pairs,) 4 log2(books / rank), rounded; tied books share their mean rank.
+def _overlap_level(name: str, unit: sp.csr_array, candidates: _Candidates) -> IntArray:
+    """Return (n_pairs,) the level of a candidate's cosines with its user's context books."""
+    n_users, context = len(candidates.users), candidates.context
+    place = np.searchsorted(candidates.users, context["user"].to_numpy())
+    cells = (np.ones(len(context)), (place, context["book"].to_numpy()))
+    held = sp.csr_array(cells, shape=(n_users, unit.shape[0]))
+    total = shared((held @ unit).tocsr(), unit, candidates.row, candidates.book)
+    if name == "authors":  # the sum: for most candidates it is 0
+        return np.rint(5 * np.log1p(total)).astype(np.int64)
+    n_held = np.bincount(place, minlength=n_users)[candidates.row]
+    return np.rint(50 * total / np.maximum(n_held, 1)).astype(np.int64)
+
+
+def _rank_level(ease: Ease, candidates: _Candidates, known: pd.DataFrame | None) -> IntArray:
+    """Return (n_pairs,) 4 log2(n_books / rank), rounded; tied books share their mean rank.
 
     Args:
-        users: (n_users,) ascending codes.
-        row: (n_pairs,) places in `users`.
-        context, known: user, book; the first of these users, the other of any.
+        known: user, book: ratings of any users; a user's own are left out of that user's scores.
     """
+    users, row, book = candidates.users, candidates.row, candidates.book
     own = None if known is None else known[known["user"].isin(users).to_numpy()]
     order = np.argsort(row, kind="stable")
     ends = np.searchsorted(row[order], np.arange(len(users) + 1))
-    held = context.groupby("user")["book"]
-    books_of = {int(str(user)): books.to_numpy() for user, books in held}
-    rank = np.empty(len(row))
+    by_user = candidates.context.groupby("user")["book"]
+    context_of = {int(str(user)): books.to_numpy() for user, books in by_user}
+    ratio = np.empty(len(row))
     for first in range(0, len(users), N_RANKED):
-        block = ease.scores(users[first : first + N_RANKED], context, own).toarray().round(DECIMALS)
-        for i, scores in enumerate(block, start=first):
+        block = users[first : first + N_RANKED]
+        scores = ease.scores(block, candidates.context, own).toarray().round(DECIMALS)
+        for i, user in enumerate(block, start=first):
             pairs = order[ends[i] : ends[i + 1]]
-            asked = scores[book[pairs]]
-            others = np.sort(np.delete(scores, books_of.get(int(users[i]), [])))
-            above, upto = (
-                len(others) - np.searchsorted(others, asked, side) for side in ("right", "left")
-            )
-            rank[pairs] = (above + 1 + np.maximum(upto, above + 1)) / 2
-    return (
-        np.rint(4 * np.log2(block.shape[1] / rank)).astype(np.int64)
-        if len(row)
-        else np.empty(0, np.int64)
+            rank = _ranks(scores[i - first], book[pairs], context_of.get(int(user), []))
+            ratio[pairs] = scores.shape[1] / rank
+    return np.rint(4 * np.log2(ratio)).astype(np.int64)
+
+
+def _ranks(scores: FloatArray, book: IntArray, context: IntArray | list[int]) -> FloatArray:
+    """Return (n,) ranks, from 1, of books among all books but the context, for one user.
+
+    Args:
+        scores: (n_books,) scores for the user.
+        book: (n,) book codes.
+        context: Codes of the user's context books.
+    """
+    others = np.sort(np.delete(scores, context))
+    above, up_to = (
+        len(others) - np.searchsorted(others, scores[book], side) for side in ("right", "left")
     )
+    return (above + 1 + np.maximum(up_to, above + 1)) / 2

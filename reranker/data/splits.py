@@ -1,4 +1,4 @@
-"""Folds of users, and the two sides of each history: context books, which are known, and target books, to be found."""
+"""Assigns users to splits, and divides each history into context books and held-out targets."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import pyarrow as pa
 
 from reranker.config import DataConfig
 from reranker.data.draws import IntArray, KeyArray, bits, uniform
-from reranker.data.histories import ordered
+from reranker.data.histories import argsort_by
 from reranker.errors import DataError
 
 SPLITS = ("train", "dev", "test")
 
 
 def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataFrame:
-    """Users with the split that a hash of their id gives: adding users moves nobody.
+    """Return the users with their splits.
+
+    The split depends on a hash of the user's id only, so adding users never moves a user.
 
     Args:
         user_ids: (n_users,) strings.
         keys: (n_users,) draws.text_keys of the ids.
 
     Returns:
-        user_id str, split str, key uint64, in the order given.
+        user_id str, split str, key uint64, in the order of `user_ids`.
 
     Raises:
         DataError: A split has no user.
     """
     place = uniform(bits(cfg.seed, "fold", keys))
-    split = np.where(
-        place < cfg.test_fraction,
-        "test",
-        np.where(place < cfg.test_fraction + cfg.dev_fraction, "dev", "train"),
-    )
+    dev_or_train = np.where(place < cfg.test_fraction + cfg.dev_fraction, "dev", "train")
+    split = np.where(place < cfg.test_fraction, "test", dev_or_train)
     users = pd.DataFrame({"user_id": user_ids.to_pandas(), "split": split, "key": keys})
     empty = [name for name in SPLITS if not (split == name).any()]
     if empty:
         raise DataError(
-            f"{len(users)} users leave no {' and no '.join(empty)} user. Give more users, lower data.min_ratings, or "
-            f"change data.dev_fraction={cfg.dev_fraction}, data.test_fraction={cfg.test_fraction}."
+            f"{len(users)} users leave no {' and no '.join(empty)} user. Give more users, lower "
+            f"data.min_ratings, or change data.dev_fraction={cfg.dev_fraction}, "
+            f"data.test_fraction={cfg.test_fraction}."
         )
     return users
 
@@ -47,21 +47,23 @@ def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataF
 def is_target(
     user: IntArray, book: IntArray, timestamp: IntArray, *, keys: KeyArray, cfg: DataConfig
 ) -> npt.NDArray[np.bool_]:
-    """Which ratings are to be found: the latest part of a history, or a part by hash where a user lacks timestamps.
+    """Return which ratings are held out as targets.
 
-    Every user keeps at least one book on each side. Ratings of one second are ordered by hash.
+    Targets are the latest part of a history. If a user has a rating without timestamp, they are a
+    part that is chosen by a hash. Every user keeps at least one book on each side. Ratings of the
+    same second are ordered by the hash.
 
     Args:
-        user: (n,) places in `keys`, ascending; each stands at least twice.
+        user: (n,) positions in `keys`, ascending; each occurs at least twice.
         book: (n,) book codes.
-        timestamp: (n,) Unix seconds, 0 where unknown.
+        timestamp: (n,) Unix seconds, 0 if unknown.
         keys: (n_users,) draws.text_keys of the users' ids.
     """
     chance = bits(cfg.seed, "split", keys[user], book)
     size = np.bincount(user)
     all_dated = np.bincount(user, weights=timestamp > 0) == size
     time, second = np.unique(np.where(all_dated[user], timestamp, 0), return_inverse=True)
-    order = ordered(user.astype(np.int64) * len(time) + second, chance)
+    order = argsort_by(user.astype(np.int64) * len(time) + second, chance)
     first = np.cumsum(size) - size
     position = np.empty(len(user), dtype=np.int64)
     position[order] = np.arange(len(user)) - first[user[order]]

@@ -1,4 +1,4 @@
-"""The tables that every later stage reads: books, users with splits, histories with context and target sides."""
+"""The tables that later stages read: books, users with splits, histories with both sides."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.data.sources import bookdb, fetch
 from reranker.errors import DataError
 
-VERSION = 5  # of what this file writes; raise it when the same inputs give other tables
+VERSION = 5  # of the written files; raise it when the same inputs give other tables
 
-# Seed's column -> ours
-_SEED_BOOKS = {
+# Column of the original system -> our column
+_BOOKDB_BOOKS = {
     "book_id": "book_id",
     "title": "title",
     "description": "description",
     "genres": "genre",
     "authors": "authors",
 }
-_SPLIT_ON_DISK = (
-    "fold"  # the column's first name in users.parquet; another name would change its digest
-)
+# The first name of the column in users.parquet; another name would change the tables' digest.
+_SPLIT_ON_DISK = "fold"
 _HISTORIES = pa.schema(
     [
         ("user", pa.int32()),
@@ -43,30 +42,32 @@ _HISTORIES = pa.schema(
         ("is_target", pa.bool_()),
     ]
 )
-# Users and a user's times lie close together: against plain dictionaries this halves the time to write and to read.
+# Users, and the times of one user, are close together: compared with plain dictionaries this halves
+# the time to write and to read.
 _ENCODING = {"user": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"}
 _BOOKS_READ = pa.schema([("user_id", pa.string()), ("books_read", pa.list_(pa.int64()))])
-# About so many rows make a row group, whole users: 5 MB, small enough to deal out users by row groups. A constant, for
-# batch_rows must not change the bytes.
+# The approximate rows of a row group, which holds complete users: 5 MB, small enough to distribute
+# users by row groups. It is a constant because batch_rows must not change the bytes.
 ROW_GROUP = 1 << 18
 
 
 @dataclass(frozen=True)
 class Tables:
-    """All that is known of books and readers; a code is a row number.
+    """Books, users and histories of a source; a code is a row number.
 
     Attributes:
-        books: Row i is book code i, ascending book_id: book_id int64, title, series, authors, genres, description,
-            book_text (str, never null).
-        users: Row u is user code u, ascending user_id: user_id str, split str ("train", "dev", "test"), key
-            uint64 (a hash of the id, of which draws are functions).
-        histories: A rating, sorted by (user, book): user int32, book int32, rating float32, timestamp int64 (0 where
-            unknown), is_target bool. A (user, book) stands once.
+        books: Row i is book code i, ascending book_id: book_id int64, title, series, authors,
+            genres, description, book_text (str, never null).
+        users: Row u is user code u, ascending user_id: user_id str, split str ("train", "dev",
+            "test"), key uint64 (a hash of the id, which keys the random draws).
+        histories: One row per rating, sorted by (user, book), each pair once: user int32, book
+            int32, rating float32, timestamp int64 (0 if unknown), is_target bool.
         editions: Every raw book_id int64 -> book int32, the code of the edition that was kept.
         positive_rating: A rating of at least this much is a positive.
-        digest: SHA-256 of the data settings and of the folder `path`, which holds all of these as parquet.
+        digest: SHA-256 of the data settings and of the folder `path`, which holds all tables as
+            parquet.
         counts: Rows in, out and dropped, by reason.
-        hit: They came from the cache.
+        hit: Whether they came from the cache.
     """
 
     books: pd.DataFrame
@@ -80,71 +81,103 @@ class Tables:
     hit: bool = False
 
     def known(self) -> pd.DataFrame:
-        """The ratings that statistics may see: all of train users, the context side of dev and test users."""
+        """Return the ratings that statistics may use.
+
+        These are all ratings of train users, and the context side of dev and test users.
+        """
         train = (self.users["split"] == "train").to_numpy()[self.histories["user"]]
         return self.histories[train | ~self.histories["is_target"].to_numpy()]
 
+    def n_readers(self) -> IntArray:
+        """Return (n_books,) the number of users of all splits whose context side has each book.
+
+        Targets are not counted, not even those of train users: a target would count itself.
+        """
+        context = self.histories["book"].to_numpy()[~self.histories["is_target"].to_numpy()]
+        return np.bincount(context, minlength=len(self.books))
+
     def user_ids(self, codes: IntArray) -> np.ndarray:
-        """(n,) the user_id, str, of each user code."""
+        """Return (n,) the user_id, str, of each user code."""
         return self.users["user_id"].to_numpy()[codes]
 
     def book_ids(self, codes: IntArray) -> np.ndarray:
-        """(n,) the book_id, int64, of each book code."""
+        """Return (n,) the book_id, int64, of each book code."""
         return self.books["book_id"].to_numpy()[codes]
 
     def with_ids(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with its columns `user` and `book` (codes) replaced by user_id and book_id."""
+        """Return the frame with user_id and book_id in place of its codes `user` and `book`."""
         ids = frame.assign(user=self.user_ids(frame["user"]), book=self.book_ids(frame["book"]))
         return ids.rename(columns={"user": "user_id", "book": "book_id"})
 
     def positives(self, split: str) -> pd.DataFrame:
-        """The target ratings of a split's users that are positives, sorted by (user, book)."""
+        """Return the target ratings of a split's users that are positive, by (user, book)."""
         h = self.histories
         in_split = (self.users["split"] == split).to_numpy()[h["user"]]
-        return h[
-            in_split & h["is_target"].to_numpy() & (h["rating"] >= self.positive_rating).to_numpy()
-        ]
+        positive = (h["rating"] >= self.positive_rating).to_numpy()
+        return h[in_split & h["is_target"].to_numpy() & positive]
 
 
 def load_tables(cfg: DataConfig, cache: Cache) -> Tables:
-    """Tables of the source that `cfg` names, from the cache when files and settings are the same.
+    """Return the tables of the source in `cfg`, from the cache if files and settings are the same.
 
-    The cache folder also holds the seed's feature tables, `reduce_books_df.parquet` and `sampled_users_book.parquet`.
-    The row groups of `histories.parquet` hold whole users. Building them takes memory for the users, the books and
-    `cfg.batch_rows` ratings, however many there are.
+    The cache folder also holds the feature tables of the original system,
+    `reduce_books_df.parquet` and `sampled_users_book.parquet`. The row groups of
+    `histories.parquet` hold complete users. Building needs memory for the users, the books and
+    `cfg.batch_rows` ratings, whatever the number of ratings.
 
     Raises:
-        DataError: The source is missing, corrupt, of another schema, or too small for three splits.
+        DataError: The source is missing, is corrupt, has another schema, or is too small for three
+            splits.
+
+    Example:
+        >>> tables = load_tables(cfg.data, Cache(cfg.cache_dir))
+        >>> tables.books["title"][0]
+        'Dune'
     """
     source = fetch.fetch(cfg, cache)
     key = {
         "version": VERSION,
         "files": {path.name: digest_file(path) for path in bookdb.files(source.folder)},
-        "data": dataclasses.replace(
-            cfg,
-            root=None,
-            world=WorldConfig(),
-            storage=StorageConfig(),
-            batch_rows=DataConfig.batch_rows,
-        ),
+        # Text features are rendered later: tables with and without them are the same folder.
+        "data": _settings(dataclasses.replace(cfg, text_features=[])),
     }
     entry = cache.fetch("tables", key, lambda folder: _build(source.folder, cfg, folder))
     books, users, editions = (
         pd.read_parquet(entry.path / f"{name}.parquet") for name in ("books", "users", "editions")
     )
     users = users.rename(columns={_SPLIT_ON_DISK: "split"})
-    # Column by column, each given back as soon as it is copied: 10 million ratings are 210 MB, and once is enough.
+    # Each column is freed as soon as it is copied: 10 million ratings take 210 MB once, not twice.
     rated = pq.read_table(entry.path / "histories.parquet").to_pandas(
         split_blocks=True, self_destruct=True
     )
     counts = {f"source_{k}": v for k, v in source.counts.items()} | {
         k: int(str(v)) for k, v in entry.info.items()
     }
-    # Settings too: positive_rating and the context sizes decide pairs and lists, and leave no trace in the files.
-    identity = digest({"files": entry.digest, "data": key["data"]})
+    # The settings are part of the digest, because positive_rating and the sizes of contexts decide
+    # pairs and lists but do not change the files.
+    identity = digest({"files": entry.digest, "data": _settings(cfg)})
     return Tables(
         books, users, rated, editions, cfg.positive_rating, identity, counts, entry.path, entry.hit
     )
+
+
+def _settings(cfg: DataConfig) -> dict[str, object]:
+    """Return the settings that identify tables: how the source is reached is left out.
+
+    Earlier versions had three flags in place of `text_features`. They are written wherever they can
+    express the same features, so that digests of tables, pairs and lists stay the same.
+    """
+    settings = dataclasses.asdict(cfg) | {
+        "root": None,
+        "world": dataclasses.asdict(WorldConfig()),
+        "storage": dataclasses.asdict(StorageConfig()),
+        "batch_rows": DataConfig.batch_rows,
+    }
+    names = set(settings.pop("text_features"))
+    if ("authors" in names) != ("genres" in names):
+        return settings | {"text_features": sorted(names)}
+    flags = {"shows_match": "authors", "shows_ratings": "ease", "shows_readers": "readers"}
+    return settings | {flag: name in names for flag, name in flags.items()}
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
@@ -157,12 +190,11 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
         rated = histories.merge(
             spool.ratings, editions["book"].to_numpy(), Path(temp) / "rated", cfg.batch_rows
         )
+        n_given = int(np.isin(books["book_id"], given).sum()) if cfg.text == "given" else 0
         counts: dict[str, object] = {
             "books_in": len(all_books),
             "books": len(books),
-            "books_with_given_text": int(np.isin(books["book_id"], given).sum())
-            if cfg.text == "given"
-            else 0,
+            "books_with_given_text": n_given,
             "ratings_in": spool.n_in,
             "ratings_dropped_unknown_book": spool.n_unknown,
             "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),
@@ -170,9 +202,6 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
         kept, keys = _keep_users(rated, cfg, counts)
         users = splits.build_users(rated.user_ids.take(pa.array(kept)), keys, cfg)
         n_targets = _write_histories(folder, books, users, _split(rated, kept, keys, cfg))
-        if cfg.shows_readers:
-            n_readers = _n_readers(folder / "histories.parquet", len(books))
-            books = books.assign(book_text=features.with_readers(books["book_text"], n_readers))
         _write(folder, books, users, editions)
     counts |= {
         "users": len(users),
@@ -187,21 +216,21 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
 def _keep_users(
     rated: histories.Ratings, cfg: DataConfig, counts: dict[str, object]
 ) -> tuple[IntArray, KeyArray]:
-    """Places of the users that stay, ascending, and the keys of their ids."""
+    """Return the ascending positions in `rated` of the users to keep, and the keys of their ids."""
     kept = np.flatnonzero(rated.n_of_user >= cfg.min_ratings)
     keys = text_keys(rated.user_ids.take(pa.array(kept)).to_pylist())
     counts["users_in"] = len(rated.n_of_user)
     counts["users_dropped_few_ratings"] = len(rated.n_of_user) - len(kept)
     if cfg.max_users is not None and len(kept) > cfg.max_users:
         counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
-        sample = np.sort(
-            np.argsort(bits(cfg.seed, "sample users", keys), kind="stable")[: cfg.max_users]
-        )
+        order = np.argsort(bits(cfg.seed, "sample users", keys), kind="stable")
+        sample = np.sort(order[: cfg.max_users])
         kept, keys = kept[sample], keys[sample]
     if len(kept) == 0:
         raise DataError(
-            f"reduced_interactions.parquet: none of {len(rated.n_of_user)} users has {cfg.min_ratings} rated books of "
-            "the catalogue. Lower data.min_ratings (at least 2) or give more ratings."
+            f"reduced_interactions.parquet: none of {len(rated.n_of_user)} users has "
+            f"{cfg.min_ratings} rated books of the catalogue. Lower data.min_ratings (at least 2) "
+            "or give more ratings."
         )
     return kept, keys
 
@@ -209,7 +238,7 @@ def _keep_users(
 def _split(
     rated: histories.Ratings, kept: IntArray, keys: KeyArray, cfg: DataConfig
 ) -> Iterator[pa.Table]:
-    """The histories of the users that stay, with both sides, a row group at a time."""
+    """Yield the histories of the kept users with is_target, one row group at a time."""
     for rows in rated.blocks(kept, ROW_GROUP):
         columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
         first = int(columns["user"][0])
@@ -228,14 +257,14 @@ def _write(folder: Path, books: pd.DataFrame, users: pd.DataFrame, editions: pd.
     stored_users = users.rename(columns={"split": _SPLIT_ON_DISK})
     for name, frame in {"books": books, "users": stored_users, "editions": editions}.items():
         frame.to_parquet(folder / f"{name}.parquet", index=False, compression=COMPRESSION)
-    seed_books = books.rename(columns=_SEED_BOOKS)[list(_SEED_BOOKS.values())]
-    seed_books.to_parquet(folder / "reduce_books_df.parquet", index=False, compression=COMPRESSION)
+    reduced = books.rename(columns=_BOOKDB_BOOKS)[list(_BOOKDB_BOOKS.values())]
+    reduced.to_parquet(folder / "reduce_books_df.parquet", index=False, compression=COMPRESSION)
 
 
 def _write_histories(
     folder: Path, books: pd.DataFrame, users: pd.DataFrame, blocks: Iterator[pa.Table]
 ) -> int:
-    """Write both tables of ratings, ours and the seed's, and count the targets."""
+    """Write our table of ratings and that of the original system; return the number of targets."""
     book_ids, user_ids = books["book_id"].to_numpy(), pa.array(users["user_id"])
     n_targets = 0
     with (
@@ -248,31 +277,20 @@ def _write_histories(
         ) as ours,
         pq.ParquetWriter(
             folder / "sampled_users_book.parquet", _BOOKS_READ, compression=COMPRESSION
-        ) as seeds,
+        ) as bookdb_table,
     ):
         for block in blocks:
             ours.write_table(block)
-            seeds.write_table(_books_read(block, book_ids, user_ids))
+            bookdb_table.write_table(_books_read(block, book_ids, user_ids))
             n_targets += pc.sum(block["is_target"]).as_py()
     return n_targets
 
 
-def _n_readers(histories_path: Path, n_books: int) -> IntArray:
-    """(n_books,) context sides that hold each book, of users of all splits.
-
-    No target counts, of train users neither: else a book's own positive pair would stand in its number.
-    """
-    with pq.ParquetFile(histories_path) as file:
-        blocks = file.iter_batches(columns=["book", "is_target"])
-        counts = (
-            np.bincount(b["book"].filter(pc.invert(b["is_target"])), minlength=n_books)
-            for b in blocks
-        )
-        return np.sum(list(counts), axis=0)
-
-
 def _books_read(block: pa.Table, book_ids: IntArray, user_ids: pa.Array) -> pa.Table:
-    """The seed's `user_id, books_read` of a block of users: book ids, best rated first, then ascending id."""
+    """Return the original system's `user_id, books_read` for a block of users.
+
+    A user's book ids come best rated first, then by ascending id.
+    """
     user, book, rating = (block[name].to_numpy() for name in ("user", "book", "rating"))
     order = np.lexsort((-rating, user))  # stable, and a user's books ascend
     size = np.bincount(user - user[0])

@@ -1,4 +1,4 @@
-"""Columns of texts as Arrow arrays: cleaned, freed of HTML, joined by row, and filled into a template."""
+"""Operations on columns of texts as Arrow arrays: clean, strip HTML, join, fill a template."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ import pyarrow.compute as pc
 from reranker.data.draws import IntArray
 from reranker.templates import Part
 
-TEXT = pa.large_string()  # 64-bit offsets: a column of book texts passes 2 GiB
-NULL_WORDS = (
-    "nan",
-    "NaN",
-    "None",
-    "null",
-    "NULL",
-    "<NA>",
-)  # a missing value that went through str()
+TEXT = pa.large_string()  # 64-bit offsets: a column of book texts may exceed 2 GiB
+# How str() writes a missing value.
+NULL_WORDS = ("nan", "NaN", "None", "null", "NULL", "<NA>")
 
-# What str.split() splits at, where it is more than single spaces inside the text.
-_UNTIDY = r"^ | $|  |[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
-_BLOCKS = (
-    "address|article|blockquote|br|center|dd|div|dl|dt|figure|footer|form|h[1-6]|header|hr|li|ol|p|pre|section|table|"
-    "td|th|tr|ul"
+# White space of str.split(), other than single spaces inside the text.
+_UNTIDY = (
+    r"^ | $|  |[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}"
+    r"\x{205f}\x{3000}]"
 )
-# In this order; RE2 takes linear time, where Python's html.parser of 3.11 raises on `<![x` and is quadratic.
+_BLOCKS = (
+    "address|article|blockquote|br|center|dd|div|dl|dt|figure|footer|form|h[1-6]|header|hr|li|ol|p|"
+    "pre|section|table|td|th|tr|ul"
+)
+# Pattern and replacement, applied in this order. RE2 takes linear time; html.parser of Python 3.11
+# takes quadratic time and raises on `<![x`.
 _MARKUP = (
     (r"(?s)<!--.*?-->", " "),
     (r"(?is)<script\b.*?</script\s*>", " "),
@@ -40,41 +38,45 @@ _MARKUP = (
 
 
 def arrow(column: Sequence[str] | pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The texts as one Arrow array of type TEXT."""
+    """Return the texts as one Arrow array of type TEXT."""
     values = column if isinstance(column, pa.ChunkedArray | pa.Array) else pa.array(column, TEXT)
     values = values.cast(TEXT)
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def clean(texts: pa.Array) -> pa.Array:
-    """The texts with single spaces only and none at the ends; nulls and NULL_WORDS as empty texts."""
-    tidy = _mend(pc.fill_null(arrow(texts), ""), _UNTIDY, lambda text: " ".join(text.split()))
+    """Return the texts with single spaces, stripped; nulls and NULL_WORDS become empty texts."""
+    tidy = _map_matching(
+        pc.fill_null(arrow(texts), ""), _UNTIDY, lambda text: " ".join(text.split())
+    )
     return pc.if_else(pc.is_in(tidy, value_set=pa.array(NULL_WORDS, TEXT)), "", tidy)
 
 
-def without_markup(texts: pa.Array) -> pa.Array:
-    """The texts without HTML: no tags, comments, scripts or styles, and characters in place of entities.
+def strip_html(texts: pa.Array) -> pa.Array:
+    """Return the texts without tags, comments, scripts and styles, and with entities decoded.
 
-    A tag that breaks lines gives a space, any other nothing. A `<` that opens no tag stays.
+    A tag that breaks lines becomes a space, any other tag is removed. A `<` that does not begin a
+    tag stays.
     """
     out = arrow(texts)
-    for pattern, by in _MARKUP:
-        out = pc.replace_substring_regex(out, pattern, by)
-    return _mend(out, "&", html.unescape)
+    for pattern, replacement in _MARKUP:
+        out = pc.replace_substring_regex(out, pattern, replacement)
+    return _map_matching(out, "&", html.unescape)
 
 
-def _mend(texts: pa.Array, pattern: str, mend: Callable[[str], str]) -> pa.Array:
-    """Apply `mend` to the texts that match, which are few: the others never become Python objects."""
+def _map_matching(texts: pa.Array, pattern: str, function: Callable[[str], str]) -> pa.Array:
+    """Apply a function to the texts that match; the others, the most, stay in Arrow."""
     found = pc.fill_null(pc.match_substring_regex(texts, pattern), False)
-    mended = [mend(text) for text in texts.filter(found).to_pylist()]
-    return pc.replace_with_mask(texts, found, pa.array(mended, TEXT)) if mended else texts
+    changed = [function(text) for text in texts.filter(found).to_pylist()]
+    return pc.replace_with_mask(texts, found, pa.array(changed, TEXT)) if changed else texts
 
 
-def joined(row: IntArray, values: pa.Array, n_rows: int, separator: str) -> pa.Array:
-    """(n_rows,) the values of each row with the separator between them; empty where a row has none.
+def join(row: IntArray, values: pa.Array, n_rows: int, separator: str) -> pa.Array:
+    """Return (n_rows,) the joined values of each row; a row without values is empty.
 
     Args:
-        row: (n_values,) ascending.
+        row: (n_values,) row numbers, ascending.
+        values: (n_values,) texts.
     """
     offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))])
     lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values.cast(TEXT))
@@ -82,7 +84,9 @@ def joined(row: IntArray, values: pa.Array, n_rows: int, separator: str) -> pa.A
 
 
 def fill(parts: Sequence[Part], values: Mapping[str, pa.Array]) -> pa.Array:
-    """(n_rows,) texts: the parts in order, without those whose value is empty; no gap stands before the first.
+    """Return (n_rows,) texts: the parts of a template in order, filled with values.
+
+    A part whose value is empty is left out, and the first part has no gap before it.
 
     Args:
         values: Field -> (n_rows,) texts without nulls.
@@ -93,15 +97,14 @@ def fill(parts: Sequence[Part], values: Mapping[str, pa.Array]) -> pa.Array:
     pieces = []
     for part in parts:
         value = values[part.field] if part.field else None
-        stands = everywhere if value is None else pc.not_equal(value, "")
-        pieces.append(_where(stands, _where(started, part.gap + part.before, part.before), ""))
+        present = everywhere if value is None else pc.not_equal(value, "")
+        pieces.append(_where(present, _where(started, part.gap + part.before, part.before), ""))
         pieces += [] if value is None else [value]
-        pieces += [_where(stands, part.after, "")] if part.after else []
-        started = pc.or_(started, stands)
+        pieces += [_where(present, part.after, "")] if part.after else []
+        started = pc.or_(started, present)
     return pc.binary_join_element_wise(*pieces, pa.scalar("", TEXT))
 
 
 def _where(condition: pa.Array, yes: pa.Array | str, no: str) -> pa.Array:
-    return pc.if_else(
-        condition, pa.scalar(yes, TEXT) if isinstance(yes, str) else yes, pa.scalar(no, TEXT)
-    )
+    chosen = pa.scalar(yes, TEXT) if isinstance(yes, str) else yes
+    return pc.if_else(condition, chosen, pa.scalar(no, TEXT))

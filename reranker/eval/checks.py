@@ -1,9 +1,8 @@
-"""Whether a score is what it should be: of this reader, spread out, a probability."""
+"""Checks of scores: personalisation, spread, and calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,109 +11,111 @@ from scipy.special import expit
 from reranker.config import EvalConfig
 from reranker.data.draws import FloatArray, IntArray, bits
 from reranker.eval import metrics, statistics
-from reranker.eval.baselines import Questions
-
-if TYPE_CHECKING:
-    from reranker.eval.scoring import Scorer
+from reranker.eval.eval_set import EvalSet
+from reranker.eval.scoring import Scorer
 
 N_BINS = 10
-MIN_STD = 1e-6  # about 16 steps of float32 at 1: below it the order of candidates is rounding
-MIN_SPREAD = 0.01  # of the spread before training
+# About 16 steps of float32 at 1. Below it the order of candidates is rounding error.
+MIN_STD = 1e-6
+MIN_SPREAD = 0.01  # as a fraction of the spread before training
 MAX_TIES = 0.5
 COLUMNS = ["kind", "check", "metric", "value", "own_value", "gap", "low", "high"]
 
 
-def check_contexts(
-    scorer: Scorer, questions: Questions, own: FloatArray, cfg: EvalConfig
-) -> pd.DataFrame:
-    """What is left of a scorer when it does not see the reader's own context: the personalisation gap.
+def check_contexts(scorer: Scorer, eval_set: EvalSet, own: FloatArray) -> pd.DataFrame:
+    """Return how much NDCG@10 a scorer loses without the user's own context.
 
-    `shuffled_contexts`: every user gets the context of another user of the lists, all of them that of a different one.
-    `blank_context`: the context is the empty string, so that only the candidate is left. A scorer that ranks by what
-    everybody likes has a gap of 0 in both. CandidateLists of the headline kind, of at most cfg.max_check_users users, chosen
-    and dealt by a hash of their ids; what is compared is of the same users. One user alone has no other to take a
-    context from, so there the first check has no row.
+    This is the personalisation gap. `shuffled_contexts` gives every user the context of another
+    user. `blank_context` gives the empty string, so that only the candidate is left. A scorer
+    that ranks by what is liked in general has a gap of 0 in both. The check uses lists of the
+    headline kind of at most `eval.max_check_users` users, chosen and shuffled by a hash of their
+    ids. With one user there is no other context, so the first check has no row.
 
     Args:
-        scorer: Gives the scores of contexts and book texts.
-        own: (n_rows,) its scores of all lists, with the own contexts.
+        scorer: Contexts and book texts -> scores.
+        eval_set: The test lists.
+        own: (n_rows,) scores of all rows with the users' own contexts.
 
     Returns:
-        kind, check, metric ("ndcg_10"), value, own_value, gap (own_value - value), low, high (95 %, paired over
-        users).
+        kind, check, metric ("ndcg_10"), value, own_value, gap (own_value - value), low, high
+        (95 %, paired over users).
     """
-    kind = cfg.list_kinds[0]
-    users = _checked_users(questions, kind, cfg.max_check_users)
+    cfg, kind = eval_set.cfg, eval_set.cfg.list_kinds[0]
+    users = _checked_users(eval_set, kind)
     if not len(users):
         return pd.DataFrame(columns=COLUMNS)
-    keep = ((questions.rows["kind"] == kind) & questions.rows["user"].isin(users)).to_numpy()
-    rows = questions.rows[keep]
-    books, contexts, book = questions.tables.books, questions.contexts, rows["book"].to_numpy()
-    distinct, row = np.unique(
-        book, return_inverse=True
-    )  # with one context for all, a book has one score
-    blank = contexts.candidates_of_nobody(books, distinct).to_pylist()
-    values = {"blank_context": np.asarray(scorer([""] * len(blank), blank))[row]}
+    keep = ((eval_set.rows["kind"] == kind) & eval_set.rows["user"].isin(users)).to_numpy()
+    rows = eval_set.rows[keep]
+    values = {"blank_context": _score_blank(scorer, eval_set, rows)}
     if len(users) > 1:
-        order = np.argsort(users)
-        donor = np.roll(users, 1)[order][np.searchsorted(users[order], rows["user"])]
-        dealt = [contexts.text[user] for user in donor.tolist()]
-        values["shuffled_contexts"] = scorer(
-            dealt, contexts.candidates(books, donor, book).to_pylist()
-        )
+        values["shuffled_contexts"] = _score_shuffled(scorer, eval_set, rows, users=users)
     own_ndcg = _ndcg_10(rows, np.asarray(own)[keep])
     found = {name: _gap(own_ndcg, _ndcg_10(rows, score), cfg) for name, score in values.items()}
-    return pd.DataFrame([{"kind": kind, "check": name, **gap} for name, gap in found.items()])[
-        COLUMNS
-    ]
+    checks = [{"kind": kind, "check": name, **gap} for name, gap in found.items()]
+    return pd.DataFrame(checks)[COLUMNS]
 
 
-def _checked_users(questions: Questions, kind: str, n: int) -> IntArray:
-    """The first n users of the kind with a positive, in the order of a hash of their ids."""
-    rows = questions.rows
+def _score_blank(scorer: Scorer, eval_set: EvalSet, rows: pd.DataFrame) -> FloatArray:
+    """Return scores without a context. A book then has one score for all users."""
+    distinct, row = np.unique(rows["book"].to_numpy(), return_inverse=True)
+    texts = eval_set.contexts.candidates_without_context(
+        eval_set.tables.books, distinct
+    ).to_pylist()
+    return np.asarray(scorer([""] * len(texts), texts))[row]
+
+
+def _score_shuffled(
+    scorer: Scorer, eval_set: EvalSet, rows: pd.DataFrame, *, users: IntArray
+) -> FloatArray:
+    """Return scores with the context of the next user in the order of `users`."""
+    order = np.argsort(users)
+    donor = np.roll(users, 1)[order][np.searchsorted(users[order], rows["user"])]
+    contexts = [eval_set.contexts.text[user] for user in donor.tolist()]
+    book = rows["book"].to_numpy()
+    candidates = eval_set.contexts.candidates(eval_set.tables.books, donor, book)
+    return scorer(contexts, candidates.to_pylist())
+
+
+def _checked_users(eval_set: EvalSet, kind: str) -> IntArray:
+    """Return the first users of the kind with a positive, in the order of a hash of their ids."""
+    rows, cfg = eval_set.rows, eval_set.cfg
     users = np.unique(rows["user"][(rows["kind"] == kind) & (rows["label"] > 0)])
-    keys = questions.tables.users["key"].to_numpy()[users]
-    order = np.argsort(bits(questions.seed, "checked contexts", keys), kind="stable")
-    chosen: IntArray = users[order[:n]]
+    keys = eval_set.tables.users["key"].to_numpy()[users]
+    order = np.argsort(bits(cfg.seed, "checked contexts", keys), kind="stable")
+    chosen: IntArray = users[order[: cfg.max_check_users]]
     return chosen
 
 
 def _ndcg_10(rows: pd.DataFrame, score: FloatArray) -> FloatArray:
-    return metrics.ndcg(
-        metrics.rank(rows["user"].to_numpy(), rows["label"].to_numpy(), score), k=10
-    )
+    ranking = metrics.rank(rows["user"].to_numpy(), rows["label"].to_numpy(), score)
+    return metrics.ndcg(ranking, k=10)
 
 
 def _gap(own: FloatArray, checked: FloatArray, cfg: EvalConfig) -> dict[str, object]:
     gap, low, high = statistics.paired_lift(
         own, checked, n_resamples=cfg.n_bootstrap, seed=cfg.seed
     )
-    value, own_value = float(checked.mean()), float(own.mean())
-    return {
-        "metric": "ndcg_10",
-        "value": value,
-        "own_value": own_value,
-        "gap": gap,
-        "low": low,
-        "high": high,
-    }
+    values = {"value": float(checked.mean()), "own_value": float(own.mean())}
+    return {"metric": "ndcg_10", **values, "gap": gap, "low": low, "high": high}
 
 
-def find_score_problems(scores: FloatArray, before: FloatArray | None = None) -> list[str]:
-    """A sentence for each thing that is wrong with a scorer's scores of one list kind: collapse, saturation.
+def find_score_problems(scores: FloatArray, untrained: FloatArray | None = None) -> list[str]:
+    """Return a sentence for each problem of a scorer's scores: collapse, saturation.
 
     Args:
-        scores: (n_rows,) compared as float32; that they are finite is checked where they are made and ranked.
-        before: (n_rows,) scores of the same rows before training, where there are.
+        scores: (n_rows,) of one list kind, compared as float32. They are finite; that is checked
+            where they are made and where they are ranked.
+        untrained: (n_rows,) scores of the same rows before training, if there are any.
     """
     found = []
     std = float(np.std(scores))
     if std < MIN_STD:
         found.append(
-            f"collapse: the scores have a standard deviation of {std:.1e}; they tell no candidate from another"
+            f"collapse: the scores have a standard deviation of {std:.1e}; "
+            "they do not separate candidates"
         )
-    elif before is not None and std < MIN_SPREAD * float(np.std(before)):
-        share = std / float(np.std(before))
+    elif untrained is not None and std < MIN_SPREAD * float(np.std(untrained)):
+        share = std / float(np.std(untrained))
         found.append(
             f"collapse: the scores have {share:.2%} of the spread that they had before training"
         )
@@ -125,13 +126,16 @@ def find_score_problems(scores: FloatArray, before: FloatArray | None = None) ->
 
 
 def tie_fraction(scores: FloatArray) -> float:
-    """The share of scores that another one equals as float32, users aside."""
+    """Return the fraction of scores that equal another one as float32, over all users."""
     _, counts = np.unique(np.asarray(scores, dtype=np.float32), return_counts=True)
     return float(counts[counts > 1].sum() / counts.sum())
 
 
 def describe_scores(scores: Mapping[str, FloatArray]) -> pd.DataFrame:
-    """A row for each scorer: scorer, mean, std, min, max, unique_fraction (distinct float32 values per row)."""
+    """Return a row per scorer: scorer, mean, std, min, max, unique_fraction.
+
+    unique_fraction is the number of distinct float32 values divided by the number of rows.
+    """
     return pd.DataFrame(
         {
             "scorer": name,
@@ -146,16 +150,17 @@ def describe_scores(scores: Mapping[str, FloatArray]) -> pd.DataFrame:
 
 
 def calibrate(label: IntArray, scores: FloatArray, activation: str) -> pd.DataFrame:
-    """The calibration curve: rows in 10 bins of equal counts by their probability, lowest first.
+    """Return the calibration curve: 10 bins of equal counts, in ascending probability.
 
-    CandidateLists have another share of positives than training pairs, and a ranking loss asks for no probability; where the
-    curve leaves the diagonal, scores are good for ranking alone.
+    Candidate lists have another fraction of positives than training pairs, and a ranking loss
+    does not train probabilities. Where the curve leaves the diagonal, use scores for ranking only.
 
     Args:
-        activation: Of the scores: `identity`, logits whose sigmoid is the probability; `sigmoid`, the probability.
+        activation: `identity` if scores are logits, `sigmoid` if they are probabilities.
 
     Returns:
-        bin (1..10), mean_probability, positive_fraction, n_rows; fewer bins where there are fewer rows.
+        bin (1..10), mean_probability, positive_fraction, n_rows. There are fewer bins than 10 if
+        there are fewer rows.
     """
     probability = np.asarray(scores, dtype=np.float64) if activation == "sigmoid" else expit(scores)
     order = np.argsort(probability, kind="stable")

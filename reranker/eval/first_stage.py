@@ -1,4 +1,4 @@
-"""What a first stage finds, and what reranking its best books can and does make of it."""
+"""Recall of the first stage, and the effect of reranking its best books."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from reranker.data.draws import FloatArray, IntArray
 from reranker.eval import metrics
 from reranker.eval.lists import CandidateLists
 
-K = 10  # of the figures here, the headline's
+K = 10  # cut-off of all metrics here
 
 
 def summarise_first_stage(tables: Tables, lists: CandidateLists) -> dict[str, float]:
-    """Figures of the `retriever` lists over all users with positive targets, found or not.
+    """Return metrics of the `retriever` lists over all users with positive targets.
 
     Returns:
-        n_users; hit_fraction: users with a positive in their list; recall_<n>: mean share of a user's positive targets
-        that stand in the list of n; ceiling_ndcg_10: mean NDCG@10 of a perfect order of the list, where positives that
-        it misses count as lost.
+        n_users; hit_fraction: the fraction of users with a positive in their list; recall_<n>: the
+        mean fraction of a user's positive targets in the list of n; ceiling_ndcg_10: the mean
+        NDCG@10 of a perfect order of the list, where positives outside it count as not found.
     """
     rows = _rows(lists)
     found = rows.groupby("user")["label"].sum()
@@ -41,19 +41,19 @@ def depth_curve(
     scores: Mapping[str, FloatArray],
     depths: Sequence[int] = (10, 20, 50, 100),
 ) -> pd.DataFrame:
-    """What each scorer makes of the `retriever` lists when it reranks only their first books.
+    """Return the metrics of each scorer when it reranks only the first `depth` retrieved books.
 
-    The first `depth` books, in the first stage's order (ties: ascending book code), are ranked by the scorer; the
-    others keep their order behind them.
+    The scorer ranks the first `depth` books of the first stage's order (ties: ascending book
+    code). The other books follow in the first stage's order.
 
     Args:
         scores: Scorer name -> (n_rows,) scores aligned to `lists.frame`.
-        depths: Of them only those up to the lists' size count.
+        depths: Depths above the lists' size are skipped.
 
     Returns:
-        A row for each scorer and depth: scorer, depth; ndcg_10 and recall_10 over all users with positive targets,
-        those that the list misses counting as lost; ndcg_10_retrieved, over the users with a positive in their list
-        and of the list's positives alone, as other list kinds have it.
+        A row per scorer and depth: scorer, depth; ndcg_10 and recall_10 over all users with
+        positive targets, where positives outside the list count as not found; ndcg_10_retrieved
+        over users with a positive in their list, as in the other list kinds.
     """
     rows = _rows(lists)
     user, label = rows["user"].to_numpy(), rows["label"].to_numpy()
@@ -67,10 +67,10 @@ def depth_curve(
             score = _reranked(own, user, place, depth)
             ranking = metrics.rank(user, label, score)
             ndcg = metrics.ndcg(ranking, k=K)
-            whole = np.nan_to_num(ndcg) * _ideal(found) / _ideal(wanted)
+            over_all = np.nan_to_num(ndcg) * _ideal(found) / _ideal(wanted)
             recall = np.nan_to_num(metrics.recall(ranking, k=K)) * found / wanted
             means = {
-                "ndcg_10": whole.mean(),
+                "ndcg_10": over_all.mean(),
                 "recall_10": recall.mean(),
                 "ndcg_10_retrieved": np.nanmean(ndcg),
             }
@@ -81,24 +81,24 @@ def depth_curve(
 
 
 def _rows(lists: CandidateLists) -> pd.DataFrame:
-    """The retriever lists' rows, indexed by their place in the frame, which scores are aligned to."""
+    """Return the rows of retriever lists, indexed by their position in the frame."""
     return lists.frame.reset_index(drop=True)[(lists.frame["kind"] == "retriever").to_numpy()]
 
 
 def _n_targets(tables: Tables, lists: CandidateLists, users: IntArray) -> IntArray:
-    """(n_users,) positive targets of each user, at least 1: others have no list."""
+    """Return the (n_users,) number of positive targets, which is at least 1."""
     counts = tables.positives(lists.split)["user"].value_counts()
     return counts.reindex(users).to_numpy()
 
 
 def _ideal(n_positives: IntArray) -> FloatArray:
-    """(n_users,) discounted cumulative gain at K of that many positives on top."""
+    """Return the (n_users,) DCG@K of a list that has its n_positives first."""
     gain = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, K + 2)))])
     return gain[np.minimum(n_positives, K).astype(np.int64)]
 
 
 def _reranked(own: pd.Series, user: IntArray, place: FloatArray, depth: int) -> FloatArray:
-    """(n_rows,) scores: within the depth by rank among the user's rows (ties stay ties), above all others."""
+    """Return (n_rows,) scores that put the first `depth` rows, by their rank, above all others."""
     inside = place <= depth
     score = -place
     score[inside] = own[inside].groupby(user[inside]).rank(method="min").to_numpy()

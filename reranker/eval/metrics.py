@@ -1,8 +1,8 @@
 """Ranking metrics of many groups at once: one sort, then segment sums, and one rule for ties.
 
-Tied scores have no order, so a metric is its expected value over all orders of the tied rows. A metric can then
-neither gain nor lose by the order in which candidates are stored, and a constant scorer gets exactly chance level.
-A group without positives has no value: NaN, in every metric.
+Tied scores have no order, so a metric is its expected value over all orders of the tied rows. The
+order in which candidates are stored then has no influence, and a constant scorer gets exactly the
+chance level. A group without positives has the value NaN in every metric.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from reranker.eval.ranking import FloatArray, IntArray, Ranking, checked, rank
 
 Gain = Literal["linear", "exponential"]
-MAX_EXPONENT = 1000  # labels under exponential gain: 2^1024 is no float64
+MAX_EXPONENT = 1000  # largest label under exponential gain; 2^1024 overflows float64
 
 
 def ndcg(ranking: Ranking, k: int, gain: Gain = "linear") -> FloatArray:
-    """Normalised discounted cumulative gain at k of every group, discount 1 / log2(1 + rank).
+    """Return the normalised discounted cumulative gain at k of every group.
+
+    The discount is 1 / log2(1 + rank).
 
     Args:
-        ranking: What `rank` returned.
+        ranking: From `rank`.
         k: Cut-off rank, >= 1; shorter groups are not padded.
-        gain: A row gains its label ("linear") or 2^label - 1 ("exponential"); for labels 0 and 1 they agree.
+        gain: A row gains its label ("linear") or 2^label - 1 ("exponential"). The two agree for
+            labels 0 and 1.
 
     Returns:
         (n_groups,) values in [0, 1], in ascending order of group id; NaN without a positive.
@@ -34,8 +37,12 @@ def ndcg(ranking: Ranking, k: int, gain: Gain = "linear") -> FloatArray:
     Raises:
         ValueError: k < 1, or a label above 1000 under exponential gain.
 
-    Source: Järvelin & Kekäläinen 2002; exponential gain: Burges et al. 2005; a tied row gains its block's mean, after
-    McSherry & Najork 2008.
+    Source: Järvelin & Kekäläinen 2002; exponential gain: Burges et al. 2005; a tied row gains the
+    mean of its block, after McSherry & Najork 2008.
+
+    Example:
+        >>> ndcg(rank(group=[0, 0, 1], label=[1, 0, 1], score=[0.2, 0.1, 0.3]), k=10)
+        array([1., 1.])
     """
     return _ndcg(ranking, [k], gain)[:, 0]
 
@@ -66,26 +73,28 @@ def _gains(label: FloatArray, gain: Gain) -> FloatArray:
         return label
     if label.max(initial=0) > MAX_EXPONENT:
         raise ValueError(
-            f"label {label.max():g} is too large for exponential gain; at most {MAX_EXPONENT} is allowed."
+            f"label {label.max():g} is too large for exponential gain; at most {MAX_EXPONENT} is "
+            "allowed."
         )
     return np.exp2(label) - 1
 
 
 def average_precision(ranking: Ranking) -> FloatArray:
-    """Average precision of every group over its whole list, label > 0 being relevant.
+    """Return the average precision of every group over its complete list.
 
-    A block of c rows, r of them relevant, that follows s rows with R relevant ones, adds for its row j = 1..c the
-    chance r/c that a relevant row stands there, times the precision expected then: (R + 1 + (j-1)(r-1)/(c-1)) / (s+j).
+    A row is relevant if its label is > 0. Take a block of c rows, r of them relevant, that follows
+    s rows with R relevant ones. Its row j = 1..c adds the probability r/c that a relevant row is
+    there, times the expected precision in that case: (R + 1 + (j-1)(r-1)/(c-1)) / (s+j).
 
     Returns:
         (n_groups,) values in [0, 1], in ascending order of group id; NaN without a positive.
 
-    Source: Buckley & Voorhees 2000 (the mean of the precision at each relevant row); expectation over ties: the
-    sum above, by exchangeability of the rows of a block.
+    Source: Buckley & Voorhees 2000 (the mean of the precision at each relevant row). The
+    expectation over ties is the sum above, because the rows of a block are exchangeable.
     """
     c, r, b = ranking.block_size, ranking.block_positives, ranking.block
     n_positives = ranking.n_positives[ranking.n_positives > 0]
-    before = np.cumsum(r) - r  # relevant rows before the block, in all groups together
+    before = np.cumsum(r) - r  # relevant rows before the block, over all groups
     before_group = np.repeat(
         np.cumsum(n_positives) - n_positives, np.diff(ranking.start, append=len(b))
     )
@@ -96,10 +105,12 @@ def average_precision(ranking: Ranking) -> FloatArray:
 
 
 def mrr(ranking: Ranking, k: int) -> FloatArray:
-    """Reciprocal rank of every group's first relevant row (label > 0), 0 where it stands below rank k.
+    """Return the reciprocal rank of every group's first relevant row (label > 0).
+
+    It is 0 if that row is below rank k.
 
     Args:
-        ranking: What `rank` returned.
+        ranking: From `rank`.
         k: Cut-off rank, >= 1.
 
     Returns:
@@ -114,20 +125,20 @@ def mrr(ranking: Ranking, k: int) -> FloatArray:
 
 
 def hit(ranking: Ranking, k: int) -> FloatArray:
-    """Whether a relevant row (label > 0) stands among every group's first k: 1 or 0; under ties, the chance of it.
+    """Return whether a relevant row (label > 0) is among every group's first k: 1 or 0.
 
-    Arguments, returns and errors as `mrr`.
+    Under ties it is the probability of that. Arguments, returns and errors as `mrr`.
     """
-    return np.minimum(
-        _of_first(ranking, k, np.ones_like), 1
-    )  # the chances of all places may sum to 1 + 2e-16
+    # Rounding may bring the sum of the probabilities to 1 + 2e-16.
+    return np.minimum(_of_first(ranking, k, np.ones_like), 1)
 
 
 def _of_first(ranking: Ranking, k: int, value: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """The expected value of the rank of every group's first relevant row, 0 below rank k.
+    """Return the expectation of `value(rank)` over the rank of every group's first relevant row.
 
-    In the first block with a relevant row, c rows and r relevant, the first relevant one stands at place j with the
-    probability C(c-j, r-1) / C(c, r): r/c at j = 1, and (c-j-r+1) / (c-j) times as much at each next place.
+    Ranks below k count 0. In the first block with a relevant row, which has c rows and r relevant
+    ones, the first relevant row is at place j with the probability C(c-j, r-1) / C(c, r): r/c at
+    j = 1, and (c-j-r+1) / (c-j) times as much at each next place.
 
     Source: the negative hypergeometric distribution.
     """
@@ -142,7 +153,7 @@ def _of_first(ranking: Ranking, k: int, value: Callable[[FloatArray], FloatArray
 
 
 def recall(ranking: Ranking, k: int) -> FloatArray:
-    """The share of every group's relevant rows (label > 0) that stands among its first k.
+    """Return the fraction of every group's relevant rows (label > 0) among its first k.
 
     A group with more than k relevant rows cannot reach 1. Arguments, returns and errors as `mrr`.
     """
@@ -150,28 +161,29 @@ def recall(ranking: Ranking, k: int) -> FloatArray:
 
 
 def precision(ranking: Ranking, k: int) -> FloatArray:
-    """The share of relevant rows (label > 0) among every group's first k.
+    """Return the fraction of relevant rows (label > 0) among every group's first k.
 
-    The denominator is k in shorter groups too, as in trec_eval, so the largest value is min(n_positives, k) / k.
+    The denominator is k in shorter groups too, as in trec_eval. The largest value is therefore
+    min(n_positives, k) / k.
     Arguments, returns and errors as `mrr`.
     """
     return _hits(ranking, k) / k
 
 
 def _hits(ranking: Ranking, k: int) -> FloatArray:
-    """Relevant rows expected among the first k."""
+    """Return the expected number of relevant rows among the first k."""
     _check_cutoff(k)
     chance_of_row = (ranking.block_positives / ranking.block_size)[ranking.block]
     return _spread(ranking, np.add.reduceat(chance_of_row * (ranking.position < k), ranking.start))
 
 
 def tie_fraction(ranking: Ranking) -> FloatArray:
-    """The share of every group's rows whose score another row of the group has too, (n_groups,) in [0, 1]."""
+    """Return the (n_groups,) fraction of rows whose score another row of the group has too."""
     return ranking.n_tied / ranking.size
 
 
 def _spread(ranking: Ranking, values: FloatArray) -> FloatArray:
-    """(n_groups,) from the values of the groups with a positive: NaN for the others."""
+    """Return (n_groups,) values: the given ones in groups with a positive, NaN in the others."""
     spread = np.full(len(ranking.group), np.nan)
     spread[ranking.n_positives > 0] = values
     return spread
@@ -179,28 +191,32 @@ def _spread(ranking: Ranking, values: FloatArray) -> FloatArray:
 
 def _check_cutoff(k: int) -> None:
     if k < 1:
-        raise ValueError(f"k={k} is no cut-off rank; it must be at least 1.")
+        raise ValueError(f"k={k} is not a cut-off rank; it must be at least 1.")
 
 
 def evaluate(
     group: IntArray, label: FloatArray | IntArray, score: FloatArray, *, cutoffs: Sequence[int]
 ) -> pd.DataFrame:
-    """Every metric of every group.
+    """Return every metric of every group.
 
-    A group without positives has NaN for every metric; callers leave it out of means and count it.
+    A group without positives has NaN in every metric. Callers leave it out of means and count it.
 
     Args:
         group: (n_pairs,) ids; rows of one group need not be adjacent.
-        label: (n_pairs,) graded relevance, >= 0; all but NDCG take label > 0 as relevant.
+        label: (n_pairs,) graded relevance, >= 0. All metrics but NDCG use label > 0.
         score: (n_pairs,) higher is better; compared as float32.
         cutoffs: Ranks k of `ndcg_<k>`.
 
     Returns:
-        A row per group in ascending order of id: `group`, `n_candidates`, `n_positives`, `tie_fraction`, `ap`,
-        `ndcg_<k>` for each cut-off, `mrr_10`, `recall_10`, `hit_10`, `precision_10`, `ndcg_exp_10` (exponential gain).
+        A row per group in ascending order of id: `group`, `n_candidates`, `n_positives`,
+        `tie_fraction`, `ap`, `ndcg_<k>` for each cut-off, `mrr_10`, `recall_10`, `hit_10`,
+        `precision_10`, `ndcg_exp_10` (exponential gain).
 
     Raises:
         ValueError: As `rank`; a cut-off < 1; or a label above 1000.
+
+    Example:
+        >>> evaluate(scores["user"], scores["label"], scores["fine_tuned"], cutoffs=[5, 10])
     """
     ranking = rank(group, label, score)
     return pd.DataFrame(
@@ -223,9 +239,10 @@ def evaluate(
 def chance(
     group: IntArray, label: FloatArray | IntArray, *, cutoffs: Sequence[int]
 ) -> pd.DataFrame:
-    """Every metric's expected value of every group under a random order: `evaluate` of a constant scorer.
+    """Return every metric's expected value under a random order: `evaluate` of a constant scorer.
 
-    For one list of n rows, r of them relevant: `chance(np.zeros(n, int), np.arange(n) < r, cutoffs=[10])`.
+    For one list of n rows, r of them relevant, it is
+    `chance(np.zeros(n, int), np.arange(n) < r, cutoffs=[10])`.
 
     Raises:
         ValueError: As `evaluate`.
@@ -236,7 +253,7 @@ def chance(
 def ndcg_curve(
     group: IntArray, label: FloatArray | IntArray, score: FloatArray, *, max_k: int = 20
 ) -> FloatArray:
-    """`ndcg` at every cut-off from 1 to max_k, (n_groups, max_k), groups in ascending order of id.
+    """Return (n_groups, max_k) `ndcg` at every cut-off from 1 to max_k, in ascending order of id.
 
     Raises:
         ValueError: As `rank`; or max_k < 1.
@@ -246,27 +263,27 @@ def ndcg_curve(
 
 
 def auc(label: FloatArray | IntArray, score: FloatArray) -> float:
-    """Area under the ROC curve of all rows together, label > 0 being positive; a tie counts half.
+    """Return the area under the ROC curve over all rows; a row is positive if its label is > 0.
 
-    NaN without a positive or without a negative. It compares scores across groups, which a ranking never does.
+    A tie counts half. The value is NaN without a positive or without a negative. It compares scores
+    across groups, which a ranking metric does not.
 
     Raises:
         ValueError: As `rank`.
     """
     labels, scores = checked(label, score)
     positive = labels > 0
-    return (
-        float(roc_auc_score(positive, scores))
-        if positive.any() and not positive.all()
-        else float("nan")
-    )
+    if not positive.any() or positive.all():
+        return float("nan")
+    return float(roc_auc_score(positive, scores))
 
 
 def global_average_precision(label: FloatArray | IntArray, score: FloatArray) -> float:
-    """Average precision of all rows together as one list, label > 0 being relevant; NaN without a positive.
+    """Return the average precision of all rows as one list; NaN without a positive.
 
-    Ties differ from `average_precision`: scikit-learn takes tied rows as one threshold, so that each counts with
-    the precision at the end of its block. Kept so, for comparison with figures that were computed like this.
+    A row is relevant if its label is > 0. Ties differ from `average_precision`: scikit-learn uses
+    tied rows as one threshold, so that each counts with the precision at the end of its block. This
+    definition is the one of published numbers.
 
     Raises:
         ValueError: As `rank`.

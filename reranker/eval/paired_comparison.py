@@ -1,4 +1,4 @@
-"""Trained models against a reference on the same users: differences, tests, and what could have been found."""
+"""Compare trained models with a reference on the same users: differences, tests, power."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from reranker.errors import ComparisonError
 from reranker.eval import statistics
 from reranker.eval.statistics import FloatArray
 
-N_RESAMPLES = 2000  # as eval.n_bootstrap: an end to about 3 % of the interval's half-width
-N_PERMUTATIONS = (
-    9_999  # p-values down to 1e-4, so that Holm over a sweep of 500 can still find something
-)
+N_RESAMPLES = 2000  # as eval.n_bootstrap
+# p-values go down to 1e-4, so that Holm's correction over a sweep of 500 can still reject.
+N_PERMUTATIONS = 9_999
 SEED = 0
 
 
@@ -24,9 +23,11 @@ class Measured:
     """One configuration's values of a metric in one list kind.
 
     Attributes:
-        name: Of the configuration.
-        seeds: (n_seeds,) what tells its runs apart; equal in two configurations: their runs are pairs.
-        values: (n_seeds, n_users), users in the same order for all that is compared; NaN: no positives.
+        name: Name of the configuration.
+        seeds: (n_seeds,) seeds of its runs. If they are equal in two configurations, the runs are
+            paired.
+        values: (n_seeds, n_users) with the same users in the same order in all configurations;
+            NaN for a user without positives.
     """
 
     name: str
@@ -35,53 +36,55 @@ class Measured:
 
     @property
     def user_means(self) -> FloatArray:
-        """(n_users,) each user's mean over the seeds."""
+        """Return (n_users,) means over the seeds."""
         means: FloatArray = self.values.mean(axis=0)
         return means
 
 
 def align(per_user: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """A column of values for each run, a row for each user, in ascending order of user_id.
+    """Return a column of values per run and a row per user, in ascending order of user_id.
 
     Args:
         per_user: Run -> values indexed by user_id, in any order.
 
     Raises:
-        ComparisonError: A run has a user that the first has not, or the other way round.
+        ComparisonError: The users of a run differ from those of the first run.
     """
     (first, users), *others = ((run, set(values.index)) for run, values in per_user.items())
     for run, theirs in others:
         if users != theirs:
             only = [
-                f"{len(a - b)} in {r} alone"
+                f"{len(a - b)} only in {r}"
                 for r, a, b in ((first, users, theirs), (run, theirs, users))
             ]
             example = min(users ^ theirs)
             raise ComparisonError(
-                f"runs {first} and {run} ranked for different users: {' and '.join(only)} (first: "
-                f"user_id={example!r}). "
-                "A difference is between the same users; compare runs with the same data and eval.max_users."
+                f"runs {first} and {run} ranked for different users: {' and '.join(only)} "
+                f"(first: user_id={example!r}). A difference needs the same users; compare runs "
+                "with the same data and eval.max_users."
             )
     return pd.DataFrame(dict(per_user)).sort_index()
 
 
 def compare(measured: Sequence[Measured], *, seed: int = SEED) -> pd.DataFrame:
-    """Each configuration against the first, which is the reference: a row for each, in the order given.
+    """Compare each configuration with the first, the reference; return a row per configuration.
 
     Columns:
         configuration, n_seeds, n_users: Users with a value.
         mean, low, high: The metric's mean over users and seeds, with its 95 % interval.
         seed_std: Standard deviation of the seeds' means; NaN with one seed.
-        difference, difference_low, difference_high: To the reference, with the 95 % bootstrap interval, paired by
-            user.
-        interval_over: What that interval covers: "users and seeds" where both have the same seeds, which are paired
-            too; else "users", and it says nothing of other seeds.
-        p: Of the paired permutation test on each user's mean over seeds.
-        effect_size, n_wins, n_ties, n_losses: On the same means.
-        minimal_detectable: The difference that so many users show with 80 % power at 5 %.
-        n_users_needed: Users that would show the observed difference with that power; infinite where it is 0.
+        difference, difference_low, difference_high: Difference to the reference, with its 95 %
+            bootstrap interval, paired by user.
+        interval_over: What that interval covers: "users and seeds" if both have the same seeds,
+            which are then paired too; otherwise "users".
+        p: From the paired permutation test on each user's mean over seeds.
+        effect_size, n_wins, n_ties, n_losses: From the same means.
+        minimal_detectable: The difference that this number of users detects with 80 % power at 5 %.
+        n_users_needed: Users needed to detect the observed difference with that power; infinite if
+            it is 0.
 
-    In the reference's own row everything from `difference` on is missing. Every draw begins from `seed`.
+    In the reference's own row everything from `difference` on is missing. All random draws start
+    from `seed`.
     """
     reference = measured[0]
     return pd.DataFrame(
@@ -142,12 +145,12 @@ def _against(ours: Measured, reference: Measured, seed: int) -> dict[str, object
 
 
 def _interval(values: FloatArray, seed: int) -> tuple[float, float, float]:
-    """Mean and interval of (n_seeds, n_users) values: over users, and over seeds where there are several."""
+    """Return the mean and interval of (n_seeds, n_users) values, over users and seeds."""
     return statistics.over_seeds(values, n_resamples=N_RESAMPLES, seed=seed)
 
 
 def adjust(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `p_holm` after `p`: adjusted for all comparisons in it, which are one family."""
+    """Return the table with `p_holm` after `p`; all its comparisons are one family."""
     out = table.copy()
     tested = out["p"].notna()
     out.insert(out.columns.get_loc("p") + 1, "p_holm", np.nan)
@@ -158,18 +161,19 @@ def adjust(table: pd.DataFrame) -> pd.DataFrame:
 def main_effects(
     measured: Sequence[Measured], settings: Sequence[Mapping[str, str]], *, seed: int = SEED
 ) -> pd.DataFrame:
-    """The metric's mean at each value of each key, over all configurations that have it: what a key does by itself.
+    """Return the metric's mean at each value of each key, over all configurations that have it.
 
-    Where the grid is whole, the other keys are balanced. Where it is not (a job failed), `n_configurations` differs
-    between the values of a key, and so may what they are averaged over.
+    This is the main effect of a key. In a complete grid the other keys are balanced. In an
+    incomplete one (a job failed) `n_configurations` differs between the values of a key, and so
+    may the values of the other keys.
 
     Args:
         measured: The configurations.
-        settings: What each is made of: key -> value.
+        settings: Key -> value of each configuration.
 
     Returns:
-        key, value, n_configurations, mean, low, high: the interval is over users, of their means over those
-        configurations and their seeds.
+        key, value, n_configurations, mean, low, high. The interval is over users, whose values are
+        means over those configurations and their seeds.
     """
     rows = []
     for key in dict.fromkeys(key for setting in settings for key in setting):

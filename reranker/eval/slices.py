@@ -1,8 +1,9 @@
-"""Where a scorer is good and where not: NDCG@10 by what is known of the reader and of the positives."""
+"""NDCG@10 by slices of users and of positives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,41 +13,44 @@ from reranker.config import EvalConfig
 from reranker.data import Tables
 from reranker.data.draws import BoolArray, FloatArray, IntArray
 from reranker.eval import metrics, statistics
-from reranker.eval.baselines import Questions
+from reranker.eval.eval_set import EvalSet
 
 N_DECILES = 10
 Bin = tuple[str, str, int, BoolArray]  # slice, bin, step, which positives
 
 
-def truncated_rows(
-    questions: Questions, count_tokens: Callable[[Sequence[str]], IntArray], max_tokens: int
-) -> BoolArray:
-    """(n_rows,) whether the model sees the row's context and book text cut; each text is tokenised once.
+class Truncates(Protocol):
+    """The part of `model.Encoder` that knows which pairs it truncates."""
 
-    Args:
-        count_tokens: Tokens of texts, without special tokens.
-        max_tokens: Tokens that the model takes of context and book together.
+    def count_tokens(self, texts: Sequence[str]) -> IntArray: ...
+
+    def truncates(self, query_lengths: IntArray, candidate_lengths: IntArray) -> BoolArray: ...
+
+
+def truncated_rows(eval_set: EvalSet, encoder: Truncates) -> BoolArray:
+    """Return (n_rows,) whether the encoder truncates the row's context or book text.
+
+    Each distinct text is tokenised once.
     """
-    user, book = questions.rows["user"].to_numpy(), questions.rows["book"].to_numpy()
+    user, book = eval_set.rows["user"].to_numpy(), eval_set.rows["book"].to_numpy()
     users, user_row = np.unique(user, return_inverse=True)
-    text = questions.contexts.candidates(questions.tables.books, user, book)
-    texts, text_row = np.unique(text.to_numpy(zero_copy_only=False), return_inverse=True)
-    n_context = count_tokens([questions.contexts.text[u] for u in users])
-    n_book = count_tokens(texts.tolist())
-    truncated: BoolArray = n_context[user_row] + n_book[text_row] > max_tokens
-    return truncated
+    candidates = eval_set.contexts.candidates(eval_set.tables.books, user, book)
+    texts, text_row = np.unique(candidates.to_numpy(zero_copy_only=False), return_inverse=True)
+    n_context = encoder.count_tokens([eval_set.contexts.text[u] for u in users])
+    n_book = encoder.count_tokens(texts.tolist())
+    return encoder.truncates(n_context[user_row], n_book[text_row])
 
 
 def describe_positives(
     tables: Tables, rows: pd.DataFrame, truncated: BoolArray | None
 ) -> pd.DataFrame:
-    """A row for each positive of the lists' rows, by its place among them.
+    """Return a row per positive, indexed by its position in `rows`.
 
-    Columns: user, n_context_books (of the user), popularity (known ratings of the book), same_author (an author of the
-    book is an author of a context book), and truncated where it is given.
+    Columns: user, n_context_books (the user's), popularity (the book's known ratings),
+    same_author (whether an author of the book wrote a context book), and truncated if it is given.
 
     Args:
-        rows: Of lists: user, book, label.
+        rows: user, book, label of the candidates.
         truncated: (n_rows,) from `truncated_rows`.
     """
     place = np.flatnonzero(rows["label"] > 0)
@@ -64,7 +68,7 @@ def describe_positives(
 
 
 def count_context_books(tables: Tables) -> IntArray:
-    """(n_users,) context books of every user."""
+    """Return the (n_users,) number of context books of every user."""
     h = tables.histories
     return np.bincount(h["user"][~h["is_target"]], minlength=len(tables.users))
 
@@ -79,25 +83,25 @@ def _same_author(tables: Tables, positives: pd.DataFrame) -> BoolArray:
     )
     offered = positives.assign(row=np.arange(len(positives))).merge(wrote, on="book")
     n_authors = len(wrote) + 1
-    seen, asked = (
+    read, candidate = (
         f["user"].to_numpy().astype(np.int64) * n_authors + f["author"] for f in (context, offered)
     )
     out = np.zeros(len(positives), dtype=bool)
-    out[offered["row"][asked.isin(seen)]] = True
+    out[offered["row"][candidate.isin(read)]] = True
     return out
 
 
 def user_columns(
     tables: Tables, users: IntArray, positives: pd.DataFrame
 ) -> dict[str, FloatArray | IntArray]:
-    """Columns of the users, (n_users,) each: what slices go by, over the positives of a user's list.
+    """Return the (n_users,) columns that slices are based on.
 
-    n_context_books, mean_target_popularity (known ratings; NaN without a positive), has_same_author, n_cold (positives
-    that nobody is known to have rated).
+    n_context_books, and over the positives of a user's list mean_target_popularity (known ratings;
+    NaN without a positive), has_same_author, n_cold (positives without known ratings).
 
     Args:
         users: Codes of the users of one list kind.
-        positives: What `describe_positives` says of that kind.
+        positives: From `describe_positives`, for that kind.
     """
     by_user = positives.assign(cold=positives["popularity"] == 0).groupby("user")
     return {
@@ -111,25 +115,27 @@ def user_columns(
 def evaluate_slices(
     rows: pd.DataFrame, positives: pd.DataFrame, scores: Mapping[str, FloatArray], cfg: EvalConfig
 ) -> pd.DataFrame:
-    """Mean NDCG@10 of every scorer in every bin of every slice of one list kind.
+    """Return the mean NDCG@10 of every scorer in every bin of every slice of one list kind.
 
-    A bin holds positives, not users: a list keeps those of the bin and all its negatives, its other positives are
-    dropped, and the rest is ranked anew. A user without a positive in the bin is not in it. So a bin with few
-    positives a user has a lower chance level than the whole lists, which `chance` says; values compare scorers
-    within a bin, or with its chance.
+    A bin holds positives, not users. A list keeps the positives of the bin and all its negatives;
+    its other positives are dropped, and the rest is ranked again. A user without a positive in the
+    bin is left out. A bin with few positives per user therefore has a lower chance level than the
+    complete lists. Compare scorers within a bin, or with its `chance`.
 
-    history_length: context books of the user, in powers of two. target_popularity: deciles of the known ratings of
-    the positives, per positive; equal ones share a decile. same_author: positives by an author of a context book;
-    without_same_author: the lists without them. cold_books: positives that nobody is known to have rated, and the
-    others. truncated: positives that the model sees cut together with the context, and the others.
+    history_length: context books of the user, in powers of two. target_popularity: deciles of the
+    known ratings of the positives; equal ones share a decile. same_author: positives by an author
+    of a context book; without_same_author: the lists without them. cold_books: positives without
+    known ratings, and the others. truncated: positives whose pair the model truncates, and the
+    others.
 
     Args:
-        rows: Of one list kind: user, label.
-        positives: What `describe_positives` says of these rows.
+        rows: user, label of one list kind.
+        positives: From `describe_positives`, for these rows.
         scores: Scorer name -> (n_rows,) scores.
 
     Returns:
-        scorer, slice, bin, step, n_users, ndcg_10, low, high (95 % over users), chance; bins in ascending order.
+        scorer, slice, bin, step, n_users, ndcg_10, low, high (95 % over users), chance. Bins are
+        in ascending order.
     """
     out: list[dict[str, object]] = []
     user, label = rows["user"].to_numpy(), rows["label"].to_numpy()
@@ -143,16 +149,8 @@ def evaluate_slices(
             mean, low, high = statistics.bootstrap_mean(
                 _ndcg_10(*part, values[keep]), n_resamples=cfg.n_bootstrap, seed=cfg.seed
             )
-            out.append(
-                {
-                    "scorer": scorer,
-                    **row,
-                    "ndcg_10": mean,
-                    "low": low,
-                    "high": high,
-                    "chance": chance,
-                }
-            )
+            value = {"ndcg_10": mean, "low": low, "high": high, "chance": chance}
+            out.append({"scorer": scorer, **row, **value})
     return pd.DataFrame(out)
 
 
@@ -161,7 +159,7 @@ def _ndcg_10(user: IntArray, label: IntArray, score: FloatArray) -> FloatArray:
 
 
 def _bins(positives: pd.DataFrame) -> Iterator[Bin]:
-    """Every bin that has a positive."""
+    """Yield every bin that has a positive."""
     same, cold = positives["same_author"].to_numpy(), (positives["popularity"] == 0).to_numpy()
     both: list[Bin] = [("same_author", "yes", 1, same), ("without_same_author", "all", 0, ~same)]
     both += [("cold_books", "yes", 1, cold), ("cold_books", "no", 0, ~cold)]
@@ -174,7 +172,7 @@ def _bins(positives: pd.DataFrame) -> Iterator[Bin]:
 
 
 def _history_bins(n_books: IntArray) -> Iterator[Bin]:
-    """1, 2-3, 4-7, …: fixed edges, so that runs on other data have the same steps."""
+    """Yield 1, 2-3, 4-7, …: fixed edges, so that runs on other data have the same steps."""
     lower = 1 << np.floor(np.log2(n_books)).astype(np.int64)
     for low in np.unique(lower).tolist():
         yield "history_length", f"{low}-{2 * low - 1}" if low > 1 else "1", low, lower == low

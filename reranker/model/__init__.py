@@ -1,4 +1,4 @@
-"""Weights and the cross-encoder that scores with them. Torch is imported when a model is loaded, not before."""
+"""Model weights and the cross-encoder; torch is imported only when a model is loaded."""
 
 from reranker.model.bi_encoder import embed
 from reranker.model.encoder import Encoder, device

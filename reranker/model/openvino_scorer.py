@@ -1,4 +1,4 @@
-"""An exported variant of a cross-encoder: checked against its weights, it scores in OpenVINO without torch."""
+"""Load an exported variant of a cross-encoder, and score with OpenVINO without torch."""
 
 from __future__ import annotations
 
@@ -23,29 +23,37 @@ from reranker.terminal import with_progress
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-HINTS = {
-    "int8": "f32",
-    "bf16": "bf16",
-}  # what is not int8 stays fp32, so that a score is the same on every machine
-FORMAT = 1  # of the folder of a variant; raise it when older readers would misread it
+# INFERENCE_PRECISION_HINT of each variant. In an int8 variant the layers that are not int8 stay
+# fp32, so that scores are the same on every machine.
+HINTS = {"int8": "f32", "bf16": "bf16"}
+# Format of a variant's folder; increase it if older code would misread the folder.
+FORMAT = 1
 MANIFEST = "manifest.json"
 GRAPH, CONSTANTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 FILES = (GRAPH, CONSTANTS, TOKENIZER)
-TOKENS_AT_ONCE = 2048  # of a batch, padding included
-STEP = 16  # batches are padded to a multiple of this: few shapes to prepare kernels for
-BLOCK = 4096  # pairs that are tokenised and sorted together
+# Maximum tokens of a batch, including padding.
+TOKENS_AT_ONCE = 2048
+# Batches are padded to a multiple of this length, so that OpenVINO prepares kernels for few shapes.
+STEP = 16
+# Pairs that are tokenised and sorted together.
+BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a variant was made from and how well it agrees with it: `manifest.json` of its folder, written last.
+    """The `manifest.json` of a variant's folder, which is written last.
 
     Attributes:
-        weights: SHA-256 of the model.safetensors that it computes.
-        runtime: The version of OpenVINO that wrote it.
-        calibration: Digest of the pairs that the activation ranges were measured on; None where there are none.
-        computed_in: What the exporting machine computed in when the agreement was measured: int8, bf16 or f32.
-        agreement: The figures of the quality gate.
+        format: Format of the folder.
+        variant: int8 or bf16.
+        weights: SHA-256 of the model.safetensors from which the variant was exported.
+        runtime: Version of OpenVINO that wrote it.
+        calibration: Digest of the pairs on which the activation ranges were measured, or None.
+        pad_id: Token id of the padding.
+        activation: identity or sigmoid.
+        computed_in: Precision on the exporting machine when the agreement was measured: int8, bf16
+            or f32.
+        agreement: The figures of the comparison with fp32.
         files: SHA-256 of every other file.
     """
 
@@ -62,7 +70,7 @@ class Manifest:
 
 
 def folder_name(variant: str) -> str:
-    """The folder of a variant, beside the weights.
+    """Return the name of a variant's folder, which is a subfolder of the weights' folder.
 
     Raises:
         ModelError: There is no such variant.
@@ -72,16 +80,19 @@ def folder_name(variant: str) -> str:
     return f"openvino_{variant}"
 
 
-def earlier_folder(place: Path) -> Path:
-    """Where the variant of a folder waits while another takes its place, and stays if the export is killed there."""
-    return place.with_name(f".{place.name}.old")
+def earlier_folder(target: Path) -> Path:
+    """Return where an earlier variant is kept while a new one replaces it.
+
+    It remains there if the export is killed at that moment.
+    """
+    return target.with_name(f".{target.name}.old")
 
 
 def runtime(*packages: str) -> Any:
-    """The module `openvino`, imported without the usage statistics that it and nncf would send unasked.
+    """Import and return `openvino`, without the usage statistics that it and nncf send by default.
 
     Args:
-        packages: What else of the extra must be installed.
+        packages: Other packages of the extra that must be installed.
 
     Raises:
         ModelError: The extra is not installed.
@@ -89,20 +100,26 @@ def runtime(*packages: str) -> Any:
     for package in ("openvino", *packages):
         if importlib.util.find_spec(package) is None:
             raise ModelError(
-                f"{package} is not installed, and exported variants need it: pip install 'reranker[export]'."
+                f"{package} is not installed, and exported variants need it: "
+                "pip install 'reranker[export]'."
             )
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how an import is refused
+    # With None in sys.modules, `import openvino_telemetry` fails.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino
 
 
 class ExportedModel:
-    """A variant of a cross-encoder on the CPU. `load_exported` makes one.
+    """A variant of a cross-encoder on the CPU; `load_exported` creates it.
 
     Attributes:
-        manifest: What it was made from.
-        computes_in: What this machine computes in: int8, bf16 or f32.
+        manifest: The manifest of its folder.
+        computes_in: The precision in which this machine computes: int8, bf16 or f32.
+
+    Example:
+        >>> exported = load_exported(Path("weights"), "int8")
+        >>> exported.score(["Liked: Dune."], ["Solaris: a planet that thinks."])
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, manifest: Manifest) -> None:
@@ -115,18 +132,19 @@ class ExportedModel:
     def score(
         self, queries: Sequence[str], candidates: Sequence[str], *, progress: str | None = None
     ) -> npt.NDArray[np.float32]:
-        """One score per pair, as `Encoder.score` gives it but for the variant's rounding.
+        """Return one score per pair: that of `Encoder.score`, up to the variant's rounding.
 
-        Pairs are batched by token length and padded to multiples of 16. A pair's score moves by less than 1e-5 of the
-        scores' spread with what stands beside it under int8, whose activation scales are constants.
+        Pairs are batched by token length and padded to multiples of 16. In int8, whose activation
+        scales are constants, a pair's score changes by less than 1e-5 of the scores' spread with
+        the other pairs of its batch.
 
         Args:
             queries: (n_pairs,) user contexts.
             candidates: (n_pairs,) book texts, aligned with the queries.
-            progress: The label of a progress bar, which a terminal shows and nothing else; None shows none.
+            progress: Label of a progress bar, which is shown only in a terminal; None shows none.
 
         Returns:
-            (n_pairs,) float32, in the order given.
+            (n_pairs,) float32, in the order of the arguments.
 
         Raises:
             ValueError: The two lengths differ.
@@ -136,9 +154,8 @@ class ExportedModel:
 
         check_pairs(queries, candidates)
         logits = np.empty(len(queries), dtype=np.float32)
-        request = (
-            self._model.create_infer_request()
-        )  # calling the model would share one between threads, and fail
+        # Calling the model itself would use one request for all threads, and fail.
+        request = self._model.create_infer_request()
         for rows, batch in with_progress(self._batches(queries, candidates), progress):
             logits[rows] = request.infer(batch, share_inputs=True)[0][:, 0]
         name = f"scores of {folder_name(self.manifest.variant)}"
@@ -148,11 +165,10 @@ class ExportedModel:
     def _batches(
         self, queries: Sequence[str], candidates: Sequence[str]
     ) -> Iterator[tuple[npt.NDArray[np.intp], dict[str, npt.NDArray[np.int64]]]]:
-        """Rows and padded inputs of one batch after another, longest first within each block."""
+        """Yield the rows and padded inputs of each batch, longest first within each block."""
         for start in range(0, len(queries), BLOCK):
-            pairs = list(
-                zip(queries[start : start + BLOCK], candidates[start : start + BLOCK], strict=True)
-            )
+            block = slice(start, start + BLOCK)
+            pairs = list(zip(queries[block], candidates[block], strict=True))
             tokens = self._tokenizer.encode_batch_fast(pairs)
             for rows in batches(np.array([len(t.ids) for t in tokens])):
                 yield start + rows, self._padded([tokens[row] for row in rows])
@@ -169,7 +185,10 @@ class ExportedModel:
 
 
 def batches(lengths: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.intp]]:
-    """Rows of one batch after another, longest first, each of at most TOKENS_AT_ONCE tokens with its padding."""
+    """Yield the rows of each batch, longest first.
+
+    A batch has at most TOKENS_AT_ONCE tokens, including padding.
+    """
     order = np.argsort(-lengths, kind="stable")
     first = 0
     while first < len(order):
@@ -180,21 +199,28 @@ def batches(lengths: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.intp]]:
 
 
 def load_exported(weights: Path, variant: str) -> ExportedModel:
-    """The variant that lies beside the weights in their folder.
+    """Return the exported variant from a folder of weights.
+
+    Args:
+        weights: The folder of the weights, which contains the folder of the variant.
+        variant: int8 or bf16.
 
     Raises:
-        ModelError: No such variant, not exported, a file is missing or was changed, the weights are others than it was
-            made from, or the extra is not installed.
+        ModelError: The variant is unknown or was not exported, a file is missing or was changed,
+            the variant was exported from other weights, or the extra is not installed.
+
+    Example:
+        >>> exported = load_exported(Path("weights"), "int8")
     """
-    place = weights / folder_name(variant)
-    earlier = earlier_folder(place)
-    folder = earlier if earlier.is_dir() and not place.exists() else place
+    target = weights / folder_name(variant)
+    earlier = earlier_folder(target)
+    folder = earlier if earlier.is_dir() and not target.exists() else target
     runtime()
     manifest = read_manifest(folder)
     if (found := digest_file(weights / WEIGHTS)) != manifest.weights:
         raise ModelError(
-            f"{folder} was made from weights of SHA-256 {manifest.weights[:12]}…, but {weights / WEIGHTS} is "
-            f"{found[:12]}…. Export the variant again."
+            f"{folder} was made from weights of SHA-256 {manifest.weights[:12]}…, but "
+            f"{weights / WEIGHTS} is {found[:12]}…. Export the variant again."
         )
     exported = compile_folder(folder, manifest)
     if exported.computes_in != variant:
@@ -206,19 +232,20 @@ def load_exported(weights: Path, variant: str) -> ExportedModel:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a variant's folder, once every file has the bytes that it names.
+    """Return the manifest of a variant's folder after checking the SHA-256 of every file.
 
     Raises:
-        ModelError: There is none, it is of another format, or a file is missing or was changed.
+        ModelError: There is no manifest, it has another format, or a file is missing or was
+            changed.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise ModelError(
-            f"{folder} is not there, or not whole. Make it: reranker export MODEL --variant int8|bf16"
+            f"{folder} is not there, or is incomplete. "
+            "Export it: reranker export MODEL --variant int8|bf16"
         )
     try:
-        facts = json.loads(path.read_text())
-        manifest = Manifest(**facts)
+        manifest = Manifest(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: not the manifest of a variant ({error}). Export the variant again."
@@ -231,16 +258,17 @@ def read_manifest(folder: Path) -> Manifest:
         file = folder / name
         if not file.is_file() or digest_file(file) != manifest.files.get(name):
             raise ModelError(
-                f"{file}: missing, or not the bytes that {MANIFEST} pins. Export the variant again."
+                f"{file}: missing, or its SHA-256 differs from that in {MANIFEST}. "
+                "Export the variant again."
             )
     return manifest
 
 
 def compile_folder(folder: Path, manifest: Manifest) -> ExportedModel:
-    """The variant in a folder whose files are known to be whole.
+    """Compile the variant in a folder whose files were checked or just written.
 
     Raises:
-        ModelError: OpenVINO does not read it.
+        ModelError: OpenVINO does not compile it.
     """
     openvino = runtime()
     from tokenizers import Tokenizer
@@ -251,12 +279,12 @@ def compile_folder(folder: Path, manifest: Manifest) -> ExportedModel:
         model = core.compile_model(core.read_model(folder / GRAPH), "CPU", hint)
     except RuntimeError as error:
         raise ModelError(
-            f"{folder / GRAPH}: OpenVINO {openvino.__version__} does not compile what {manifest.runtime} wrote "
-            f"({str(error).strip().splitlines()[-1]}). Export the variant again."
+            f"{folder / GRAPH}: OpenVINO {openvino.__version__} does not compile this graph of "
+            f"{manifest.runtime} ({str(error).strip().splitlines()[-1]}). Export the variant again."
         ) from error
     return ExportedModel(model, Tokenizer.from_file(str(folder / TOKENIZER)), manifest)
 
 
 def _precision(model: Any) -> str:
-    """What a compiled model computes in: bf16 where the hint was taken, f32 where the CPU has none."""
+    """Return the precision of a compiled model: bf16, or f32 if the CPU does not support bf16."""
     return str(model.get_property("INFERENCE_PRECISION_HINT").get_type_name())

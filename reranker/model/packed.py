@@ -1,4 +1,4 @@
-"""The forward pass of BERT and (XLM-)RoBERTa cross-encoders over packed tokens, from the module's own parameters."""
+"""The forward pass of a cross-encoder: packed for BERT and (XLM-)RoBERTa, padded for others."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ AddNorm = Callable[
 
 
 class Packed:
-    """The forward of one module without padding: every linear layer sees real tokens alone.
+    """The forward pass of one module without padding, from the module's own parameters.
 
-    Of the last layer it computes keys and values of all tokens, but queries, feed-forward and norms of each pair's
-    [CLS] alone, which is all that the head looks at; where it only scores, in fp32 on a CPU, no keys and values either.
+    In the last layer, keys and values are computed for all tokens, but queries, feed-forward and
+    norms only for each pair's [CLS], because the head uses no other token. If it only scores, in
+    fp32 on a CPU, the last layer computes no keys and values either (see `attend_inputs`).
     """
 
     def __init__(self, model: Any) -> None:
@@ -37,34 +38,36 @@ class Packed:
     def __call__(
         self, batch: Batch, *, bf16: bool, recompute: bool = False, add_norm: AddNorm | None = None
     ) -> torch.Tensor:
-        """(n_pairs,) float32 logits; differentiable, with the module's dropout while it trains.
+        """Return (n_pairs,) float32 logits, differentiable, with dropout in training mode.
 
         Args:
-            recompute: Keep of each layer its input alone, and compute the layer again, with the same dropout, in the
-                backward pass.
-            add_norm: Takes the place of the plain `_add_norm`.
+            batch: The packed pairs.
+            bf16: Compute linear layers and attention in bf16.
+            recompute: Save only the input of each layer, and compute the layer again in the
+                backward pass, with the same dropout.
+            add_norm: A replacement for `_add_norm`, such as its compiled form.
         """
         run: Any = partial(checkpoint, use_reentrant=False) if recompute else _call
-        layers = list(self._base.encoder.layer)
+        ways = {"bf16": bf16, "add_norm": add_norm or _add_norm}
+        *layers, last = self._base.encoder.layer
         x = self._embed(batch)
         plan = spans(batch)
-        for layer in layers[:-1]:
-            x = run(self._layer, layer, x, plan, bf16, add_norm or _add_norm)
+        for layer in layers:
+            x = run(self._layer, layer, x, plan, **ways)
         first = torch.from_numpy(batch.start[batch.pair]).to(x.device)
-        x = run(
-            self._last_layer, layers[-1], x, first, first_spans(batch), bf16, add_norm or _add_norm
-        )
+        x = run(self._last_layer, last, x, first, plan=first_spans(batch), **ways)
         return self._head(x)
 
     def compiled(self) -> Callable[..., torch.Tensor]:
-        """This forward with residual sums and norms compiled: one kernel, forward and backward, instead of three.
+        """Return this forward with compiled residual sums and norms: one kernel instead of three.
 
-        Matrix products call the vendor's kernels either way, and attention's plan is another in every batch.
+        The rest is not compiled: matrix products call the vendor's kernels in any case, and the
+        spans of attention differ in every batch.
         """
         return partial(self, add_norm=_compiled_add_norm())
 
     def cost(self, batch: Batch) -> tuple[int, float]:
-        """The tokens that a forward computes, and its FLOPs (see `Cost.flops`)."""
+        """Return the tokens that a forward pass computes, and its FLOPs (see `Cost.flops`)."""
         return batch.n_tokens, self.sizes.flops(batch, last_layer=False)
 
     def _embed(self, batch: Batch) -> torch.Tensor:
@@ -72,12 +75,15 @@ class Packed:
         device = table.word_embeddings.weight.device
         ids, types = (torch.from_numpy(x).to(device) for x in (batch.ids, batch.types))
         x = table.word_embeddings(ids) + table.token_type_embeddings(types)
-        return table.dropout(
-            table.LayerNorm(x + table.position_embeddings(self._positions(batch).to(device)))
-        )
+        positions = self._positions(batch).to(device)
+        return table.dropout(table.LayerNorm(x + table.position_embeddings(positions)))
 
     def _positions(self, batch: Batch) -> torch.Tensor:
-        """The module's own count: RoBERTa's starts after the padding id and passes over text that spells padding."""
+        """Return the positions as the module counts them.
+
+        RoBERTa starts after the padding id, and does not count tokens of the text whose id is the
+        padding id.
+        """
         padding = self._base.embeddings.position_embeddings.padding_idx
         if padding is None:
             return torch.from_numpy(batch.positions)
@@ -89,34 +95,33 @@ class Packed:
         return torch.from_numpy((counts - before) * real + padding)
 
     def _layer(
-        self, layer: Any, x: torch.Tensor, plan: list[Span], bf16: bool, add_norm: AddNorm
+        self, layer: Any, x: torch.Tensor, plan: list[Span], *, bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
         attention = layer.attention.self
         states = self._linears(x, [attention.query, attention.key, attention.value], bf16=bf16)
         attended = self._attend(attention, states, None, plan)
-        return self._after_attention(layer, attended, x, bf16, add_norm)
+        return self._after_attention(layer, attended, x, bf16=bf16, add_norm=add_norm)
 
     def _last_layer(
         self,
         layer: Any,
         x: torch.Tensor,
         first: torch.Tensor,
+        *,
         plan: list[Span],
         bf16: bool,
         add_norm: AddNorm,
     ) -> torch.Tensor:
         attention = layer.attention.self
         only_scores = not (bf16 or torch.is_grad_enabled() or attention.training)
+        x_first = x[first]
         if only_scores and x.device.type == "cpu":
-            return self._after_attention(
-                layer, attend_inputs(attention, x, x[first], plan), x[first], bf16, add_norm
-            )
-        states = self._linears(x, [attention.key, attention.value], bf16=bf16)
-        x = x[first]
-        query = self._linears(x, [attention.query], bf16=bf16)
-        return self._after_attention(
-            layer, self._attend(attention, states, query, plan), x, bf16, add_norm
-        )
+            attended = attend_inputs(attention, x, x_first, plan)
+        else:
+            states = self._linears(x, [attention.key, attention.value], bf16=bf16)
+            query = self._linears(x_first, [attention.query], bf16=bf16)
+            attended = self._attend(attention, states, query, plan)
+        return self._after_attention(layer, attended, x_first, bf16=bf16, add_norm=add_norm)
 
     def _attend(
         self, module: Any, states: torch.Tensor, query: torch.Tensor | None, plan: list[Span]
@@ -128,32 +133,30 @@ class Packed:
         return attended.reshape(len(attended), -1)
 
     def _after_attention(
-        self, layer: Any, attended: torch.Tensor, x: torch.Tensor, bf16: bool, add_norm: AddNorm
+        self, layer: Any, attended: torch.Tensor, x: torch.Tensor, *, bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
-        x = self._residual(layer.attention.output, attended, x, bf16, add_norm)
+        x = self._residual(layer.attention.output, attended, x, bf16=bf16, add_norm=add_norm)
         inner = self._linears(x, [layer.intermediate.dense], bf16=bf16)
-        return self._residual(
-            layer.output, layer.intermediate.intermediate_act_fn(inner), x, bf16, add_norm
-        )
+        inner = layer.intermediate.intermediate_act_fn(inner)
+        return self._residual(layer.output, inner, x, bf16=bf16, add_norm=add_norm)
 
     def _residual(
-        self, module: Any, y: torch.Tensor, x: torch.Tensor, bf16: bool, add_norm: AddNorm
+        self, module: Any, y: torch.Tensor, x: torch.Tensor, *, bf16: bool, add_norm: AddNorm
     ) -> torch.Tensor:
         y = self._linears(y, [module.dense], bf16=bf16)
         norm, rate = module.LayerNorm, module.dropout.p if module.training else 0.0
         return add_norm(y, x, norm.weight, norm.bias, norm.eps, rate)
 
     def _head(self, x: torch.Tensor) -> torch.Tensor:
-        pooler = getattr(self._base, "pooler", None)  # RoBERTa's is inside its classifier
-        if pooler is None:
-            logits = self._model.classifier(x[:, None])
-        else:
-            logits = self._model.classifier(self._model.dropout(pooler(x[:, None])))
-        return logits.squeeze(-1)
+        x = x[:, None]
+        pooler = getattr(self._base, "pooler", None)
+        if pooler is not None:  # BERT; the pooler of RoBERTa is part of its classifier
+            x = self._model.dropout(pooler(x))
+        return self._model.classifier(x).squeeze(-1)
 
 
 class Padded:
-    """The forward of any other module: the module's own, over pairs that are padded to the longest of the batch."""
+    """The module's own forward pass, with pairs padded to the longest of the batch."""
 
     def __init__(self, model: Any, padding_id: int, uses_types: bool) -> None:
         self._model = model
@@ -165,14 +168,16 @@ class Padded:
     def __call__(
         self, batch: Batch, *, bf16: bool, recompute: bool = False, module: Any = None
     ) -> torch.Tensor:
-        """(n_pairs,) float32 logits; bf16 is autocast.
+        """Return (n_pairs,) float32 logits.
 
         Args:
-            recompute: As the module itself does it, while it trains.
-            module: Takes the place of the plain module.
+            batch: The packed pairs, one segment each.
+            bf16: Use autocast to bf16.
+            recompute: Use the module's own gradient checkpointing in training mode.
+            module: A replacement for the module, such as its compiled form.
 
         Raises:
-            ModelError: It is to recompute, and cannot.
+            ModelError: `recompute` is set, and the module does not support it.
         """
         self._set_recompute(recompute)
         lengths = torch.from_numpy(batch.start[1:] - batch.start[:-1])
@@ -184,36 +189,39 @@ class Padded:
         }
         if self._uses_types:
             features["token_type_ids"] = self._fill(batch.types, real, 0)
+        inputs = {name: values.to(device) for name, values in features.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = (module or self._model)(
-                **{name: values.to(device) for name, values in features.items()}
-            ).logits
+            logits = (module or self._model)(**inputs).logits
         return logits.squeeze(-1).float()
 
     def compiled(self) -> Callable[..., torch.Tensor]:
-        """This forward with the module compiled, for pairs of any number and length."""
+        """Return this forward with the module compiled, for any number and length of pairs."""
         return partial(self, module=torch.compile(self._model, dynamic=True))
 
     def cost(self, batch: Batch) -> tuple[int, float]:
-        """The tokens that a forward computes, padding among them, and the FLOPs of the real ones (see `Cost.flops`)."""
-        return batch.n_pairs * int((batch.start[1:] - batch.start[:-1]).max()), self.sizes.flops(
-            batch, last_layer=True
-        )
+        """Return the tokens that a forward pass computes, including padding, and its FLOPs.
+
+        The FLOPs are those of the real tokens; see `Cost.flops`.
+        """
+        longest = int((batch.start[1:] - batch.start[:-1]).max())
+        return batch.n_pairs * longest, self.sizes.flops(batch, last_layer=True)
 
     def _set_recompute(self, wanted: bool) -> None:
         if wanted == self._recomputes:
             return
         if not self._model.supports_gradient_checkpointing:
             raise ModelError(
-                f"{type(self._model).__name__} cannot compute its layers again. Set trainer.gradient_checkpointing="
-                "false, and a smaller trainer.batch_tokens to save memory."
+                f"{type(self._model).__name__} does not support gradient checkpointing. Set "
+                "trainer.gradient_checkpointing=false, and a smaller trainer.batch_tokens to save "
+                "memory."
             )
-        kind = (
-            "activation" if hasattr(self._model, "activation_checkpointing_enable") else "gradient"
-        )  # its older name
+        # "gradient" is the name in older versions of transformers.
+        is_new = hasattr(self._model, "activation_checkpointing_enable")
+        kind = "activation" if is_new else "gradient"
         if wanted:
             getattr(self._model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
-            self._model.disable_input_require_grads()  # a hook on embeddings, which reentrant checkpoints alone need
+            # Only reentrant checkpoints need this hook on the embeddings.
+            self._model.disable_input_require_grads()
         else:
             getattr(self._model, f"{kind}_checkpointing_disable")()
         self._recomputes = wanted
@@ -223,8 +231,8 @@ class Padded:
         return torch.full(real.shape, padding).masked_scatter_(real, torch.from_numpy(values))
 
 
-def _call(function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
-    return function(*args)
+def _call(function: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    return function(*args, **kwargs)
 
 
 def _add_norm(
@@ -245,17 +253,16 @@ def _compiled_add_norm() -> AddNorm:
 
 
 def forward_of(model: Any) -> tuple[Packed | Padded, bool]:
-    """The forward of a cross-encoder's module, and whether it is packed."""
+    """Return the forward pass of a cross-encoder's module, and whether it is packed."""
     module, tokenizer = model[0].model, model.tokenizer
     if is_packable(module):
         return Packed(module), True
-    return Padded(
-        module, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names
-    ), False
+    uses_types = "token_type_ids" in tokenizer.model_input_names
+    return Padded(module, tokenizer.pad_token_id, uses_types), False
 
 
 def is_packable(model: Any) -> bool:
-    """Whether the packed forward is this module's own function: a BERT, RoBERTa or XLM-RoBERTa classifier."""
+    """Return whether a module is a BERT, RoBERTa or XLM-RoBERTa classifier, as `Packed` needs."""
     from transformers import (
         BertForSequenceClassification,
         RobertaForSequenceClassification,

@@ -1,4 +1,4 @@
-"""Linear layers in bf16 over fp32 weights, when that pays, and an allocator that keeps what it was given back."""
+"""Linear layers in bf16 with fp32 weights, a benchmark of bf16, and the allocator's settings."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ import torch
 from torch.nn import Linear
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-TRIAL_S = 2.0  # of the self-benchmark; the first calls, which build kernels, are not counted
-PEAK_S = 0.2  # of the measurement of a product's speed, the first call not counted
-PEAK_ROWS, PEAK_ROWS_CUDA = 2048, 65536  # about the tokens of a forward
-TRIAL_SHAPE = (2048, 384, 1536)  # rows of a batch, and the two sides of MiniLM's feed-forward
+# Seconds of the comparison of bf16 with fp32. First calls, which build kernels, are not counted.
+TRIAL_S = 2.0
+# Rows of a batch, input and output size of MiniLM's feed-forward.
+TRIAL_SHAPE = (2048, 384, 1536)
+# Seconds of the measurement of a matrix product. The first call is not counted.
+PEAK_S = 0.2
+# Rows of that matrix product, about the tokens of a forward pass.
+PEAK_ROWS, PEAK_ROWS_CUDA = 2048, 65536
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 class Linears:
-    """Linear layers as one matrix product, in fp32 from the layers' own parameters or in bf16 from working copies.
+    """Several linear layers as one matrix product.
 
-    A working copy is made again after any optimiser's step, and when its layer's parameters have changed in place
-    otherwise, as `load_state_dict` changes them. Gradients reach the fp32 parameters in fp32.
+    In fp32 it uses the layers' own parameters, in bf16 working copies of them. A working copy is
+    renewed after a step of any optimiser, and after another in-place change of its layers'
+    parameters, such as `load_state_dict`. The gradients of the fp32 parameters are fp32.
     """
 
     def __init__(self) -> None:
         self._copies: dict[tuple[int, ...], tuple[object, torch.Tensor, torch.Tensor]] = {}
 
     def __call__(self, x: torch.Tensor, layers: Sequence[Linear], *, bf16: bool) -> torch.Tensor:
-        """The layers' outputs side by side.
+        """Return the concatenated outputs of the layers.
 
         Args:
-            x: (n, n_in); its dtype is changed where need be.
-            layers: At least one, all of n_in inputs.
+            x: (n, n_in) inputs; they are cast to bf16 if `bf16` is set.
+            layers: At least one layer; all have n_in inputs.
+            bf16: Compute in bf16 instead of fp32.
 
         Returns:
-            (n, sum of the layers' outputs), bf16 or fp32.
+            (n, sum of the layers' output sizes), bf16 or fp32.
         """
         if bf16:
             parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
@@ -57,10 +63,8 @@ class Linears:
             *((p.data_ptr(), p._version) for layer in layers for p in (layer.weight, layer.bias)),
         ]
         if key not in self._copies or self._copies[key][0] != stamp:
-            with (
-                torch.inference_mode(False),
-                torch.no_grad(),
-            ):  # a tensor of inference mode could not train later
+            # Training could not use tensors created in inference mode.
+            with torch.inference_mode(False), torch.no_grad():
                 weight = torch.cat([layer.weight for layer in layers]).bfloat16()
                 bias = torch.cat([layer.bias for layer in layers]).bfloat16()
             self._copies[key] = stamp, weight, bias
@@ -68,7 +72,10 @@ class Linears:
 
 
 class _Steps:
-    """How many steps optimisers have taken: a fused step changes weights without a trace in their versions."""
+    """The number of optimiser steps in this process.
+
+    A fused optimiser step changes weights without changing their version counters.
+    """
 
     def __init__(self) -> None:
         self.n = 0
@@ -104,15 +111,15 @@ class _Bf16Linear(torch.autograd.Function):
 
 @cache
 def bf16_is_faster(device: str) -> bool:
-    """Whether matrix products in bf16 beat fp32 here: on a CPU by a trial of two seconds, once per process.
+    """Return whether matrix products are faster in bf16 than in fp32 on this device.
 
-    Without AVX512_BF16 or AMX a CPU computes bf16 several times slower than fp32, and so does a GPU that emulates it.
+    On a CPU this is measured for two seconds, once per process. A CPU without AVX512_BF16 or AMX
+    computes bf16 several times slower than fp32, and so does a GPU that emulates bf16.
     """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return _products_per_s(torch.bfloat16) > 1.2 * _products_per_s(
-        torch.float32
-    )  # below that the casts eat the gain
+    # With a smaller factor the casts would cost more than the products gain.
+    return _products_per_s(torch.bfloat16) > 1.2 * _products_per_s(torch.float32)
 
 
 def _products_per_s(dtype: torch.dtype) -> float:
@@ -128,10 +135,10 @@ def _products_per_s(dtype: torch.dtype) -> float:
 
 @cache
 def gemm_flops_per_s(hidden: int, device: str, bf16: bool) -> float:
-    """FLOPs per second of the product of a batch's rows with a feed-forward's (4 hidden, hidden) weights.
+    """Return FLOPs per second of the product of a batch with (4 hidden, hidden) weights.
 
-    The fastest of those that fit into a fifth of a second counts, for a busy machine slows the others; measured once
-    per process.
+    It is the fastest product within a fifth of a second, because other processes may slow down
+    some of them. It is measured once per process.
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
     n = PEAK_ROWS if device == "cpu" else PEAK_ROWS_CUDA
@@ -153,17 +160,17 @@ def _product_s(x: torch.Tensor, weight: torch.Tensor) -> float:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Whether malloc now keeps large blocks that are freed, as glibc does when told to; once per process.
+    """Make glibc's malloc reuse large freed blocks; return whether it now does. Once per process.
 
-    Activations of a step are of some 10 MB each, which glibc maps anew and returns each time: the page faults took
-    more time than GELU, softmax or a residual sum themselves (a factor 2 to 4 on these, measured). The process then
-    holds its largest step's memory until it ends.
+    The activations of a step take about 10 MB each. By default glibc maps such blocks anew and
+    returns them to the system each time, and the page faults take longer than GELU, softmax or a
+    residual sum themselves (these became 2 to 4 times faster, measured). The process then holds
+    the memory of its largest step until it ends.
     """
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from musl
-    if mallopt is None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # the C library is not glibc, for example musl
         return False
-    return all(
-        [mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_ARENA_MAX, 1)]
-    )
+    options = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
+    return all([mallopt(option, value) for option, value in options.items()])

@@ -1,4 +1,4 @@
-"""Forwards side by side on the cores of a CPU, each on one, so that no core waits for another within a layer."""
+"""Run forward passes in parallel on a CPU, each on one core."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ Result = TypeVar("Result")
 
 
 def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """What `work` gives for each item, in their order; as many at once as torch has threads, each with one of them.
+    """Yield `work(item)` for each item, in the order of the items.
 
-    Torch would share out every operation, of which a packed forward has hundreds of small ones: all threads wait
-    for the slowest at the end of each, ten times as long where another process holds a core.
+    As many items are computed at once as torch has threads, each of them with one thread. Without
+    this, torch splits every operation among its threads. A packed forward pass has hundreds of
+    small operations, and at the end of each all threads wait for the slowest one; where another
+    process uses a core, this takes ten times as long.
+
+    Example:
+        >>> list(parallel_map(lambda n: n * n, [1, 2, 3]))
+        [1, 4, 9]
     """
     n_threads = torch.get_num_threads()
     if n_threads == 1 or len(items) == 1:
@@ -25,17 +31,17 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
         return
     try:
         with ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
-            all_there = Barrier(n_threads + 1)
+            all_started = Barrier(n_threads + 1)
             try:
                 for _ in range(n_threads):
-                    pool.submit(all_there.wait)
-                all_there.wait()
-            except (
-                BaseException
-            ):  # no thread to be had, or Ctrl-C: those that wait would wait for ever
-                all_there.abort()
+                    pool.submit(all_started.wait)
+                all_started.wait()
+            except BaseException:
+                # A thread could not be started, or Ctrl-C: the waiting threads must be released.
+                all_started.abort()
                 raise
-            # A thread's own number is also what later threads begin with, as that of a server's next request.
+            # The number that a pool thread has set would also be the initial number of threads
+            # started later, such as the one of a server's next request.
             torch.set_num_threads(n_threads)
             yield from pool.map(work, items)
     finally:
@@ -43,5 +49,6 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
 
 
 def _one_thread() -> None:
-    torch.get_num_threads()  # a thread's first question gives it the process's number, which would undo the next line
+    # The first call in a thread sets the process's number there, so it must precede the next line.
+    torch.get_num_threads()
     torch.set_num_threads(1)

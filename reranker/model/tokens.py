@@ -1,4 +1,4 @@
-"""Texts tokenised once, and pairs of them laid out one after another without padding, as the tokenizer would."""
+"""Tokenise each text once, and pack pairs without padding as the tokenizer would join them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from reranker.errors import ModelError
 
-TEXTS_AT_ONCE = 1024  # tokenised together: the tokenizer's lists stay below 10 MB
+# Texts per call of the tokenizer: its lists stay below 10 MB.
+TEXTS_AT_ONCE = 1024
 
+BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.integer[Any]]
 
 
@@ -22,7 +24,7 @@ class Tokens:
     """The token ids of texts, untruncated and without special tokens.
 
     Attributes:
-        ids: (n_tokens,) int32, of one text after another.
+        ids: (n_tokens,) int32 ids of all texts, concatenated.
         start: (n_texts + 1,) int64; text i is `ids[start[i]:start[i + 1]]`.
     """
 
@@ -34,19 +36,20 @@ class Tokens:
 
     @property
     def lengths(self) -> IntArray:
-        """(n_texts,) int64 tokens of every text."""
+        """The (n_texts,) int64 numbers of tokens."""
         return np.diff(self.start)
 
 
 @dataclass(frozen=True)
 class Template:
-    """How a tokenizer joins two texts: its special tokens before, between and after them, and what surrounds that.
+    """How a tokenizer joins a query and a candidate.
 
     Attributes:
-        before, between, after: (n,) int64 ids of special tokens.
+        before, between, after: (n,) int64 ids of the special tokens before the query, between
+            query and candidate, and after the candidate.
         types: The token types of before, query, between, candidate and after.
-        max_tokens: Tokens that query and candidate may have together.
-        keeps_end: Whether truncation cuts a text's beginning.
+        max_tokens: Maximum tokens of query and candidate together, without special tokens.
+        keeps_end: Whether truncation removes tokens at the beginning of a text.
     """
 
     before: IntArray
@@ -63,14 +66,15 @@ class Template:
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed pairs: segments of tokens, each of which attends to itself and to at most one other segment.
+    """Packed pairs: segments of tokens, each of which attends to itself and at most one other.
 
     Attributes:
-        ids: (n_tokens,) int64.
-        positions: (n_tokens,) int64, from 0 in every pair; a segment after a context goes on where that one ends.
-        types: (n_tokens,) int64.
+        ids: (n_tokens,) int64 token ids.
+        positions: (n_tokens,) int64 positions, from 0 in every pair. A segment that attends to a
+            context continues with the position after the context's last.
+        types: (n_tokens,) int64 token types.
         start: (n_segments + 1,) int64; segment s is the rows `start[s]:start[s + 1]`.
-        context: (n_segments,) int64; the segment that s attends to beside itself, or -1.
+        context: (n_segments,) int64; the other segment to which segment s attends, or -1.
         pair: (n_pairs,) int64; the segment whose first token is the [CLS] of the pair.
     """
 
@@ -91,7 +95,7 @@ class Batch:
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str]) -> Tokens:
-    """The tokens of every text, untruncated and without special tokens."""
+    """Return the tokens of every text, untruncated and without special tokens."""
     lengths: list[int] = []
     parts: list[IntArray] = [np.empty(0, dtype=np.int32)]
     for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -100,7 +104,7 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> Tokens:
             add_special_tokens=False,
             return_attention_mask=False,
             return_token_type_ids=False,
-            verbose=False,  # else a warning that a text is longer than the model takes
+            verbose=False,  # no warning about texts longer than the model's maximum
         )["input_ids"]
         lengths += [len(ids) for ids in tokens]
         parts += [np.array(ids, dtype=np.int32) for ids in tokens]
@@ -108,42 +112,48 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> Tokens:
 
 
 def template(tokenizer: Any) -> Template:
-    """How this tokenizer joins a query and a candidate, read off one pair that it joined.
+    """Find out from one joined pair how this tokenizer joins a query and a candidate.
 
     Raises:
-        ModelError: The tokenizer is not a fast one, which alone says what each of its tokens is.
+        ModelError: The tokenizer is not a fast one; only fast ones report to which text each
+            token belongs.
     """
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{type(tokenizer).__name__} is no fast tokenizer, so its pairs cannot be laid out here. Save the "
-            "weights with a tokenizer.json, or choose other weights."
+            f"{type(tokenizer).__name__} is not a fast tokenizer, so its pairs cannot be packed. "
+            "Save the weights with a tokenizer.json, or choose other weights."
         )
     joined = tokenizer("a", "b", return_token_type_ids=True)
     side = np.array([-1 if s is None else s for s in joined.sequence_ids(0)])
     ids, types = np.array(joined["input_ids"], dtype=np.int64), joined["token_type_ids"]
     query, candidate = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
-    cuts = [0, query[0], query[-1] + 1, candidate[0], candidate[-1] + 1, len(ids)]
+    edges = [0, query[0], query[-1] + 1, candidate[0], candidate[-1] + 1, len(ids)]
     uses_types = "token_type_ids" in tokenizer.model_input_names
     return Template(
         before=ids[: query[0]],
         between=ids[query[-1] + 1 : candidate[0]],
         after=ids[candidate[-1] + 1 :],
-        types=tuple(int(types[a]) if uses_types and a < b else 0 for a, b in pairwise(cuts)),
+        types=tuple(int(types[a]) if uses_types and a < b else 0 for a, b in pairwise(edges)),
         max_tokens=int(tokenizer.model_max_length - tokenizer.num_special_tokens_to_add(pair=True)),
         keeps_end=tokenizer.truncation_side == "left",
     )
 
 
-def kept(query: IntArray, candidate: IntArray, max_tokens: int) -> tuple[IntArray, IntArray]:
-    """The tokens that truncation leaves of each side, as the tokenizers' `longest_first` does it.
+def kept_longest_first(
+    query: IntArray, candidate: IntArray, max_tokens: int
+) -> tuple[IntArray, IntArray]:
+    """Return the tokens of each side that the tokenizers' `longest_first` truncation keeps.
 
-    The longer side gives way first; where both are above half, each keeps half, and the longer (of equals the
-    candidate) the odd token.
+    The longer side is truncated first. If both sides have more than half of max_tokens, each keeps
+    half; the longer side (the candidate if they are equal) keeps the odd token.
 
     Args:
         query: (n_pairs,) tokens of the queries.
         candidate: (n_pairs,) tokens of the candidates.
-        max_tokens: What both may have together.
+        max_tokens: Maximum of both together.
+
+    Returns:
+        (n_pairs,) tokens of the queries and (n_pairs,) tokens of the candidates.
     """
     short, long = np.minimum(query, candidate), np.maximum(query, candidate)
     over = short + long > max_tokens
@@ -155,9 +165,11 @@ def kept(query: IntArray, candidate: IntArray, max_tokens: int) -> tuple[IntArra
 
 
 def kept_shared(query: IntArray, candidate: IntArray, max_tokens: int) -> tuple[IntArray, IntArray]:
-    """The tokens left of each side where a context is shared: what is left of it must not depend on the candidate.
+    """Return the tokens of each side that are kept if pairs share their query.
 
-    The query keeps at most half of `max_tokens`, the candidate what the query leaves.
+    The query keeps at most half of max_tokens, whatever the candidate, so that it is the same in
+    all its pairs. The candidate keeps at most the rest. Arguments and shapes are those of
+    `kept_longest_first`.
     """
     new_query = np.minimum(query, max_tokens // 2)
     return new_query, np.minimum(candidate, max_tokens - new_query)
@@ -166,81 +178,81 @@ def kept_shared(query: IntArray, candidate: IntArray, max_tokens: int) -> tuple[
 def assemble(
     form: Template, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
 ) -> Batch:
-    """Pairs as the tokenizer would join and truncate them, one segment each.
+    """Return the pairs as the tokenizer would join and truncate them, one segment each.
 
     Args:
         query: (n_pairs,) rows of `queries`.
         candidate: (n_pairs,) rows of `candidates`.
     """
-    n_query, n_candidate = kept(
+    n_query, n_candidate = kept_longest_first(
         queries.lengths[query], candidates.lengths[candidate], form.max_tokens
     )
-    before, between, after = (
-        _constant(part, len(query)) for part in (form.before, form.between, form.after)
-    )
+    n = len(query)
     parts = [
-        before,
-        _rows(queries, query, n_query, form.keeps_end),
-        between,
-        _rows(candidates, candidate, n_candidate, form.keeps_end),
-        after,
+        _constant(form.before, n),
+        _rows(queries, query, n_query, keeps_end=form.keeps_end),
+        _constant(form.between, n),
+        _rows(candidates, candidate, n_candidate, keeps_end=form.keeps_end),
+        _constant(form.after, n),
     ]
     ids, types, start = _interleave(parts, form.types)
-    n = len(query)
     return Batch(ids, _count(start), types, start, np.full(n, -1), np.arange(n))
 
 
 def assemble_shared(
     form: Template, queries: Tokens, candidates: Tokens, query: IntArray, candidate: IntArray
 ) -> Batch:
-    """Pairs with each distinct query once: all contexts' segments, then one segment for each pair.
+    """Return the pairs with each distinct query once: first the contexts, then one segment a pair.
 
-    A context's segment is the query and what follows it up to the candidate; a pair's is [CLS], candidate and what
-    ends it. Ids, positions and types of the two together are those of the joined pair, but for `kept_shared`.
+    The segment of a context is the query and the special tokens between query and candidate. The
+    segment of a pair is [CLS], the candidate and the final special tokens. The two together have
+    the ids, positions and types of the joined pair, truncated by `kept_shared`.
 
     Args:
         query: (n_pairs,) rows of `queries`.
         candidate: (n_pairs,) rows of `candidates`.
     """
-    distinct, of = np.unique(query, return_inverse=True)
+    distinct, first, context_of = np.unique(query, return_index=True, return_inverse=True)
     n_query, n_candidate = kept_shared(
         queries.lengths[query], candidates.lengths[candidate], form.max_tokens
     )
-    n_context = np.minimum(queries.lengths[distinct], form.max_tokens // 2)
-    n_groups, n_pairs, n_before = len(distinct), len(query), len(form.before)
+    n_distinct, n_pairs, n_before = len(distinct), len(query), len(form.before)
     types = form.types
     context = _interleave(
-        [_rows(queries, distinct, n_context, form.keeps_end), _constant(form.between, n_groups)],
+        [
+            _rows(queries, distinct, n_query[first], keeps_end=form.keeps_end),
+            _constant(form.between, n_distinct),
+        ],
         types[1:3],
     )
     pair = _interleave(
         [
             _constant(form.before, n_pairs),
-            _rows(candidates, candidate, n_candidate, form.keeps_end),
+            _rows(candidates, candidate, n_candidate, keeps_end=form.keeps_end),
             _constant(form.after, n_pairs),
         ],
         (types[0], types[3], types[4]),
     )
-    place = _count(pair[2])
+    position = _count(pair[2])
     after_context = np.repeat(n_query + len(form.between), np.diff(pair[2]))
     positions = [
         _count(context[2]) + n_before,
-        place + np.where(place < n_before, 0, after_context),
+        position + np.where(position < n_before, 0, after_context),
     ]
     return Batch(
         ids=np.concatenate([context[0], pair[0]]),
         positions=np.concatenate(positions),
         types=np.concatenate([context[1], pair[1]]),
         start=np.concatenate([context[2], context[2][-1] + pair[2][1:]]),
-        context=np.concatenate([np.full(n_groups, -1), of]),
-        pair=n_groups + np.arange(n_pairs),
+        context=np.concatenate([np.full(n_distinct, -1), context_of]),
+        pair=n_distinct + np.arange(n_pairs),
     )
 
 
 def _rows(
-    tokens: Tokens, text: IntArray, n_kept: IntArray, keeps_end: bool
+    tokens: Tokens, text: IntArray, n_kept: IntArray, *, keeps_end: bool
 ) -> tuple[IntArray, IntArray]:
-    """The first (or last) `n_kept` tokens of each text: ids one after another, and how many."""
+    """Return the first (or last) `n_kept` tokens of each text, concatenated, and `n_kept`."""
     first = tokens.start[text + 1] - n_kept if keeps_end else tokens.start[text]
     ends = np.cumsum(n_kept)
     return tokens.ids[np.arange(n_kept.sum()) + np.repeat(first - (ends - n_kept), n_kept)], n_kept
@@ -253,7 +265,7 @@ def _constant(ids: IntArray, n: int) -> tuple[IntArray, IntArray]:
 def _interleave(
     parts: Sequence[tuple[IntArray, IntArray]], types: Sequence[int]
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Row i of every part, side by side, for all i: ids, types, and where each row starts."""
+    """Concatenate row i of every part, for all i; return ids, types and the starts of the rows."""
     lengths = np.stack([n for _, n in parts], axis=1)
     ends = np.cumsum(lengths).reshape(lengths.shape)
     ids = np.empty(lengths.sum(), dtype=np.int64)
@@ -265,5 +277,5 @@ def _interleave(
 
 
 def _count(start: IntArray) -> IntArray:
-    """0, 1, 2, … within each segment."""
+    """Return 0, 1, 2, … within each segment."""
     return np.arange(start[-1]) - np.repeat(start[:-1], np.diff(start))

@@ -1,4 +1,4 @@
-"""What every scorer does around its forwards: refuse unequal sides and scores that are not finite, show a bar."""
+"""Checks of a scorer's input and output: equal lengths, finite logits."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from reranker.errors import ModelError
 
 
 def check_pairs(queries: Sequence[str], candidates: Sequence[str]) -> None:
-    """Nothing; a pair has one query and one candidate.
+    """Raise unless queries and candidates have the same length.
 
     Raises:
         ValueError: The two lengths differ.
     """
     if len(queries) != len(candidates):
         raise ValueError(
-            f"{len(queries)} queries beside {len(candidates)} candidates; a pair has one of each."
+            f"{len(queries)} queries and {len(candidates)} candidates; a pair needs one of each."
         )
 
 
 def check_finite(logits: npt.NDArray[Any], scores: str, remedy: str) -> None:
-    """Nothing; a score that is no number would rank somewhere.
+    """Raise if any logit is NaN or infinite.
 
     Args:
-        logits: (n_pairs,) before the activation, for a sigmoid makes a harmless 1 of infinity.
-        scores: What the message calls them.
-        remedy: The message's end: what to do.
+        logits: (n_pairs,) values before the activation, because a sigmoid maps infinity to 1.
+        scores: The name of the scores in the message.
+        remedy: The last sentence of the message, which says what to do.
 
     Raises:
         ModelError: A logit is NaN or infinite.
@@ -37,5 +37,6 @@ def check_finite(logits: npt.NDArray[Any], scores: str, remedy: str) -> None:
     bad = np.flatnonzero(~np.isfinite(logits))
     if len(bad):
         raise ModelError(
-            f"{len(bad)} of {len(logits)} {scores} are NaN or infinite (first: pair {bad[0]}). {remedy}"
+            f"{len(bad)} of {len(logits)} {scores} are NaN or infinite "
+            f"(first: pair {bad[0]}). {remedy}"
         )

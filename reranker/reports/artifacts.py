@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from reranker.data import Corpus
-    from reranker.data.draws import FloatArray
-    from reranker.eval import Evaluation
+    from reranker.eval import EvalSet, Evaluation
     from reranker.reports.data.summary import TokenCounter
     from reranker.sampling import Pairs
     from reranker.tracking import RunLog
@@ -53,9 +51,7 @@ def write_run_report(
     evaluation: Evaluation,
     history: History,
     *,
-    lists_frame: pd.DataFrame,
-    scores: Mapping[str, FloatArray],
-    corpus: Corpus,
+    test: EvalSet,
 ) -> None:
     """Log the figures `plots/*.png` of the training and the evaluation, and `run_report.html`.
 
@@ -63,14 +59,10 @@ def write_run_report(
         log: The run; its folder gets the page too.
         evaluation: The results on the test lists.
         history: The training.
-        lists_frame: The frame of the test lists.
-        scores: Scorer -> (n_rows,) scores aligned to `lists_frame`.
-        corpus: Titles, authors and contexts of the examples.
+        test: The test lists with the scores of every scorer.
 
     Example:
-        >>> write_run_report(
-        ...     log, evaluation, history, lists_frame=test.frame, scores=scores, corpus=corpus
-        ... )
+        >>> write_run_report(log, evaluation, history, test=test)
     """
     from reranker.reports.run.overview_plots import evaluation_figures
     from reranker.reports.run.page import RunSummary, find_examples, page
@@ -81,7 +73,7 @@ def write_run_report(
         **evaluation_figures(evaluation),
     }.items():
         _log_figure(log, name, figure)
-    examples = find_examples(evaluation, lists_frame, scores, corpus=corpus)
+    examples = find_examples(evaluation, test.rows, test.scores, corpus=test.corpus)
     summary = RunSummary(log.cfg, evaluation, examples, history, log.result)
     _log_page(log, "run_report", page(summary))
 

@@ -60,8 +60,8 @@ def _on_cluster(tasks: dask.bag.Bag, address: str) -> list[R]:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"engine.address={address}: no Dask scheduler answers there ({error}). Start one (dask scheduler, dask "
-            "worker), or choose engine=threads."
+            f"engine.address={address}: no Dask scheduler answers at this address ({error}). "
+            "Start one (dask scheduler, dask worker), or choose engine=threads."
         ) from error
     with client:
         future = client.compute(tasks)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig
-from reranker.data import Contexts, Tables
-from reranker.data.draws import IntArray, KeyArray, bits
+from reranker.data import Contexts, Corpus, Tables
+from reranker.data.draws import IntArray, bits
 from reranker.errors import DataError
 from reranker.sampling import engine as dask_engine
 from reranker.sampling import parts, retriever
@@ -60,10 +60,8 @@ class Pairs:
     counts: dict[str, int]
 
 
-def build_pairs(
-    tables: Tables, contexts: Contexts, cfg: SamplingConfig, engine: EngineConfig, cache: Cache
-) -> Pairs:
-    """The pairs of the train users, from the cache when tables, contexts and sampling are the same.
+def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache: Cache) -> Pairs:
+    """Return the pairs of the train users, from the cache if tables, contexts and sampling are the same.
 
     Positives are the target books rated positive_rating or more (`split`), or all such books of the history, each with
     a context of the user's others (`leave_one_out`). All is drawn as codes; refinement (min_positives, max_positives)
@@ -74,15 +72,17 @@ def build_pairs(
         DataError: No train user has enough positives, or a user has too few unrated books for neg_ratio.
         EngineError: engine=cluster, and the cluster cannot be had.
     """
+    tables, contexts = corpus.tables, corpus.contexts
     key = {
         "version": VERSION,
         "tables": tables.digest,
         "contexts": _hash(contexts.text),
         "sampling": dataclasses.replace(cfg, regenerate=False),
+        **contexts.cache_key,
     }
 
     def build(folder: Path) -> dict[str, object]:
-        made, counts = _parts(tables, contexts, cfg)
+        made, counts = _parts(corpus, cfg)
         for name in (PARTS, CODES):
             (folder / name).mkdir()
         books = tables.path / "books.parquet"
@@ -97,7 +97,9 @@ def build_pairs(
         _write_refined(
             written,
             folder,
-            None if contexts.match is None else partial(contexts.candidates, tables.books),
+            None
+            if contexts.numeric_features is None
+            else partial(contexts.candidates, tables.books),
         )
         _write_manifest(written, folder / PARTS)
         return dict(counts | _totals(written))
@@ -126,23 +128,21 @@ def _hash(texts: list[str]) -> str:
     return content.hexdigest()
 
 
-def _parts(
-    tables: Tables, contexts: Contexts, cfg: SamplingConfig
-) -> tuple[list[Part], dict[str, int]]:
+def _parts(corpus: Corpus, cfg: SamplingConfig) -> tuple[list[Part], dict[str, int]]:
+    tables = corpus.tables
     positives = _positives(tables, cfg)
     n_positives = np.bincount(positives["user"], minlength=len(tables.users))
-    keys = tables.users["key"].to_numpy()
-    users, counts = _users(tables, n_positives, keys, cfg)
+    users, counts = _users(tables, n_positives, cfg)
     n_kept = np.where(n_positives >= cfg.min_positives, n_positives, 0)[users]
     counts["positives_in"] = int(n_positives[users].sum())
     if cfg.max_positives is not None:
         n_kept = np.minimum(n_kept, cfg.max_positives)
     _refuse_shortfall(tables, users, n_kept, cfg)
     counts["positives_dropped_by_refinement"] = counts["positives_in"] - int(n_kept.sum())
-    near = (
-        retriever.near(tables, contexts, users, positives, cfg) if _uses(cfg, "retriever") else None
-    )
-    return list(_split(tables, contexts, cfg, users, keys, positives, near)), counts
+    near = None
+    if _uses(cfg, "retriever"):
+        near = retriever.near(corpus, cfg, users=users, positives=positives)
+    return list(_split(corpus, cfg, users, positives=positives, near=near)), counts
 
 
 def _positives(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def _of_train(tables: Tables) -> np.ndarray:
 
 
 def _users(
-    tables: Tables, n_positives: IntArray, keys: KeyArray, cfg: SamplingConfig
+    tables: Tables, n_positives: IntArray, cfg: SamplingConfig
 ) -> tuple[IntArray, dict[str, int]]:
     """The users that give pairs: train users with a positive, or a sample by hash of those that refinement keeps."""
     train = np.flatnonzero(tables.users["split"] == "train")
@@ -171,13 +171,9 @@ def _users(
     users = train[n_positives[train] > 0]
     if cfg.max_users is not None and len(kept) > cfg.max_users:
         counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
-        users = kept = np.sort(
-            kept[
-                np.argsort(bits(cfg.seed, "sample users", keys[kept]), kind="stable")[
-                    : cfg.max_users
-                ]
-            ]
-        )
+        key = tables.users["key"].to_numpy()[kept]
+        order = np.argsort(bits(cfg.seed, "sample users", key), kind="stable")
+        users = kept = np.sort(kept[order[: cfg.max_users]])
     return users, counts | {"users": len(kept)}
 
 
@@ -193,7 +189,7 @@ def _refuse_shortfall(
         i = short[0]
         raise DataError(
             f"sampling.neg_ratio={cfg.neg_ratio}: {len(short)} users have too few unrated books (first: user_id="
-            f"{tables.users['user_id'].iloc[users[i]]} needs {n_kept[i]} x {cfg.neg_ratio} distinct negatives, has "
+            f"{tables.user_ids(users[i])} needs {n_kept[i]} x {cfg.neg_ratio} distinct negatives, has "
             f"{n_unseen[i]} unrated of {len(tables.books)} books). Lower sampling.neg_ratio or sampling.max_positives, "
             "or set sampling.shortfall=truncate."
         )
@@ -204,52 +200,55 @@ def _uses(cfg: SamplingConfig, source: str) -> bool:
 
 
 def _split(
-    tables: Tables,
-    contexts: Contexts,
+    corpus: Corpus,
     cfg: SamplingConfig,
     users: IntArray,
-    keys: KeyArray,
+    *,
     positives: pd.DataFrame,
     near: pd.DataFrame | None,
 ) -> Iterator[Part]:
-    """The users in parts of about part_pairs pairs before refinement, whatever the engine."""
-    h = tables.histories
-    disliked = (
-        h[_of_train(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()]
-        if _uses(cfg, "disliked")
-        else None
-    )
-    if disliked is not None and cfg.context == "holdout":
-        disliked = disliked[disliked["is_target"].to_numpy()]
-    shelves = {
+    """Yield the users in parts of about part_pairs pairs before refinement, the same for every engine."""
+    tables, contexts = corpus.tables, corpus.contexts
+    frames = {
+        "positive": positives,
+        "rated": tables.histories,
+        "near": near,
+        "disliked": _disliked(tables, cfg),
+    }
+    columns = {
         name: None if frame is None else (frame["user"].to_numpy(), frame["book"].to_numpy())
-        for name, frame in {
-            "positive": positives,
-            "rated": h,
-            "near": near,
-            "disliked": disliked,
-        }.items()
+        for name, frame in frames.items()
     }
     popularity = None
     if _uses(cfg, "popularity"):
         n_ratings = np.bincount(tables.known()["book"], minlength=len(tables.books))
         popularity = popularity_weights(n_ratings, cfg.popularity_exponent)
+    keys = tables.users["key"].to_numpy()
     ids = pa.array(tables.users["user_id"], pa.string())
     texts = pa.array(contexts.text, pa.string())
-    n_pairs = np.bincount(positives["user"], minlength=len(tables.users))[users] * (
-        1 + cfg.neg_ratio
-    )
+    n_positives = np.bincount(positives["user"], minlength=len(tables.users))[users]
+    n_pairs = n_positives * (1 + cfg.neg_ratio)
     first_context = 0
     for number, mine in enumerate(np.split(users, _cuts(n_pairs, cfg.part_pairs))):
-        shelf = {name: _shelf(columns, mine) for name, columns in shelves.items()}
-        positive = shelf.pop("positive")
-        choice = Choice(keys[mine], n_books=len(tables.books), popularity=popularity, **shelf)
-        own = None if cfg.context == "holdout" else first_context
-        context = (
-            texts.take(pa.array(mine)) if own is None else _left_out(contexts, h, mine, positive)
-        )
+        books = {name: _user_books(pair, mine) for name, pair in columns.items()}
+        positive = books.pop("positive")
+        choice = Choice(keys[mine], n_books=len(tables.books), popularity=popularity, **books)
+        if cfg.context == "holdout":
+            own, context = None, texts.take(pa.array(mine))
+        else:
+            own = first_context
+            context = _leave_one_out_contexts(contexts, tables.histories, mine, positive)
         yield Part(number, mine, ids.take(pa.array(mine)), positive, choice, context, own)
         first_context += len(positive.row)
+
+
+def _disliked(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame | None:
+    """Return the low ratings of train users that `disliked` draws from; None if no draw needs them."""
+    if not _uses(cfg, "disliked"):
+        return None
+    h = tables.histories
+    rows = h[_of_train(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()]
+    return rows[rows["is_target"].to_numpy()] if cfg.context == "holdout" else rows
 
 
 def _cuts(n_pairs: IntArray, size: int) -> IntArray:
@@ -258,7 +257,7 @@ def _cuts(n_pairs: IntArray, size: int) -> IntArray:
     return np.flatnonzero(np.diff(before // size)) + 1
 
 
-def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> UserBooks:
+def _user_books(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> UserBooks:
     """The users' rows of (user, book) columns sorted by both; users are ascending codes."""
     if columns is None:
         return UserBooks(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
@@ -272,7 +271,7 @@ def _shelf(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> UserBo
     return UserBooks(row[mine], book[low:high][mine])
 
 
-def _left_out(
+def _leave_one_out_contexts(
     contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: UserBooks
 ) -> pa.Array:
     """A context for every positive, of the user's other books."""

@@ -204,10 +204,12 @@ def _account(part: Part, cfg: SamplingConfig, n_kept: IntArray, laid: Laid) -> d
         n_found = np.bincount(laid.row[is_negative], minlength=len(n_kept))
         u = int(np.flatnonzero(n_found < n_kept * cfg.neg_ratio)[0])
         raise DataError(
-            f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few books to draw distinct "
-            f"negatives from (of {part.choice.n_books}, {int((part.choice.rated.row == u).sum())} are rated and "
-            f"{int((part.choice.near.row == u).sum())} kept for the retriever). Lower sampling.neg_ratio, "
-            "sampling.max_positives or sampling.retriever_depth, or set sampling.shortfall=truncate."
+            f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few "
+            f"books for distinct negatives (of {part.choice.n_books} books, "
+            f"{int((part.choice.rated.row == u).sum())} are rated and "
+            f"{int((part.choice.near.row == u).sum())} are reserved for the retriever). Lower "
+            "sampling.neg_ratio, sampling.max_positives or sampling.retriever_depth, or set "
+            "sampling.shortfall=truncate."
         )
     return counts
 

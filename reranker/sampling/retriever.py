@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reranker.config import SamplingConfig
-from reranker.data import Contexts, Tables
+from reranker.data import Corpus
 from reranker.data.draws import FloatArray, IntArray
 from reranker.data.retrieval.first_stages import Bm25, ItemKNN
 
@@ -14,11 +14,7 @@ CHUNK = 256  # users ranked at once; bounds memory to CHUNK x n_books floats a s
 
 
 def near(
-    tables: Tables,
-    contexts: Contexts,
-    users: IntArray,
-    positives: pd.DataFrame,
-    cfg: SamplingConfig,
+    corpus: Corpus, cfg: SamplingConfig, *, users: IntArray, positives: pd.DataFrame
 ) -> pd.DataFrame:
     """The books that item-kNN or BM25 ranks among the first retriever_depth for a user, and that may be negatives.
 
@@ -32,6 +28,7 @@ def near(
 
     Source: the margin, NV-Retriever (arXiv 2407.15831), there 95 % of the positive's own score.
     """
+    tables, contexts = corpus.tables, corpus.contexts
     n_books = len(tables.books)
     rated = tables.histories[["user", "book"]]
     asked = contexts.rows if cfg.context == "holdout" else rated

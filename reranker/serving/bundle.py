@@ -1,34 +1,38 @@
-"""The bundle that a run registers: a folder of weights, catalogue and context settings, written, checked and read."""
+"""Writes, verifies and reads a bundle: a folder with a model's weights, catalogue and settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from reranker.cache import digest_file
-from reranker.config import VARIANTS, DataConfig, ModelConfig
+from reranker.config import VARIANTS, ModelConfig
 from reranker.data.contexts import ContextBuilder
-from reranker.data.numeric_features import Match
+from reranker.data.corpus import Corpus
+from reranker.data.numeric_features import NumericFeatures
 from reranker.data.retrieval.ease import Ease
-from reranker.data.tables import Tables
 from reranker.errors import ModelError
 from reranker.model import openvino_scorer
 
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-FORMAT = 4  # of the bundle folder; raise it when older readers would misread it
-TEMPLATE_1 = "Likes: {titles}. Genres: {genres}"  # of every context, when a bundle of format 1 did not name it
+FORMAT = 5  # of the bundle folder; raise it when older versions of the package would misread it
+# The template of all contexts in bundles of format 1, which do not store one.
+TEMPLATE_1 = "Likes: {titles}. Genres: {genres}"
 MANIFEST = "bundle.json"
 EASE = "ease.safetensors"
-# Data only: nothing here can run code when it is read. (.model: a sentencepiece vocabulary)
+# Only data: reading these files cannot run code. (.model is a sentencepiece vocabulary.)
 SUFFIXES = {".json", ".model", ".parquet", ".safetensors", ".txt"}
 BOOK_COLUMNS = ["book_id", "title", "series", "authors", "genres", "book_text"]
+N_READERS = "n_readers"  # a further column of books.parquet, with the text feature `readers`
+MODEL_SETTINGS = ("name", "max_length", "activation", "attention")
 VARIANT_FILES = {
     f"weights/openvino_{v}/{name}"
     for v in VARIANTS
@@ -37,58 +41,60 @@ VARIANT_FILES = {
 Score = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
-class Bundle(NamedTuple):
-    """A bundle in memory: what its model scores with, and the catalogue and the contexts that it was trained on."""
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: the model's scoring function, its catalogue, and what renders texts.
+
+    Attributes:
+        score: Queries and candidates, (n_pairs,) texts each -> (n_pairs,) scores.
+        contexts: Renders the context of a history.
+        books: The catalogue: BOOK_COLUMNS by book code.
+        editions: book_id -> book, the code of the edition in `books`.
+        numeric_features: What prepends numeric features to texts of the catalogue, if any.
+    """
 
     score: Score
     contexts: ContextBuilder
     books: pd.DataFrame
     editions: pd.DataFrame
-    match: Match | None
+    numeric_features: NumericFeatures | None
 
 
-def write_bundle(
-    folder: Path,
-    encoder: Encoder,
-    tables: Tables,
-    data_cfg: DataConfig,
-    model_cfg: ModelConfig,
-    *,
-    match: Match | None = None,
-) -> Path:
-    """The folder, new, with all that serving needs: `weights/`, `books.parquet`, `editions.parquet`, `bundle.json`.
+def write_bundle(folder: Path, encoder: Encoder, corpus: Corpus, *, model_cfg: ModelConfig) -> Path:
+    """Write all that serving needs to a new folder, and return it.
 
-    Where texts show ratings, also `ease.safetensors`. bundle.json is written last: it holds the context settings and
-    pins every other file by its SHA-256. Book descriptions stay out but for what the book texts show; ratings and users
-    stay out altogether.
+    The folder holds `weights/`, `books.parquet`, `editions.parquet`, `bundle.json`, and with the
+    text feature `ease` also `ease.safetensors`. `bundle.json` is written last: it holds the
+    settings of contexts and texts, and pins every other file by its SHA-256. Book descriptions are
+    left out, except where a book's text contains its description. No user and no rating is stored.
 
     Args:
-        match: What put numbers before the texts that the encoder was trained on.
+        corpus: What the encoder was trained on.
+        model_cfg: How the encoder was loaded.
 
     Raises:
-        FileExistsError: The folder is there already.
-        ModelError: The encoder saved a file of a kind that a bundle refuses.
+        FileExistsError: The folder exists.
+        ModelError: The encoder saved a file of a kind that a bundle may not contain.
+
+    Example:
+        >>> write_bundle(Path("outputs/bundle"), encoder, corpus, model_cfg=cfg.model)
     """
+    tables, contexts = corpus.tables, corpus.contexts
+    features = contexts.numeric_features
     folder.mkdir(parents=True)
     encoder.save(folder / "weights")
-    tables.books[BOOK_COLUMNS].to_parquet(folder / "books.parquet", index=False)
+    books = tables.books[BOOK_COLUMNS]
+    if features is not None and features.n_readers is not None:
+        books = books.assign(**{N_READERS: features.n_readers})
+    books.to_parquet(folder / "books.parquet", index=False)
     tables.editions.to_parquet(folder / "editions.parquet", index=False)
-    if match is not None and match.ease is not None:
-        match.ease.save(folder / EASE)
+    if features is not None and features.ease is not None:
+        features.ease.save(folder / EASE)
     manifest = {
         "format": FORMAT,
-        "model": {
-            name: getattr(model_cfg, name)
-            for name in ("name", "max_length", "activation", "attention")
-        },
-        "contexts": {
-            "n_titles": data_cfg.context_titles,
-            "n_genres": data_cfg.context_genres,
-            "n_authors": data_cfg.context_authors,
-            "positive_rating": tables.positive_rating,
-            "template": data_cfg.context_template,
-        },
-        "shows_match": data_cfg.shows_match,
+        "model": {name: getattr(model_cfg, name) for name in MODEL_SETTINGS},
+        "contexts": contexts.builder.settings(),
+        "text_features": [] if features is None else list(features.names),
         "tables": tables.digest,
         "files": {name: digest_file(folder / name) for name in _files(folder)},
     }
@@ -97,54 +103,81 @@ def write_bundle(
 
 
 def read_bundle(folder: Path, *, device: str, variant: str | None) -> Bundle:
-    """What a bundle holds, once every file has the bytes that its manifest names.
+    """Read a bundle after checking that every file has the SHA-256 in the manifest.
+
+    Bundles of formats 1 to 4 are read too, and score as they did.
 
     Args:
-        device: Where the model scores, as torch names it.
+        device: Where the model scores, a device of torch.
         variant: int8 or bf16, on the CPU; None scores with the weights.
 
     Raises:
-        ModelError: The folder is not a bundle, lacks or adds a file, a file has not the SHA-256 it is pinned to,
-            or the variant is not there or not for these weights.
+        ModelError: The folder is not a bundle, a file is missing, unexpected or changed, or the
+            variant is missing or was exported from other weights.
     """
     manifest = _verify(folder)
     books = pd.read_parquet(folder / "books.parquet")
-    contexts = ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]})
-    score = _scorer(folder / "weights", manifest["model"], device, variant)
-    editions = pd.read_parquet(folder / "editions.parquet")
-    return Bundle(score, contexts, books, editions, _match(folder, manifest, books))
+    return Bundle(
+        score=_scorer(folder / "weights", manifest["model"], device, variant),
+        contexts=ContextBuilder(books, **{"template": TEMPLATE_1, **manifest["contexts"]}),
+        books=books,
+        editions=pd.read_parquet(folder / "editions.parquet"),
+        numeric_features=_numeric_features(folder, manifest, books),
+    )
 
 
 def model_config(folder: Path) -> ModelConfig:
-    """How a bundle's weights are loaded, once every file has the bytes that its manifest names.
+    """Return how to load a bundle's weights, after checking every file as `read_bundle` does.
 
     Raises:
-        ModelError: The folder is not a whole bundle.
+        ModelError: The folder is not a complete bundle.
     """
     return ModelConfig(source="path", path=str(folder / "weights"), **_verify(folder)["model"])
 
 
 def _files(folder: Path) -> list[str]:
-    """The files of a bundle but its manifest and its variants'; a kind that could hold code is an error.
+    """Return the files of a bundle, without its manifest and the files of its variants.
 
-    A variant comes after the manifest, and has one of its own that is checked where it is loaded.
+    A variant is exported after the manifest was written. Its own manifest is checked when the
+    variant is loaded.
+
+    Raises:
+        ModelError: A file is of a kind that could contain code.
     """
     found = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if not f.is_dir()}
     names = sorted(found - VARIANT_FILES)
     for name in names:
         if Path(name).suffix not in SUFFIXES:
             raise ModelError(
-                f"{folder / name}: a bundle holds only {', '.join(sorted(SUFFIXES))}; remove this file."
+                f"{folder / name}: a bundle holds only {', '.join(sorted(SUFFIXES))}; remove this "
+                "file."
             )
     return [name for name in names if name != MANIFEST]
 
 
 def _verify(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, once every file is there and has the bytes that it names."""
-    path = folder / MANIFEST
+    """Return the manifest of a bundle after checking that all files are there and unchanged."""
+    manifest = _manifest(folder / MANIFEST)
+    if differing := sorted(set(_files(folder)) ^ set(manifest["files"])):
+        state = "is missing" if differing[0] in manifest["files"] else "does not belong here"
+        raise ModelError(
+            f"{folder / differing[0]} {state}: {MANIFEST} names the files. Download or register "
+            "again."
+        )
+    for name, sha256 in manifest["files"].items():
+        if (found := digest_file(folder / name)) != sha256:
+            raise ModelError(
+                f"{folder / name}: SHA-256 {found[:12]}… is not the pinned {sha256[:12]}…; the "
+                "file is damaged or was changed. Download or register the model again."
+            )
+    return manifest
+
+
+def _manifest(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(
-            f"{folder}: no {MANIFEST} here. Give a folder that write_bundle wrote, or load a model URI."
+            f"{path.parent}: no {MANIFEST} here. Give a folder that write_bundle wrote, or load a "
+            "model URI."
         )
     try:
         manifest = json.loads(path.read_text())
@@ -154,26 +187,31 @@ def _verify(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") not in range(1, FORMAT + 1):
         raise ModelError(
-            f"{path}: not a bundle of a format up to {FORMAT}; use the version of this package that wrote it."
+            f"{path}: not a bundle of a format up to {FORMAT}; use the version of this package "
+            "that wrote it."
         )
-    if strange := sorted(set(_files(folder)) ^ set(manifest["files"])):
-        state = "is missing" if strange[0] in manifest["files"] else "does not belong here"
-        raise ModelError(
-            f"{folder / strange[0]} {state}: {MANIFEST} names the files. Download or register again."
-        )
-    for name, sha256 in manifest["files"].items():
-        if (found := digest_file(folder / name)) != sha256:
-            raise ModelError(
-                f"{folder / name}: SHA-256 {found[:12]}… is not the pinned {sha256[:12]}…; the file is damaged or was "
-                "changed. Download or register the model again."
-            )
     return manifest
 
 
-def _match(folder: Path, manifest: Mapping[str, Any], books: pd.DataFrame) -> Match | None:
-    ease = Ease.read(folder / EASE, n_books=len(books)) if EASE in manifest["files"] else None
-    names = bool(manifest.get("shows_match"))
-    return Match(books, names=names, ease=ease) if names or ease is not None else None
+def _numeric_features(
+    folder: Path, manifest: Mapping[str, Any], books: pd.DataFrame
+) -> NumericFeatures | None:
+    has_ease = EASE in manifest["files"]
+    names = manifest.get("text_features", _old_text_features(manifest, has_ease=has_ease))
+    if not names:
+        return None
+    ease = Ease.read(folder / EASE, n_books=len(books)) if has_ease else None
+    n_readers = books[N_READERS].to_numpy() if N_READERS in books else None
+    return NumericFeatures(books, names, ease=ease, n_readers=n_readers)
+
+
+def _old_text_features(manifest: Mapping[str, Any], *, has_ease: bool) -> list[str]:
+    """Return the text features of a bundle of format 1 to 4.
+
+    If its texts show `readers`, that feature is already part of its `book_text`.
+    """
+    overlap = ["authors", "genres"] if manifest.get("shows_match") else []
+    return ["ease", *overlap] if has_ease else overlap
 
 
 def _scorer(weights: Path, settings: Mapping[str, Any], device: str, variant: str | None) -> Score:

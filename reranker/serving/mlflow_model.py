@@ -1,4 +1,4 @@
-"""What MLflow stores as the model: this source, run at load (no pickle), around `Reranker`."""
+"""The source file that MLflow stores as the model and runs on load, in place of a pickle."""
 
 from typing import Any
 
@@ -12,17 +12,16 @@ from reranker.errors import RequestError
 
 
 class Candidate(BaseModel):
-    """A book to rank: an id of the catalogue, a text, or both."""
+    """A book to rank: a book id of the catalogue, a text, or both."""
 
     model_config = ConfigDict(extra="forbid", strict=True)  # "41" is not 41
-    book_id: int | None = (
-        None  # MLflow checks no union of int and str, so foreign ids need the caller's own order
-    )
+    # Strings are not accepted: MLflow cannot check the type hint `int | str`.
+    book_id: int | None = None
     text: str | None = None
 
 
 class RerankRequest(BaseModel):
-    """One reader, by context text or by the ids of rated books, and the books to rank."""
+    """A user, as a context text or as the ids of rated books, and the books to rank."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     user_ctx: str | None = None
@@ -42,20 +41,21 @@ class RankedBook(BaseModel):
 
 
 class ServedModel(PythonModel):
-    """`Reranker` behind MLflow's `predict`: the type hints give the signature and check the input."""
+    """`Reranker` as an MLflow model: MLflow derives the signature from the type hints."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the reranker from the bundle that was logged with this file, or its exported `variant`."""
+        """Load the logged bundle, or the exported variant that `model_config` names."""
         variant = context.model_config["variant"]
         self.reranker = Reranker.from_folder(context.artifacts["bundle"], variant=variant)
 
-    def predict(  # type: ignore[override]  # MLflow leaves out `context` for a predict with type hints
+    def predict(  # type: ignore[override]  # with type hints MLflow passes no `context`
         self, model_input: list[RerankRequest], params: dict[str, Any] | None = None
     ) -> list[list[RankedBook]]:
-        """Ranked candidates of every request, in the order of the requests.
+        """Return the ranked candidates of every request, in the order of the requests.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, which the model server answers as 400; the field is named.
+            MlflowException: A request is invalid; the message names the field. The error code is
+                INVALID_PARAMETER_VALUE, for which the model server returns HTTP status 400.
         """
         return [self._rerank(i, request) for i, request in enumerate(model_input)]
 

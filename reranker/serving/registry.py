@@ -1,9 +1,9 @@
-"""MLflow's registry: a bundle goes in as the next version, the alias follows the best, and the bundle comes out."""
+"""Register bundles in MLflow, move the alias to the best version and download bundles."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,34 +19,33 @@ from reranker.tracking import store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.models.model import ModelInfo
 
 PACKAGE = Path(__file__).resolve().parent.parent
-# The direct dependencies that a process imports to load and score (a test watches); pinned to what trained.
+# Direct dependencies that are imported to load a bundle and score with it; a test compares them
+# with the modules of a served model.
 REQUIREMENTS = (
-    *(
-        "mlflow",
-        "torch",
-        "transformers",
-        "sentence-transformers",
-        "huggingface-hub",
-        "safetensors",
-        "scikit-learn",
-    ),
-    *(
-        "scipy",
-        "bm25s",
-        "httpx2",
-        "numpy",
-        "pandas",
-        "pyarrow",
-        "pydantic",
-        "hydra-core",
-        "omegaconf",
-        "filelock",
-        "rich",
-    ),
+    "bm25s",
+    "filelock",
+    "httpx2",
+    "huggingface-hub",
+    "hydra-core",
+    "mlflow",
+    "numpy",
+    "omegaconf",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "rich",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "sentence-transformers",
+    "torch",
+    "transformers",
 )
-# Made up, for it is stored with the model: no reader's data.
+# Invented, because MLflow stores it with the model: no data of a user.
 EXAMPLE = [
     {
         "user_ctx": "Likes: A Study in Scarlet by Arthur Conan Doyle. Genres: mystery",
@@ -60,21 +59,32 @@ EXAMPLE = [
 
 @dataclass(frozen=True)
 class Registered:
-    """Where a logged model is: `version` is None when it was logged without being registered."""
+    """A logged model and its version in the registry.
+
+    Attributes:
+        version: None if the model was logged but not registered.
+        uri: The URI for `Reranker.load`.
+        model_id: MLflow's id of the logged model.
+        alias_moved: Whether the alias points to this version now.
+        reason: Why the alias moved or did not move.
+    """
 
     version: int | None
-    uri: str  # to give to Reranker.load
+    uri: str
     model_id: str
     alias_moved: bool
-    reason: str  # why the alias moved or stayed
+    reason: str
 
 
-def pip_requirements() -> list[str]:
-    """`package==version` as installed, without the local build label (`2.13.0+cpu` is on no index)."""
-    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+def pinned(packages: Iterable[str]) -> list[str]:
+    """Return `package==version` for the installed version of each package.
+
+    The local build label is removed, because no package index has `2.13.0+cpu`.
+    """
+    return [f"{name}=={version(name).split('+')[0]}" for name in packages]
 
 
-def register(
+def register_bundle(
     bundle: Path,
     cfg: TrackingConfig,
     *,
@@ -83,19 +93,21 @@ def register(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Registered:
-    """The bundle, logged to the active run as a model that runs from source, and registered as the next version.
+    """Log a bundle to the active run as a model and register it as the next version.
 
-    `cfg.alias` moves to the new version unless the version that holds it did better on the same dev lists. Parallel
-    jobs on one SQLite store take turns; on another store two jobs that end together may both compare with the
-    version before them.
+    The model runs from source: it contains no pickle. `cfg.alias` moves to the new version unless
+    the version that has the alias scored higher on the same dev lists. On a SQLite store a lock
+    makes parallel jobs register one after another. On other stores two jobs that end at the same
+    time may both compare themselves with the same earlier version.
 
     Args:
         bundle: A folder of `write_bundle`.
-        cfg: With `registered_model` null the model is logged and not registered.
-        dev_ndcg_10: The figure that versions are compared by; kept as a tag of the version.
-        dev_lists: Hash of the list rows it was measured on (`eval.digest_of_kind`); figures on others are not compared.
-        metrics: Further figures, linked to the model as well as to the run.
-        tags: Further tags of the version.
+        cfg: If `registered_model` is null, the model is logged and not registered.
+        dev_ndcg_10: The value by which versions are compared; stored as a tag of the version.
+        dev_lists: Digest of the dev lists on which it was measured. Values of different lists are not
+            compared.
+        metrics: Additional metrics, logged to the run and linked to the model.
+        tags: Additional tags of the version.
 
     Raises:
         ModelError: No run is active, or dev_ndcg_10 is not finite.
@@ -105,64 +117,67 @@ def register(
     run = mlflow.active_run()
     if run is None:
         raise ModelError(
-            "a model is registered from inside its run: call register within mlflow.start_run()."
+            "no MLflow run is active, and a model is logged to a run: call register_bundle within "
+            "mlflow.start_run()."
         )
     if not math.isfinite(dev_ndcg_10):
         raise ModelError(
             f"dev_ndcg_10={dev_ndcg_10}: no dev user has a positive; raise eval.max_dev_users."
         )
-    logged = mlflow.pyfunc.log_model(
-        name="reranker",
-        python_model=str(Path(__file__).with_name("mlflow_model.py")),
-        artifacts={"bundle": str(bundle)},
-        code_paths=[str(PACKAGE)],
-        model_config={"variant": None},  # the keys that whoever loads or serves the model may set
-        input_example=EXAMPLE,
-        pip_requirements=pip_requirements(),
-    )
+    logged = _log_model(bundle)
     if metrics:
         mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
     if cfg.registered_model is None:
-        return Registered(
-            None, logged.model_uri, logged.model_id, False, "tracking.registered_model is null"
-        )
+        reason = "tracking.registered_model is null"
+        return Registered(None, logged.model_uri, logged.model_id, False, reason)
     own = {
         "dev_ndcg_10": repr(float(dev_ndcg_10)),
         "dev_lists": dev_lists,
         "run_id": run.info.run_id,
     }
-    with _lock(mlflow.get_registry_uri()):
-        new = mlflow.register_model(
-            logged.model_uri, cfg.registered_model, tags={**(tags or {}), **own}
-        )
-        moved, reason = _compare(mlflow.MlflowClient(), cfg.registered_model, cfg.alias, own)
-        if moved:
-            mlflow.MlflowClient().set_registered_model_alias(
-                cfg.registered_model, cfg.alias, str(new.version)
-            )
-    return Registered(
-        int(new.version),
-        f"models:/{cfg.registered_model}/{new.version}",
-        logged.model_id,
-        moved,
-        reason,
+    return _register_version(logged, cfg.registered_model, cfg.alias, tags={**(tags or {}), **own})
+
+
+def _log_model(bundle: Path) -> ModelInfo:
+    import mlflow
+
+    return mlflow.pyfunc.log_model(
+        name="reranker",
+        python_model=str(Path(__file__).with_name("mlflow_model.py")),
+        artifacts={"bundle": str(bundle)},
+        code_paths=[str(PACKAGE)],
+        model_config={"variant": None},  # the keys that can be set when the model is loaded
+        input_example=EXAMPLE,
+        pip_requirements=pinned(REQUIREMENTS),
     )
 
 
-def _compare(
-    client: MlflowClient, name: str, alias: str, own: Mapping[str, str]
+def _register_version(
+    logged: ModelInfo, name: str, alias: str, *, tags: dict[str, str]
+) -> Registered:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    with _lock(mlflow.get_registry_uri()):
+        new = mlflow.register_model(logged.model_uri, name, tags=tags)
+        moves, reason = _choose_alias(client, name, alias, tags=tags)
+        if moves:
+            client.set_registered_model_alias(name, alias, str(new.version))
+    uri = f"models:/{name}/{new.version}"
+    return Registered(int(new.version), uri, logged.model_id, moves, reason)
+
+
+def _choose_alias(
+    client: MlflowClient, name: str, alias: str, *, tags: Mapping[str, str]
 ) -> tuple[bool, str]:
-    """Whether the alias moves to the version with tags `own`, and why."""
+    """Return whether the alias moves to the version with these tags, and the reason."""
     holder = client.get_registered_model(name).aliases.get(alias)
     if holder is None:
         return True, f"no version was {alias} before"
-    theirs = client.get_model_version(name, holder).tags
-    if theirs.get("dev_lists") != own["dev_lists"]:
-        return (
-            True,
-            f"version {holder}, {alias} before, was measured on other dev lists; the latest wins",
-        )
-    before, now = float(theirs["dev_ndcg_10"]), float(own["dev_ndcg_10"])
+    earlier = client.get_model_version(name, holder).tags
+    if earlier.get("dev_lists") != tags["dev_lists"]:
+        return True, f"version {holder} was {alias}, but was measured on other dev lists"
+    before, now = float(earlier["dev_ndcg_10"]), float(tags["dev_ndcg_10"])
     if before <= now:
         return True, f"dev ndcg_10 {now:.4f} is at least version {holder}'s {before:.4f}"
     return (
@@ -172,50 +187,62 @@ def _compare(
 
 
 def _lock(uri: str) -> AbstractContextManager[object]:
-    """A lock beside a SQLite store; other stores have no place for one."""
-    file = store.database(uri)
+    """Return a file lock next to a SQLite store; for other stores, a context without a lock."""
+    file = store.sqlite_file(uri)
     return FileLock(file.with_name(".registry.lock")) if file else nullcontext()
 
 
+def add_requirements(model_id: str, packages: Iterable[str]) -> None:
+    """Add packages, pinned to the installed versions, to the requirements of a logged model."""
+    from mlflow.models import update_model_requirements
+
+    with store.without_info("mlflow.models.model"):
+        update_model_requirements(f"models:/{model_id}", "add", pinned(packages))
+
+
 def download(uri: str, tracking_uri: str | None = None) -> Path:
-    """The local folder of the bundle inside the model that `uri` names; code that came with the model is not run.
+    """Return a local folder with the bundle of a model; the model's own code is not run.
 
     Raises:
-        ModelError: No such store, model, version or alias, or not a model that `register` wrote.
+        ModelError: The store, model, version or alias does not exist, or `register_bundle` did not
+            write the model.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     if tracking_uri is not None or not mlflow.tracking.is_tracking_uri_set():
         store.point_mlflow_at(tracking_uri or store.default_uri())
-    place = redact(mlflow.get_registry_uri())
-    _check_exists(uri, mlflow.get_registry_uri())
+    registry_uri = mlflow.get_registry_uri()
+    _check_exists(uri, registry_uri)
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
         flavor = mlflow.models.Model.load(str(folder)).flavors.get("python_function", {})
     except MlflowException as error:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         known = f" {_known_models(mlflow.MlflowClient())}" if missing else ""
+        reason = redact(error.message)
         raise ModelError(
-            f"{uri}: not in the MLflow store {place} ({redact(error.message)}).{known}"
+            f"{uri}: not in the MLflow store {redact(registry_uri)} ({reason}).{known}"
         ) from error
     bundle = folder / flavor.get("artifacts", {}).get("bundle", {}).get("path", "..")
     if not bundle.resolve().is_relative_to(folder.resolve()):
         raise ModelError(
-            f"{uri}: this model holds no bundle. Give one that a run of `python main.py` registered."
+            f"{uri}: this model contains no bundle. Give a model that a run of `python main.py` "
+            "registered."
         )
     return bundle
 
 
 def _check_exists(uri: str, store_uri: str) -> None:
-    file = store.database(store_uri)
+    file = store.sqlite_file(store_uri)
     if file is None:
         return
-    if not file.exists():  # MLflow would make an empty one
+    if not file.exists():  # MLflow would create an empty store
         raise ModelError(
-            f"{uri}: there is no MLflow store at {file}. Run `python main.py`, or give a tracking URI."
+            f"{uri}: there is no MLflow store at {file}. Run `python main.py`, or give a tracking "
+            "URI."
         )
-    with store.init_lock(store_uri):  # a first run may be setting it up right now
+    with store.init_lock(store_uri):  # another process may be creating the store
         pass
 
 
@@ -225,8 +252,6 @@ def _known_models(client: MlflowClient) -> str:
         for model in client.search_registered_models(max_results=20)
         for alias in model.aliases
     ]
-    return (
-        f"It has {', '.join(names)}."
-        if names
-        else "It has no model with an alias; `python main.py` registers one."
-    )
+    if names:
+        return f"The store has {', '.join(names)}."
+    return "The store has no model with an alias; `python main.py` registers one."

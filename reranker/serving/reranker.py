@@ -1,6 +1,6 @@
-"""The reranker as users load it: one reader and candidate books in, the books ranked out.
+"""The public `Reranker`: ranks candidate books for one user.
 
-The source that MLflow stores with every model imports `Reranker` from here, so it keeps this place.
+The source that MLflow stores with every model imports `Reranker` from here, so it keeps this path.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from reranker.serving.registry import download
 
 if TYPE_CHECKING:
     from reranker.data.contexts import ContextBuilder
-    from reranker.data.numeric_features import Match
+    from reranker.data.numeric_features import NumericFeatures
     from reranker.serving.bundle import Score
 
-MAX_CANDIDATES = (
-    10_000  # bounds the work of one request; a hundred times the longest list that is evaluated
-)
-MAX_CHARACTERS = (
-    100_000  # per text; max_length cuts far earlier, this only bounds the tokeniser's work
-)
-LIKED = 5.0  # the rating of a history book that comes without one
+# Bounds the work of one request; a hundred times the longest list that is evaluated.
+MAX_CANDIDATES = 10_000
+# Per text. max_length truncates far earlier; this only bounds the tokeniser's work.
+MAX_CHARACTERS = 100_000
+LIKED = 5.0  # the rating of a history book if no ratings are given
 
 
 @dataclass(frozen=True)
@@ -45,21 +43,31 @@ class Ranked:
 
 
 class Reranker:
-    """Ranks candidate books for one reader. `Reranker.load(uri)` or `Reranker.from_folder(bundle)` makes one."""
+    """Ranks candidate books for one user.
+
+    Create it by `Reranker.load(uri)` or `Reranker.from_folder(bundle)`.
+
+    Example:
+        >>> reranker = Reranker.load("models:/book-reranker@champion")
+        >>> ranked = reranker.rerank(None, [20, 30], history=[11, 40], ratings=[5, 4])
+        >>> [(r.rank, r.book_id) for r in ranked]
+        [(1, 30), (2, 20)]
+    """
 
     def __init__(
         self,
         score: Score,
         contexts: ContextBuilder,
         books: pd.DataFrame,
+        *,
         editions: pd.DataFrame,
-        match: Match | None = None,
+        numeric_features: NumericFeatures | None = None,
     ) -> None:
         self._score = score
         self._contexts = contexts
-        self._texts, self._match = books["book_text"], match
-        ordered = editions.sort_values("book_id")
-        self._ids, self._codes = ordered["book_id"].to_numpy(), ordered["book"].to_numpy()
+        self._texts, self._numeric_features = books["book_text"], numeric_features
+        by_id = editions.sort_values("book_id")
+        self._ids, self._codes = by_id["book_id"].to_numpy(), by_id["book"].to_numpy()
 
     @classmethod
     def load(
@@ -70,19 +78,24 @@ class Reranker:
         device: str = "cpu",
         variant: str | None = None,
     ) -> Reranker:
-        """The reranker that a model URI names: `models:/book-reranker@champion`, `models:/book-reranker/3`.
+        """Load the reranker of a model URI from an MLflow store.
 
-        Only the bundle inside the model is read, by this class: no code and no pickle that lies in the model runs.
+        Only the bundle inside the model is read: no code and no pickle of the model is run.
 
         Args:
-            uri: Any MLflow model URI.
-            tracking_uri: The MLflow store; without it the one that is configured, else the project's own.
-            device: Where the model scores, as torch names it.
-            variant: int8 or bf16, as `reranker export` wrote it, on the CPU; None scores with the weights.
+            uri: Any MLflow model URI, such as `models:/book-reranker@champion` or
+                `models:/book-reranker/3`.
+            tracking_uri: The MLflow store; None uses the configured one, or else the project's own.
+            device: Where the model scores, a device of torch.
+            variant: int8 or bf16, an export of `reranker export`, on the CPU; None scores with the
+                weights.
 
         Raises:
-            ModelError: No such store, model, version or alias, not a model that `register` wrote, or without the
-                variant.
+            ModelError: There is no such store, model, version or alias, the model was not written
+                by `register`, or it lacks the variant.
+
+        Example:
+            >>> reranker = Reranker.load("models:/book-reranker@champion", variant="int8")
         """
         return cls.from_folder(download(uri, tracking_uri), device=device, variant=variant)
 
@@ -90,13 +103,23 @@ class Reranker:
     def from_folder(
         cls, path: str | Path, *, device: str = "cpu", variant: str | None = None
     ) -> Reranker:
-        """The reranker that `write_bundle` put into a folder.
+        """Load the reranker of a bundle, a folder that `write_bundle` wrote.
 
         Raises:
-            ModelError: The folder is not a bundle, lacks or adds a file, a file has not the SHA-256 it is pinned to,
-                or the variant is not there or not for these weights.
+            ModelError: The folder is not a bundle, a file is missing, unexpected or changed, or
+                the variant is missing or was exported from other weights.
+
+        Example:
+            >>> reranker = Reranker.from_folder("outputs/2026-01-31/12-00-00/bundle")
         """
-        return cls(*read_bundle(Path(path), device=device, variant=variant))
+        bundle = read_bundle(Path(path), device=device, variant=variant)
+        return cls(
+            bundle.score,
+            bundle.contexts,
+            bundle.books,
+            editions=bundle.editions,
+            numeric_features=bundle.numeric_features,
+        )
 
     def rerank(
         self,
@@ -107,31 +130,35 @@ class Reranker:
         ratings: Sequence[float] | None = None,
         timestamps: Sequence[int] | None = None,
     ) -> list[Ranked]:
-        """All candidates, best first; equal scores stand by book id (int, then str, then none), then as given.
+        """Return all candidates, best first.
 
-        The reader is known by exactly one of `user_ctx` and `history`. Candidates that the history holds are ranked
-        like any other: leaving them out is the caller's choice.
+        Equal scores are ordered by book id (integers, then strings, then none), then as given. Give
+        exactly one of `user_ctx` and `history`. Candidates that are in the history are ranked like
+        any other; the caller decides whether to leave them out.
 
         Args:
-            user_ctx: A user context, in the form that training rendered it.
-            candidates: Texts, book ids of the catalogue, or dicts of `book_id` and `text`; a text wins over the
-                catalogue's, and any book id (int or str) will do beside a text. Texts stand as they are given, also
-                where the model was trained with data.shows_match or data.shows_ratings, which begin the catalogue's by
-                the history.
-            history: Book ids of the catalogue. Two editions of a work count once, as in training: the latest,
-                then the higher rating.
-            ratings: One per history book; without them all were liked.
-            timestamps: One per history book, Unix seconds: of equally rated books a context names the latest first.
+            user_ctx: A user context, in the form of the training contexts.
+            candidates: Texts, book ids of the catalogue, or dicts of `book_id` and `text`. A text
+                is used instead of the catalogue's, and then the book id may be any integer or
+                string. Texts are scored as they are given: a model that was trained with
+                data.text_features gets these features with texts of the catalogue only.
+            history: Book ids of the catalogue. Two editions of a work count once, as in training:
+                the later rating, then the higher one.
+            ratings: One per history book; by default all were liked.
+            timestamps: One per history book, Unix seconds. Of equally rated books the latest comes
+                first in the context.
 
         Raises:
-            RequestError: The first field that cannot be used.
-            ModelError: The model gives NaN or infinity.
+            RequestError: A field cannot be used; the first one is named.
+            ModelError: The model returns NaN or infinity.
+
+        Example:
+            >>> reranker.rerank("Likes: Dune by Frank Herbert.", ["Title: Emma", "Title: It"])[0]
+            Ranked(rank=1, book_id=None, score=-0.25, text='Title: It')
         """
         query, known = self._query(user_ctx, history, ratings, timestamps)
         ids, texts = self._resolve(candidates, known)
-        unique = list(
-            dict.fromkeys(texts)
-        )  # equal texts get equal scores, whatever stands beside them in a batch
+        unique = list(dict.fromkeys(texts))  # so that equal texts get equal scores in any batch
         scores = self._score([query] * len(unique), unique)
         if not np.isfinite(scores).all():
             n_bad = int((~np.isfinite(scores)).sum())
@@ -151,7 +178,7 @@ class Reranker:
         ratings: Sequence[float] | None,
         timestamps: Sequence[int] | None,
     ) -> tuple[str, np.ndarray | None]:
-        """The context, and the codes of the history's books where there is a history."""
+        """Return the context, and the codes of the history's books if there is a history."""
         if (user_ctx is None) == (history is None):
             given = "neither" if history is None else "both"
             raise RequestError(f"user_ctx, history: give exactly one, got {given}.")
@@ -203,7 +230,8 @@ class Reranker:
         for i, (book_id, _) in enumerate(rows):
             if book_id is not None and (first := seen.setdefault(book_id, i)) != i:
                 raise RequestError(
-                    f"candidates[{i}].book_id={book_id!r} repeats candidates[{first}]; give it once."
+                    f"candidates[{i}].book_id={book_id!r} repeats candidates[{first}]; give each "
+                    "id once."
                 )
         codes = np.array([text for _, text in rows if isinstance(text, int)], dtype=np.int64)
         catalogue = iter(self._catalogue_texts(codes, known))
@@ -211,29 +239,31 @@ class Reranker:
         return [book_id for book_id, _ in rows], texts
 
     def _catalogue_texts(self, codes: np.ndarray, known: np.ndarray | None) -> list[str]:
-        if self._match is None or not len(codes):
+        features = self._numeric_features
+        if features is None or not len(codes):
             return [str(text) for text in self._texts.iloc[codes]]
-        if known is None:
+        if known is None and features.needs_context:
             raise RequestError(
-                "history is missing: this model reads how each candidate goes with it (data.shows_match, "
-                "data.shows_ratings). Give the reader's history instead of user_ctx, or candidates as texts that begin "
-                "as in training."
+                "history is missing: this model reads numeric features that compare each candidate "
+                f"with the history (data.text_features: {', '.join(features.names)}). Give the "
+                "user's history instead of user_ctx, or candidates as texts that begin with these "
+                "features, as in training."
             )
-        context = pd.DataFrame({"user": 0, "book": known})
-        texts: list[str] = self._match.before(
-            self._texts, np.zeros_like(codes), codes, context
-        ).to_pylist()
+        context = pd.DataFrame({"user": 0, "book": [] if known is None else known}, dtype=np.int64)
+        user = np.zeros_like(codes)
+        texts: list[str] = features.prepend(self._texts, user, codes, context).to_pylist()
         return texts
 
     def _candidate(self, item: object, field: str) -> tuple[int | str | None, str | int]:
-        """The candidate's id, and its text or, where it has none of its own, its code in the catalogue."""
+        """Return the candidate's id and its text, or its catalogue code if it has no text."""
         if isinstance(item, str):
             return None, _text(item, field)
         if _is_int(item):
             item = {"book_id": item}
         if not isinstance(item, Mapping):
             raise RequestError(
-                f"{field} is of type {type(item).__name__}; give a text, a book id, or a dict of both."
+                f"{field} is of type {type(item).__name__}; give a text, a book id, or a dict of "
+                "both."
             )
         if unknown := sorted(str(key) for key in item if key not in ("book_id", "text")):
             raise RequestError(
@@ -248,7 +278,7 @@ class Reranker:
             return book_id, _text(text, f"{field}.text")
         if not isinstance(book_id, int):
             raise RequestError(
-                f"{field}.text is missing; book_id={book_id!r} is no integer of the catalogue."
+                f"{field}.text is missing; book_id={book_id!r} is not an integer of the catalogue."
             )
         return book_id, self._code(book_id, f"{field}.book_id")
 
@@ -263,7 +293,7 @@ def _items(value: object, field: str, what: str) -> list[Any]:
 
 
 def _text(value: object, field: str) -> str:
-    """The text, as given; blank, overlong and not-text values are errors that do not quote it."""
+    """Return the text unchanged, or raise if it is unusable; the error does not quote the text."""
     if not isinstance(value, str):
         raise RequestError(f"{field} is of type {type(value).__name__}; give a text.")
     if not value.strip():
@@ -274,7 +304,8 @@ def _text(value: object, field: str) -> str:
         )
     if any("\ud800" <= c <= "\udfff" for c in value):
         raise RequestError(
-            f"{field} holds half of a surrogate pair, which no UTF-8 text has; repair its encoding."
+            f"{field} holds half of a surrogate pair, which UTF-8 cannot encode; repair its "
+            "encoding."
         )
     return value
 

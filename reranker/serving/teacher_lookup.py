@@ -1,4 +1,4 @@
-"""Finds the teacher that a run names, in the MLflow store or in a folder, before the run does any work."""
+"""Find the teacher model of a run in the MLflow store or in a folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from reranker.config import TEACHERS, ModelConfig
 from reranker.model import resolve, trained_attention
+from reranker.serving.bundle import MANIFEST, model_config
+from reranker.serving.registry import download
 
 if TYPE_CHECKING:
     from reranker.data import Tables
@@ -18,35 +20,33 @@ URI = re.compile(r"[a-z][a-z0-9+.-]*:/")
 
 
 def find_teacher(name: str | None, *, max_length: int) -> ModelConfig | None:
-    """How a teacher's weights are loaded, with every file checked; None where no model is named.
+    """Return the configuration that loads a teacher, or None if the name is not of a model.
 
-    It scores with logits, whatever it is served with: a student learns differences, which a sigmoid flattens.
+    Every file of the teacher is verified. The activation is always the identity, also for a teacher
+    that is served with a sigmoid: distillation uses differences of logits.
 
     Args:
-        name: A model URI (`models:/NAME@ALIAS`, `models:/NAME/3`, `runs:/RUN/reranker`), the folder of a bundle or of
-            its weights, or any folder of weights. A baseline of TEACHERS has no weights.
-        max_length: Of weights that lie in no bundle, which says theirs.
+        name: A model URI (`models:/NAME@ALIAS`, `models:/NAME/3`, `runs:/RUN/reranker`), the folder
+            of a bundle or of its weights, or any folder of weights. None and the baselines of
+            TEACHERS have no weights.
+        max_length: The maximum length in tokens for weights outside a bundle. A bundle has its own.
 
     Raises:
-        ModelError: No such model, or not whole weights that a run saved or that are safe to load.
+        ModelError: The model does not exist, is incomplete, or is not safe to load.
+
+    Example:
+        >>> find_teacher("models:/book-reranker@champion", max_length=256).activation
+        'identity'
     """
     if name is None or name in TEACHERS:
         return None
-    found = _in_store(name) if URI.match(name) else _in_folder(Path(name), max_length)
+    is_uri = URI.match(name)
+    found = model_config(download(name)) if is_uri else _in_folder(Path(name), max_length)
     resolve(found)
     return replace(found, activation="identity")
 
 
-def _in_store(uri: str) -> ModelConfig:
-    from reranker.serving.bundle import model_config
-    from reranker.serving.registry import download
-
-    return model_config(download(uri))
-
-
 def _in_folder(folder: Path, max_length: int) -> ModelConfig:
-    from reranker.serving.bundle import MANIFEST, model_config
-
     for bundle in (folder, folder.parent if folder.name == "weights" else folder):
         if (bundle / MANIFEST).is_file():
             return model_config(bundle)
@@ -55,22 +55,21 @@ def _in_folder(folder: Path, max_length: int) -> ModelConfig:
 
 
 def teacher_warnings(teacher: ModelConfig | None, tables: Tables) -> list[str]:
-    """What speaks against a teacher, as sentences: a bundle trained on other tables may know this run's test answers.
+    """Return a warning if the teacher was trained on other tables than this run's, else [].
 
-    Other tables are other `data.*`: another seed of the splits, but another template too. Weights that lie in no bundle
-    say nothing of their data.
+    The tables differ if any `data.*` key differs: the seed of the splits, but also the template of
+    the texts. Weights outside a bundle have no record of their data, so there is no warning.
     """
-    from reranker.serving.bundle import MANIFEST
-
-    manifest = None if teacher is None else Path(str(teacher.path)).parent / MANIFEST
-    if (
-        manifest is None
-        or not manifest.is_file()
-        or json.loads(manifest.read_text()).get("tables") == tables.digest
-    ):
+    if teacher is None:
+        return []
+    manifest = Path(str(teacher.path)).parent / MANIFEST
+    if not manifest.is_file():
+        return []
+    if json.loads(manifest.read_text()).get("tables") == tables.digest:
         return []
     return [
-        f"the teacher in {manifest.parent} was trained with other data.* than this run's: readers that this run tests "
-        "may be among those it learnt from, and texts others than it has seen. Give it the same data.*, or read the "
-        "results as those of a student that may have been told answers"
+        f"the teacher in {manifest.parent} was trained with other data.* than this run's: its "
+        "training users may include this run's test users, and its texts may have another format. "
+        "Train the teacher with the same data.*, or assume that the student may have learned test "
+        "answers from it"
     ]

@@ -4,7 +4,7 @@ import os
 
 # MLflow reads these when it is imported. Telemetry is off unless the user turns it on.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Without this MLflow shows a progress bar for every few small files.
+# Without this MLflow shows a progress bar even for a few small files.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from reranker.tracking.lifecycle import start

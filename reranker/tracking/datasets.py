@@ -1,4 +1,4 @@
-"""Inputs of a run as MLflow describes them."""
+"""Describe the inputs of a run as MLflow datasets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ import pandas as pd
 if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
 
-MAX_DIGEST = 36  # MLflow refuses a longer digest of a dataset
+MAX_DIGEST = 36  # MLflow rejects a longer dataset digest
 
 
 def dataset(source: pd.DataFrame | Path, name: str, digest: str) -> Dataset:
-    """MLflow's description of an input: a frame's schema or a file's place, under the digest's first 36 digits."""
+    """Return an MLflow dataset: a frame with its schema, or a file with its path.
+
+    Args:
+        source: A frame, or the path of a file, which is not read.
+        name: The dataset's name in the run.
+        digest: Hex digest of the content; MLflow gets its first 36 digits.
+    """
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.pandas_dataset import from_pandas
-    from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at import
 
+    # The class is created when the module is imported, so mypy does not see it.
+    from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]
+
+    short = digest[:MAX_DIGEST]
     if isinstance(source, Path):
-        place = LocalArtifactDatasetSource(str(source))
-        return MetaDataset(place, name=name, digest=digest[:MAX_DIGEST])  # type: ignore[abstract]  # it is not
-    with warnings.catch_warnings():  # a schema here is a description; nothing is served by it
+        path = LocalArtifactDatasetSource(str(source))
+        return MetaDataset(path, name=name, digest=short)  # type: ignore[abstract]
+    with warnings.catch_warnings():  # the schema documents the frame; no model is served with it
         warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer", UserWarning)
-        return from_pandas(source, name=name, digest=digest[:MAX_DIGEST])
+        return from_pandas(source, name=name, digest=short)

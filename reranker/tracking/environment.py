@@ -1,4 +1,4 @@
-"""What a run cannot choose: the versions, the machine, the commit, and the command line it was started with."""
+"""Collect the versions, machine, commit and command-line overrides of a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 from reranker.config import ROOT
 from reranker.redaction import redact
 
+# Packages whose version may affect results.
 PACKAGES = (
     "reranker",
     "torch",
@@ -26,7 +27,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that decide numbers; None for one that is not installed."""
+    """Return the versions of Python and of PACKAGES; None for one that is not installed."""
     out: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -37,32 +38,35 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, object]:
-    """What ran it: platform, processor, cores of the machine and of this process, memory, NVIDIA GPUs."""
+    """Return the platform, processor, number of cores, memory and NVIDIA GPUs of this machine."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    gpus = [
-        file.read_text().split("Model:", 1)[-1].splitlines()[0].strip() for file in _gpu_files()
-    ]
+    gpu_texts = [file.read_text() for file in _gpu_files()]
     return {
         "platform": platform.platform(),
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "n_cores": os.cpu_count(),
-        "n_usable_cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "n_usable_cores": _n_usable_cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "gpus": gpus,
+        "gpus": [text.split("Model:", 1)[-1].splitlines()[0].strip() for text in gpu_texts],
     }
 
 
+def _n_usable_cores() -> int | None:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def _gpu_files() -> list[Path]:
-    """The driver's own notes: they are there without torch, which this package does not import here."""
+    """Return the files in which the NVIDIA driver describes the GPUs; this needs no torch."""
     return sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout; None where the project is not its own checkout, or git is missing."""
+    """Return the commit of the project's checkout; None without git or if it is not a checkout."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -73,7 +77,7 @@ def git_commit() -> str | None:
 
 
 def overrides(run_dir: Path) -> list[str]:
-    """The command line's overrides, from the file that Hydra leaves in the run's folder."""
+    """Return the command-line overrides, from the file that Hydra writes into the run's folder."""
     path = run_dir / ".hydra" / "overrides.yaml"
-    given = yaml.safe_load(path.read_text()) if path.exists() else None
-    return [redact(str(override)) for override in given or []]
+    found = yaml.safe_load(path.read_text()) if path.exists() else None
+    return [redact(str(override)) for override in found or []]

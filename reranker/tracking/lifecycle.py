@@ -1,4 +1,4 @@
-"""A run from its start to its end, however it ends."""
+"""Start an MLflow run and close it with its status when the block ends."""
 
 from __future__ import annotations
 
@@ -18,65 +18,70 @@ from reranker.tracking.metric_names import run_name
 from reranker.tracking.run_log import RunLog
 from reranker.tracking.store import open_store
 
-PARENT = "RERANKER_PARENT_RUN_ID"  # set by a sweep for its jobs
+PARENT = "RERANKER_PARENT_RUN_ID"  # a sweep sets it for its jobs
 
 
 @contextmanager
 def start(cfg: Config, run_dir: Path) -> Iterator[RunLog]:
-    """A run in MLflow for as long as the block lasts, and `run_dir/result.json` at its end, however it ends.
+    """Start an MLflow run for the duration of the block; at its end write `run_dir/result.json`.
 
-    The status is FINISHED; KILLED after Ctrl-C or SIGTERM; FAILED after any other exception, which is raised again
-    with its traceback kept as an artifact. Under a sweep (RERANKER_PARENT_RUN_ID) the run is a child of the sweep's.
+    The status is FINISHED, KILLED after Ctrl-C or SIGTERM, or FAILED after any other exception. The
+    exception is raised again and its traceback is logged as an artifact. In a sweep, which sets
+    RERANKER_PARENT_RUN_ID, the run is a child of the sweep's run.
+
+    Example:
+        >>> with start(cfg, Path("outputs/run")) as log:
+        ...     log.metrics({"dev/ndcg_10": 0.4})
     """
     import mlflow
 
     client, experiment_id = open_store(cfg.tracking)
     run_dir.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {
+    environment: dict[str, Any] = {
         "overrides": overrides(run_dir),
         "versions": versions(),
         "machine": machine(),
         "git_commit": git_commit(),
     }
-    os.environ.pop("MLFLOW_RUN_ID", None)  # else MLflow would go on with somebody else's run
+    os.environ.pop("MLFLOW_RUN_ID", None)  # otherwise MLflow would resume that run
     with interruptible():
         active = mlflow.start_run(
             experiment_id=experiment_id,
-            run_name=run_name(cfg, facts["overrides"]),
+            run_name=run_name(cfg, environment["overrides"]),
             parent_run_id=os.environ.get(PARENT),
             tags={"run_dir": str(run_dir)},
             log_system_metrics=False,
         )
-        log = RunLog(client, active.info.run_id, cfg, run_dir, facts)
+        log = RunLog(client, active.info.run_id, cfg, run_dir=run_dir, environment=environment)
         try:
-            log.describe()
+            log.log_config()
             yield log
             log.close("FINISHED")
         except BaseException as error:
-            _close_failed(
-                log, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error
-            )
+            killed = isinstance(error, KeyboardInterrupt)
+            _close_failed(log, "KILLED" if killed else "FAILED", error)
             raise
 
 
 def _close_failed(log: RunLog, status: str, error: BaseException) -> None:
-    """End the run, then write what is known of it; a further failure becomes a note of the error that is raised."""
+    """End the run and write its result; a further failure becomes a note of the error."""
     import mlflow
 
-    # The status first: whatever stops us after this, MLflow's exit handler finds no run that it would call FINISHED.
+    # The status comes first. If the process is stopped after it, MLflow's exit handler
+    # finds no active run, which it would mark as FINISHED.
     for step in (lambda: mlflow.end_run(status), lambda: log.close(status, error)):
         try:
             step()
-        except Exception as second:  # `error` is the one to raise
+        except Exception as second:  # the caller raises `error`
             error.add_note(f"The run could not be closed as {status}: {redact(str(second))}")
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, so that it closes a run as Ctrl-C does.
+    """Make SIGTERM raise KeyboardInterrupt within the block, so that it closes a run like Ctrl-C.
 
-    After the first SIGTERM further ones are ignored until the block ends: closing takes a moment. Outside the main
-    thread, where Python takes no signals, nothing changes.
+    After the first SIGTERM further ones are ignored until the block ends, because closing takes
+    some time. Python handles signals in the main thread only: in other threads nothing changes.
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Metric points on their way to MLflow, where those of a training wait while the store does not answer."""
+"""Send metric points to MLflow, and buffer those of a training while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -13,46 +13,54 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-MAX_BATCH = 1000  # MLflow refuses more metrics in one call
-REST = 10  # times as long as a failed attempt took (its client tries for minutes) the store is then left alone
+MAX_BATCH = 1000  # MLflow rejects more metrics in one call
+# After a failed attempt the buffer waits this many times as long as the attempt took. The client
+# retries for minutes, so that without a pause an outage would stop the training.
+PAUSE_FACTOR = 10
 
 
 class MetricBuffer:
-    """The metric points of one run, each logged once, in the order in which they were given."""
+    """Logs the metric points of one run, each once and in the order of the calls."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self._run_id = client, run_id
-        self._waiting: list[Metric] = []
+        self._buffered: list[Metric] = []
         self._not_before = 0.0
 
     def log(self, points: Sequence[Metric]) -> None:
-        """Log points, after those that wait.
+        """Log the buffered points and then these.
 
         Raises:
-            MlflowException: The store does not take them; those that wait go on waiting.
+            MlflowException: The store is unavailable; the buffered points stay buffered.
         """
-        self._send(self._waiting)
+        self._send(self._buffered)
         self._send(list(points))
 
     def log_or_buffer(self, points: Sequence[Metric]) -> None:
-        """Log points, or keep them for a later call and say so on stderr: an outage must not end a training."""
+        """Log points; while the store is unavailable, buffer them and print a warning to stderr.
+
+        An outage of the store must not end a training.
+        """
         from mlflow.exceptions import MlflowException
 
-        self._waiting += points
+        self._buffered += points
         begin = time.monotonic()
         if begin < self._not_before:
             return
         try:
-            self._send(self._waiting)
+            self._send(self._buffered)
         except MlflowException as error:
             now = time.monotonic()
-            self._not_before = now + REST * (now - begin)
+            self._not_before = now + PAUSE_FACTOR * (now - begin)
             reason = redact(str(error)).split("\n")[0]
-            waits = f"{len(self._waiting)} metric points wait, and the training goes on"
-            print(f"warning: MLflow takes no metrics ({reason}); {waits}", file=sys.stderr)
+            print(
+                f"warning: MLflow is unavailable ({reason}); {len(self._buffered)} metric points "
+                "are buffered and the training continues",
+                file=sys.stderr,
+            )
 
     def _send(self, points: list[Metric]) -> None:
-        """Log points, and take each from the list once it is logged."""
+        """Log points in batches and remove each batch from the list after it is logged."""
         while points:
             self._client.log_batch(self._run_id, metrics=points[:MAX_BATCH])
             del points[:MAX_BATCH]

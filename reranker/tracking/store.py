@@ -1,4 +1,4 @@
-"""The MLflow store: opened once by however many processes, with its artifacts beside the database."""
+"""Open the MLflow store safely from several processes."""
 
 from __future__ import annotations
 
@@ -21,47 +21,52 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-LOCK_TIMEOUT_S = (
-    120  # a fresh database takes 1.5 s to set up, and every waiting process at most that again
-)
+LOCK_TIMEOUT_S = 120  # creating a database takes 1.5 s, and each waiting process holds it as long
 
 
 def default_uri() -> str:
-    """MLFLOW_TRACKING_URI where it is set, else the project's SQLite database, as in conf/tracking/sqlite.yaml."""
+    """Return MLFLOW_TRACKING_URI if it is set, else the project's SQLite database.
+
+    conf/tracking/sqlite.yaml has the same default.
+    """
     return os.environ.get(URI_VARIABLE, f"sqlite:///{ROOT}/mlruns/mlflow.db")
 
 
-def database(uri: str) -> Path | None:
-    """The file of a `sqlite:///` URI; None for another kind of store.
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a `sqlite:///` URI, or None for another kind of store.
 
     Raises:
-        ConfigError: Not a URI (MLflow 3 keeps no runs in plain folders), or SQLite without a file.
+        ConfigError: The text is not a URI (MLflow 3 stores no runs in plain folders), or a SQLite
+            URI without a file.
     """
     parts = urlsplit(uri)
     if "://" not in uri:
         raise ConfigError(
-            f"tracking.uri={redact(uri)!r} is not a URI; give sqlite:////ABSOLUTE/FOLDER/mlflow.db, a server's "
-            f"http(s)://HOST:PORT, or a postgresql:// or mysql:// database. Its default is {URI_VARIABLE}, where set."
+            f"tracking.uri={redact(uri)!r} is not a URI; give "
+            "sqlite:////ABSOLUTE/FOLDER/mlflow.db, a server's http(s)://HOST:PORT, or a "
+            f"postgresql:// or mysql:// database. Its default is {URI_VARIABLE}, if that is set."
         )
     if parts.scheme.split("+")[0] != "sqlite":
         return None
     if parts.netloc or parts.path in ("", "/", "/:memory:"):
         raise ConfigError(
-            f"tracking.uri={redact(uri)!r} names no file; give sqlite:////ABSOLUTE/FOLDER/mlflow.db."
+            f"tracking.uri={redact(uri)!r} names no file; give "
+            "sqlite:////ABSOLUTE/FOLDER/mlflow.db."
         )
     return Path(parts.path[1:]).resolve()
 
 
 @contextmanager
 def init_lock(uri: str) -> Iterator[None]:
-    """Inside, no other process opens the store.
+    """Lock the store: no other process of this package opens it within the block.
 
-    ProcessGroup that create one SQLite database at once leave it broken for good (`table ... already exists`).
+    Processes that create the same SQLite database at the same time break it permanently (`table ...
+    already exists`).
 
     Raises:
-        RerankerError: Another process has kept the lock for LOCK_TIMEOUT_S.
+        RerankerError: Another process has held the lock for LOCK_TIMEOUT_S.
     """
-    file = database(uri)
+    file = sqlite_file(uri)
     folder = file.parent if file else ROOT / "mlruns"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".init.lock", timeout=LOCK_TIMEOUT_S)
@@ -69,8 +74,9 @@ def init_lock(uri: str) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RerankerError(
-            f"{lock.lock_file}: another process has kept this lock for {LOCK_TIMEOUT_S} s, so {redact(uri)} cannot be "
-            "opened. Wait for that process or end it: its lock ends with it, and deleting the file frees nothing."
+            f"{lock.lock_file}: another process has held this lock for {LOCK_TIMEOUT_S} s, so "
+            f"{redact(uri)} cannot be opened. Wait for that process or end it: the lock is "
+            "released when the process ends, and deleting the file does not release it."
         ) from error
     try:
         yield
@@ -79,9 +85,9 @@ def init_lock(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_schema() -> Iterator[None]:
-    """Inside, MLflow does not say that it makes or migrates its tables; its warnings come through."""
-    logger = logging.getLogger("mlflow.store.db.utils")
+def without_info(logger_name: str) -> Iterator[None]:
+    """Suppress a logger's messages below WARNING within the block."""
+    logger = logging.getLogger(logger_name)
     before = logger.level
     logger.setLevel(logging.WARNING)
     try:
@@ -91,63 +97,63 @@ def _quiet_schema() -> Iterator[None]:
 
 
 def point_mlflow_at(uri: str) -> None:
-    """Make a store MLflow's in this process alone.
+    """Set MLflow's tracking URI and leave the environment unchanged.
 
-    MLflow also exports it as MLFLOW_TRACKING_URI: from then on `default_uri`, and the config of a next run, would
-    take this run's store for what the shell says.
+    MLflow itself also sets MLFLOW_TRACKING_URI. After that `default_uri` and the config of the next
+    run would use this run's store as if the shell had set it.
     """
     import mlflow
 
-    given = os.environ.get(URI_VARIABLE)
+    before = os.environ.get(URI_VARIABLE)
     mlflow.set_tracking_uri(uri)
     os.environ.pop(URI_VARIABLE, None)
-    if given is not None:
-        os.environ[URI_VARIABLE] = given
+    if before is not None:
+        os.environ[URI_VARIABLE] = before
 
 
 def open_existing(uri: str) -> MlflowClient:
-    """A client for a store that has runs already; nothing is made.
+    """Return a client for an existing store; nothing is created.
 
     Raises:
-        ConfigError: The URI names no store.
-        RerankerError: Its SQLite file does not exist.
+        ConfigError: The URI is not that of a store.
+        RerankerError: The store's SQLite file does not exist.
     """
-    file = database(uri)
-    if file and not file.exists():  # MLflow would make an empty one
+    file = sqlite_file(uri)
+    if file and not file.exists():  # MLflow would create an empty store
         raise RerankerError(
             f"{file}: no runs yet. `python main.py` makes the first one; or give a tracking URI."
         )
     import mlflow
 
     point_mlflow_at(uri)
-    with init_lock(uri):  # a first run may be setting it up right now
+    with init_lock(uri):  # another process may be creating the store
         return mlflow.MlflowClient()
 
 
 def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
-    """A client and the experiment's id, both made where they are missing; to be called before any other use of MLflow.
+    """Return a client and the experiment's id; create the store and the experiment if needed.
 
-    With a SQLite URI the artifacts of a new experiment go to `artifacts/<experiment>` beside the database; another
-    store keeps them where it is set up to.
+    Call this before any other use of MLflow. With a SQLite URI the artifacts of a new experiment go
+    to `artifacts/<experiment>` in the folder of the database. Another store has its own setting.
 
     Raises:
-        ConfigError: `tracking.uri` names no store, or `tracking.experiment` is no plain name.
+        ConfigError: `tracking.uri` is not that of a store, or `tracking.experiment` is not a plain
+            name.
         RerankerError: The experiment was deleted.
     """
-    file = database(cfg.uri)
+    file = sqlite_file(cfg.uri)
     if not re.fullmatch(r"\w[\w .-]*", cfg.experiment):
         raise ConfigError(
-            f"tracking.experiment={cfg.experiment!r} also names a folder: letters, digits, '_', '-', '.' and spaces, "
-            "beginning with a letter or a digit."
+            f"tracking.experiment={cfg.experiment!r} cannot be the name of a folder. Use letters, "
+            "digits, '_', '-', '.' and spaces, and begin with a letter or a digit."
         )
-    logging.getLogger("alembic").setLevel(
-        logging.WARNING
-    )  # else 100 lines about the schema of a fresh database
+    # For a new database alembic would log 100 lines about the schema.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
     point_mlflow_at(cfg.uri)
-    with init_lock(cfg.uri), _quiet_schema():
-        client = mlflow.MlflowClient()  # inside the lock, for its constructor opens the database
+    with init_lock(cfg.uri), without_info("mlflow.store.db.utils"):
+        client = mlflow.MlflowClient()  # opens the database, so it needs the lock
         client.search_experiments(max_results=1)  # creates or migrates the schema
         found = client.get_experiment_by_name(cfg.experiment)
         if found is None:
@@ -155,7 +161,8 @@ def open_store(cfg: TrackingConfig) -> tuple[MlflowClient, str]:
             return client, client.create_experiment(cfg.experiment, artifact_location=place)
     if found.lifecycle_stage != "active":
         raise RerankerError(
-            f"experiment {cfg.experiment!r} is deleted in {redact(cfg.uri)}. Restore it (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or set tracking.experiment to another name."
+            f"experiment {cfg.experiment!r} is deleted in {redact(cfg.uri)}. Restore it (mlflow "
+            f"experiments restore --experiment-id {found.experiment_id}) or set "
+            "tracking.experiment to another name."
         )
     return client, str(found.experiment_id)

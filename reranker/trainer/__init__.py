@@ -1,20 +1,20 @@
-"""Fine-tuning: an encoder and pairs in, the encoder at its best dev checkpoint out."""
+"""Fine-tune a cross-encoder on training pairs, optionally with the scores of a teacher."""
 
 from reranker.trainer.callbacks import Event
-from reranker.trainer.distillation import DistilledPairs, attach_scores, score_pairs
+from reranker.trainer.distillation import BaselineTeacher, DistilledPairs, ModelTeacher, Teacher
 from reranker.trainer.distributed import is_worker
 from reranker.trainer.fit import fit
 from reranker.trainer.history import History
-from reranker.trainer.worker import follow, lead
+from reranker.trainer.worker import run_worker
 
 __all__ = [
+    "BaselineTeacher",
     "DistilledPairs",
     "Event",
     "History",
-    "attach_scores",
+    "ModelTeacher",
+    "Teacher",
     "fit",
-    "follow",
     "is_worker",
-    "lead",
-    "score_pairs",
+    "run_worker",
 ]

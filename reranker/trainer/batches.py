@@ -1,4 +1,4 @@
-"""Which pairs a step learns from, in which forward passes, in which process: a function of the seed and the epoch."""
+"""Plan the rows of every step, rank and micro-batch as a function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
-BLOCK = 16  # steps whose units are sorted by length together: little padding, and lengths still mix over an epoch
+# Steps whose chunks are sorted by length together: little padding, while lengths still vary over
+# an epoch.
+BLOCK = 16
 
 
 class Plan:
-    """The steps of a training of any number of epochs; step s holds the same rows whenever it is asked for."""
+    """The steps of a training of any number of epochs; step s always has the same rows."""
 
     def __init__(
-        self, unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, cut: bool
+        self, chunk: IntArray, length: IntArray, *, n_pairs: int, seed: int, cut_chunks: bool
     ) -> None:
-        """The arguments are those of `steps`."""
-        self._epoch = partial(steps, unit, length, n_pairs=n_pairs, seed=seed, cut=cut)
+        """See `steps` for the arguments."""
+        self._epoch = partial(
+            steps, chunk, length, n_pairs=n_pairs, seed=seed, cut_chunks=cut_chunks
+        )
 
     def n_steps(self, epochs: float, max_steps: int | None) -> int:
-        """The steps of so many epochs, the last of which may be a part; or max_steps, where it is given."""
+        """Return max_steps, or else the number of steps of `epochs`, which may be fractional."""
         if max_steps is not None:
             return max_steps
-        part, whole = math.modf(epochs)
-        n = sum(len(self._epoch(epoch=e)) for e in range(int(whole)))
-        return n + (math.ceil(part * len(self._epoch(epoch=int(whole))) - 1e-9) if part else 0)
+        part, complete = math.modf(epochs)
+        n = sum(len(self._epoch(epoch=e)) for e in range(int(complete)))
+        return n + (math.ceil(part * len(self._epoch(epoch=int(complete))) - 1e-9) if part else 0)
 
     def rows(self, first: int, n_steps: int) -> Iterator[IntArray]:
-        """The rows of step `first`, from 0, and of every step after it up to n_steps."""
+        """Yield the rows of the steps from `first` (counted from 0) up to n_steps."""
         done = 0
         for epoch in count():
             planned = self._epoch(epoch=epoch)
@@ -43,23 +47,23 @@ class Plan:
 
 
 def steps(
-    unit: IntArray, length: IntArray, *, n_pairs: int, seed: int, epoch: int, cut: bool
+    chunk: IntArray, length: IntArray, *, n_pairs: int, seed: int, epoch: int, cut_chunks: bool
 ) -> list[IntArray]:
-    """The rows of every optimiser step of an epoch, every row once.
+    """Return the rows of every optimiser step of an epoch; every row occurs once.
 
-    Units are shuffled; within blocks of 16 steps they are sorted by length; then they are cut into steps, and the
+    Chunks are shuffled, sorted by length within blocks of 16 steps, and cut into steps; then the
     steps are shuffled.
 
     Args:
-        unit: (n_rows,) ids of rows that stay together.
+        chunk: (n_rows,) ids of rows that stay together.
         length: (n_rows,) tokens.
         n_pairs: Pairs per step.
-        cut: Whether a step may end within a unit: steps then have exactly n_pairs rows, all but one. Else a step holds
-            the units that begin within its n_pairs.
+        cut_chunks: Whether a step may end within a chunk: all steps but one then have exactly
+            n_pairs rows. Otherwise a step has the chunks that begin within its n_pairs rows.
     """
     rng = np.random.default_rng([seed, epoch])
-    n = np.bincount(unit)
-    rows = np.argsort(unit, kind="stable")
+    n = np.bincount(chunk)
+    rows = np.argsort(chunk, kind="stable")
     first = np.cumsum(n) - n
     longest = np.maximum.reduceat(length[rows], first)
     order = rng.permutation(len(n))
@@ -68,31 +72,31 @@ def steps(
     begin = np.cumsum(n[order]) - n[order]
     within = np.arange(n.sum()) - np.repeat(begin, n[order])
     queue = rows[np.repeat(first[order], n[order]) + within]
-    number = (np.arange(len(queue)) if cut else np.repeat(begin, n[order])) // n_pairs
-    taken = np.split(queue, np.flatnonzero(np.diff(number)) + 1)
-    return [taken[i] for i in rng.permutation(len(taken))]
+    position = np.arange(len(queue)) if cut_chunks else np.repeat(begin, n[order])
+    parts = np.split(queue, np.flatnonzero(np.diff(position // n_pairs)) + 1)
+    return [parts[i] for i in rng.permutation(len(parts))]
 
 
-def share(
-    rows: IntArray, unit: IntArray, length: IntArray, *, rank: int, n_processes: int
+def rank_rows(
+    rows: IntArray, chunk: IntArray, length: IntArray, *, rank: int, world_size: int
 ) -> IntArray:
-    """The rows of a step that one process computes: whole units, dealt by length so that shares are about equal."""
-    pieces = _by_length(rows, unit, length)[rank::n_processes]
-    return np.concatenate(pieces) if pieces else rows[:0]
+    """Return the rows of a step that one rank computes: complete chunks of about equal length."""
+    mine = _by_length(rows, chunk, length)[rank::world_size]
+    return np.concatenate(mine) if mine else rows[:0]
 
 
-def passes(
-    rows: IntArray, unit: IntArray, length: IntArray, *, n_tokens: int, packed: bool
+def micro_batches(
+    rows: IntArray, chunk: IntArray, length: IntArray, *, n_tokens: int, packed: bool
 ) -> Iterator[IntArray]:
-    """The rows of every forward pass of a step, longest units first; a pass holds whole units, one at least.
+    """Yield the rows of every micro-batch of a step: complete chunks, the longest first.
 
     Args:
-        n_tokens: At most so many tokens in a pass of several units.
-        packed: Whether only real tokens count; else every row counts as long as the pass's longest.
+        n_tokens: Maximal number of tokens in a micro-batch of several chunks.
+        packed: Whether there is no padding; otherwise every row counts as the longest one.
     """
     held: list[IntArray] = []
     longest = n_rows = real = 0
-    for piece in _by_length(rows, unit, length):
+    for piece in _by_length(rows, chunk, length):
         top, total = int(length[piece].max()), int(length[piece].sum())
         cost = real + total if packed else (n_rows + len(piece)) * max(longest, top)
         if held and cost > n_tokens:
@@ -104,8 +108,8 @@ def passes(
         yield np.concatenate(held)
 
 
-def _by_length(rows: IntArray, unit: IntArray, length: IntArray) -> Sequence[IntArray]:
-    """The step's units, each its rows in the order of the file, longest first."""
-    rows = rows[np.lexsort((rows, unit[rows]))]
-    pieces = np.split(rows, np.flatnonzero(np.diff(unit[rows])) + 1) if len(rows) else []
+def _by_length(rows: IntArray, chunk: IntArray, length: IntArray) -> Sequence[IntArray]:
+    """Return the rows of every chunk of a step, ascending; the longest chunk first."""
+    rows = rows[np.lexsort((rows, chunk[rows]))]
+    pieces = np.split(rows, np.flatnonzero(np.diff(chunk[rows])) + 1) if len(rows) else []
     return sorted(pieces, key=lambda piece: -int(length[piece].max()))

@@ -1,4 +1,4 @@
-"""What a caller of `fit` may watch while it runs, and end it by."""
+"""Callbacks of `fit`: they observe steps and evaluations, and can end the training."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from dataclasses import dataclass
 
 from reranker.model import Encoder
 from reranker.trainer.distributed import ProcessGroup
-from reranker.trainer.step import Stepped
+from reranker.trainer.step import StepResult
 
 
 @dataclass(frozen=True)
 class Event:
-    """A step that was taken, or an evaluation on the dev lists.
+    """A completed step, or an evaluation on the dev lists.
 
     Attributes:
-        step: Steps taken so far, of n_steps.
-        encoder: As it stands.
-        stepped: What the step came to; None at an evaluation.
-        dev_ndcg_10: What the evaluation came to; None at a step.
+        step: Steps completed so far.
+        n_steps: Steps of the complete training.
+        encoder: The encoder with its current weights.
+        result: Result of the step; None for an evaluation.
+        dev_ndcg_10: Result of the evaluation; None for a step.
     """
 
     step: int
     n_steps: int
     encoder: Encoder
-    stepped: Stepped | None = None
+    result: StepResult | None = None
     dev_ndcg_10: float | None = None
 
 
@@ -32,19 +33,20 @@ Callback = Callable[[Event], bool | None]
 
 
 class Callbacks:
-    """Those of process 0, by which all processes stop together.
+    """Runs the callbacks of rank 0 and stops all processes together.
 
     Attributes:
-        stopped: One of them has returned True.
+        stopped: Whether a callback has returned True.
     """
 
-    def __init__(self, callbacks: Sequence[Callback], ranks: ProcessGroup) -> None:
-        self._callbacks, self._ranks = callbacks if ranks.rank == 0 else (), ranks
-        self._watching = ranks.share(bool(callbacks))
+    def __init__(self, callbacks: Sequence[Callback], processes: ProcessGroup) -> None:
+        self._callbacks = callbacks if processes.rank == 0 else ()
+        self._processes = processes
+        self._is_used = processes.broadcast_object(bool(callbacks))
         self.stopped = False
 
-    def tell(self, event: Event) -> None:
-        """Call each of them with the event, in their order."""
-        if self._watching:
-            asked = [callback(event) for callback in self._callbacks]
-            self.stopped |= self._ranks.share(any(asked))
+    def notify(self, event: Event) -> None:
+        """Call every callback with the event, in order."""
+        if self._is_used:
+            answers = [callback(event) for callback in self._callbacks]
+            self.stopped |= self._processes.broadcast_object(any(answers))

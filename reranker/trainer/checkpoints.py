@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole or absent, refused by another training, the newest whole one is gone on from."""
+"""Atomic checkpoints: a run resumes from the newest valid one and rejects those of another run."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from typing import Any
 from reranker.cache import digest_file
 from reranker.errors import TrainingError
 
-KEPT = 2  # the newest, and one more should that be damaged
+N_KEPT = 2  # the newest, and one more in case that it is damaged
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """A folder of checkpoints of one training.
 
-    A checkpoint is `step-00000026.pt`, tensors and plain values, and `step-00000026.json`, which names its SHA-256 and
-    what decided the training; the second is written last, so that its existence means that the first is whole.
+    A checkpoint is `step-00000026.pt` (tensors and plain values) and `step-00000026.json`, with the
+    SHA-256 of the first file and the identity of the training. The second file is written last:
+    its existence means that the first is complete.
 
     Attributes:
-        identity: What decides the result: configuration, pairs, weights. Another identity is refused.
+        identity: Everything that decides the result: configuration, pairs, weights. Checkpoints
+            with another identity are rejected.
     """
 
     folder: Path
     identity: dict[str, Any]
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Keep the state after `step` steps, and drop all but the newest two."""
+        """Save the state after `step` steps, and delete all but the newest two checkpoints."""
         import torch
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -44,60 +46,55 @@ class Checkpoints:
             os.replace(temp, path.with_suffix(".json"))
         finally:
             temp.unlink(missing_ok=True)
-        for old in self._manifests()[KEPT:]:
+        for old in _newest_first(self.folder)[N_KEPT:]:
             old.unlink()
             old.with_suffix(".pt").unlink(missing_ok=True)
 
     def newest(self, device: str) -> dict[str, Any] | None:
-        """The state of the newest whole checkpoint, its tensors on the device; None where the folder has none at all.
+        """Return the state of the newest valid checkpoint on the device; None in an empty folder.
 
-        What processes that were killed while they saved have left is removed.
+        Temporary files of interrupted processes are removed.
 
         Raises:
-            TrainingError: They are another training's (what differs is named), or all are damaged.
+            TrainingError: The checkpoints belong to another training (the message lists the
+                differences), or all of them are damaged.
         """
         import torch
 
-        for left in self.folder.glob("step-*.tmp"):
-            left.unlink(missing_ok=True)  # of several processes another may be faster
-        manifests = self._manifests()
+        for temp in self.folder.glob("step-*.tmp"):
+            temp.unlink(missing_ok=True)  # another process may have removed it
+        manifests = _newest_first(self.folder)
         for manifest in manifests:
             path = manifest.with_suffix(".pt")
             found = _read(manifest)
             if found is None or not path.exists() or digest_file(path) != found["sha256"]:
-                warnings.warn(
-                    f"{path} is damaged; the checkpoint before it is tried.", stacklevel=2
-                )
+                warnings.warn(f"{path} is damaged; trying the checkpoint before it.", stacklevel=2)
                 continue
             self._check_identity(found["identity"])
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
         if manifests:
             raise TrainingError(
-                f"{self.folder}: every checkpoint is damaged. Remove the folder to train afresh."
+                f"{self.folder}: every checkpoint is damaged. Remove the folder to start again."
             )
         return None
 
-    def _manifests(self) -> list[Path]:
-        return _newest_first(self.folder)
-
     def _check_identity(self, found: dict[str, Any]) -> None:
         mine = json.loads(json.dumps(self.identity))
-        names = sorted(
-            name for name in mine.keys() | found.keys() if mine.get(name) != found.get(name)
-        )
+        names = sorted(n for n in mine.keys() | found.keys() if mine.get(n) != found.get(n))
         if names:
-            differ = ", ".join(
+            differences = ", ".join(
                 f"{name} was {found.get(name)!r} and is {mine.get(name)!r}" for name in names
             )
             raise TrainingError(
-                f"trainer.checkpoint_dir={self.folder} holds another training: {differ}. Give the same configuration, "
-                "pairs and weights to go on with it, or another folder to train afresh."
+                f"trainer.checkpoint_dir={self.folder} belongs to another training: {differences}. "
+                "Use the same configuration, pairs and weights to resume it, or another folder to "
+                "start again."
             )
 
 
-def decided(folder: Path) -> dict[str, Any]:
-    """What decided the training of the newest checkpoint in a folder; nothing where there is none."""
+def read_identity(folder: Path) -> dict[str, Any]:
+    """Return the identity of the newest checkpoint with a readable manifest; {} without one."""
     read = (_read(manifest) for manifest in _newest_first(folder))
     return next((found["identity"] for found in read if found is not None), {})
 

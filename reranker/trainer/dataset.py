@@ -1,4 +1,4 @@
-"""The pairs file as the trainer needs it: texts tokenised once, a target per pair, and which pairs stay together."""
+"""Read the pairs file for training: tokenised texts, targets, and chunks that stay together."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from reranker.model.tokens import Tokens
 from reranker.trainer.losses import POINTWISE
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
 TEXTS = ("user_ctx", "book_text")
 
 
 @dataclass(frozen=True)
 class PairDataset:
-    """Pairs by row, (n_pairs,) each.
+    """The pairs to train on; arrays have shape (n_pairs,).
 
     Attributes:
         contexts, books: The distinct texts, tokenised.
-        query, candidate: Which of them a pair is made of.
-        group: Of the pairs of one user and context, from 0.
-        unit: Of the pairs that stay together, from 0; a whole group, or a part of one.
-        target: float32; the label, or for mse and margin_mse a teacher's score.
-        taught: float32; a teacher's score, where the objective on labels has one beside it; else empty.
+        query, candidate: Row of each pair's text in `contexts` and in `books`.
+        group: Group of each pair, from 0: the pairs of one user and context.
+        chunk: Group chunk of each pair, from 0: pairs that stay together, a group or a part of one.
+        target: float32; the label, or a teacher's score for mse and margin_mse.
+        teacher_score: float32; a teacher's score if trainer.teacher_weight > 0, otherwise empty.
         length: Tokens, after truncation.
-        n_left_out: Pairs of the file that are not among these; see `units`.
+        n_left_out: Pairs of the file that are not in the dataset; see `group_chunks`.
     """
 
     contexts: Tokens
@@ -42,70 +43,70 @@ class PairDataset:
     query: IntArray
     candidate: IntArray
     group: IntArray
-    unit: IntArray
-    target: npt.NDArray[np.float32]
-    taught: npt.NDArray[np.float32]
+    chunk: IntArray
+    target: FloatArray
+    teacher_score: FloatArray
     length: IntArray
     n_left_out: int = 0
 
 
 def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> PairDataset:
-    """The examples of a parquet file of pairs.
+    """Return the dataset of a parquet file of pairs.
 
     Args:
-        pairs: Columns user_ctx, book_text, label; user_id where two users may share a context; and, where a teacher is
-            learnt from, score.
+        pairs: Columns user_ctx, book_text, label; user_id if two users may share a context; score
+            if the training uses a teacher.
 
     Raises:
-        DataError: A column is missing, a value is null or not finite, there is no pair, or no group gives the
-            objective something to learn from.
+        DataError: A column is missing, a value is null or not finite, there are no pairs, or no
+            group has two different targets for an objective that needs them.
     """
-    table = _table(pairs, cfg.loss in ON_SCORES or cfg.teacher_weight > 0)
+    table = _table(pairs, with_score=cfg.loss in ON_SCORES or cfg.teacher_weight > 0)
     (query, contexts), (candidate, books) = (_encoded(table[name]) for name in TEXTS)
-    label = _numbers(table["label"], "label", pairs, most=1.0 if cfg.loss == "bce" else np.inf)
-    taught = (
-        _numbers(table["score"], "score", pairs) if "score" in table.column_names else label[:0]
-    )
-    target = taught if cfg.loss in ON_SCORES else label
-    user = (
-        _encoded(table["user_id"])[0] if "user_id" in table.column_names else np.zeros_like(query)
-    )
+    label = _numbers(table, "label", pairs, most=1.0 if cfg.loss == "bce" else np.inf)
+    has_score = "score" in table.column_names
+    score = _numbers(table, "score", pairs) if has_score else label[:0]
+    target = score if cfg.loss in ON_SCORES else label
+    has_user = "user_id" in table.column_names
+    user = _encoded(table["user_id"])[0] if has_user else np.zeros_like(query)
     group = np.unique(user * (query.max() + 1) + query, return_inverse=True)[1]
     if cfg.loss in POINTWISE and encoder.attention == "full":
-        unit = np.arange(len(group))  # nothing is shared, and steps of many users learn faster
+        # No computation is shared within a group, and steps with many users learn faster.
+        chunk = np.arange(len(group))
     else:
-        unit = units(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
-    kept = unit >= 0
-    query, candidate, group, unit = (column[kept] for column in (query, candidate, group, unit))
-    target, taught = target[kept], taught[kept] if cfg.teacher_weight > 0 else taught[:0]
-    _check_terms(cfg.loss, target, unit, pairs)
+        chunk = group_chunks(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
+    kept = chunk >= 0
+    query, candidate, group, chunk = (column[kept] for column in (query, candidate, group, chunk))
+    target, score = target[kept], score[kept] if cfg.teacher_weight > 0 else score[:0]
+    _check_terms(cfg.loss, target, chunk, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
-    length = encoder.lengths(left, right, query, candidate).astype(np.int64)
     return PairDataset(
-        left,
-        right,
-        query,
-        candidate,
-        group,
-        unit,
-        target,
-        taught,
-        length,
+        contexts=left,
+        books=right,
+        query=query,
+        candidate=candidate,
+        group=group,
+        chunk=chunk,
+        target=target,
+        teacher_score=score,
+        length=encoder.lengths(left, right, query, candidate).astype(np.int64),
         n_left_out=int((~kept).sum()),
     )
 
 
-def units(
+def group_chunks(
     group: IntArray, label: npt.NDArray[Any], *, group_size: int, loss: str, seed: int
 ) -> IntArray:
-    """Which pairs stay together, (n_pairs,) ids from 0; -1 for pairs that are left out.
+    """Return (n_pairs,) chunk ids from 0; -1 for pairs that are left out.
 
-    A group of at most group_size pairs stays whole; a larger one is dealt, positives first, into the fewest parts that
-    are small enough, so that each has its share of positives. Where the objective is pointwise a group is dealt into
-    as many parts as it has positives: a step then holds pairs of more users, and a part's context is still shared.
+    A group of at most group_size pairs is one chunk. A larger group is split into the fewest
+    chunks of at most that size, with its positives spread evenly over them. For a pointwise loss a
+    group has at least one chunk per positive: a step then has pairs of more users, and the pairs
+    of a chunk still share a context.
 
-    An objective that compares labels learns nothing, or that negatives are equal, from a part without a positive. There
-    a group has no more parts than positives, and negatives above their size, drawn with the seed, are left out.
+    A loss that compares labels learns nothing from a chunk without a positive (or learns that
+    negatives are equal). For such a loss a group has at most one chunk per positive, and negatives
+    that exceed the chunks' size, drawn with the seed, are left out.
     """
     compares = loss not in POINTWISE and loss not in ON_SCORES
     n, n_positives = np.bincount(group), np.bincount(group, weights=label > 0).astype(np.int64)
@@ -114,72 +115,65 @@ def units(
         n_parts = np.maximum(n_parts, n_positives)
     elif compares:
         n_parts = np.minimum(n_parts, np.maximum(n_positives, 1))
-    drawn = (
-        np.random.default_rng(seed).permutation(len(group)) if compares else np.zeros_like(group)
-    )
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(len(group)) if compares else np.zeros_like(group)
     order = np.lexsort((drawn, label <= 0, group))
     place = np.empty_like(group)
     place[order] = np.arange(len(group)) - (np.cumsum(n) - n)[group[order]]
-    unit = (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
-    return np.where(place < n_parts[group] * group_size, unit, -1)
+    chunk = (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
+    return np.where(place < n_parts[group] * group_size, chunk, -1)
 
 
-def _table(pairs: Path, with_score: bool) -> pa.Table:
+def _table(pairs: Path, *, with_score: bool) -> pa.Table:
     names = [*TEXTS, "label", *(["score"] if with_score else [])]
-    found = pq.ParquetDataset(pairs).schema.names  # of a file, or of a folder of part files
+    found = pq.ParquetDataset(pairs).schema.names  # a file or a folder of part files
     if missing := [name for name in names if name not in found]:
-        hint = " It is a teacher's, whom trainer.teacher names." if missing == ["score"] else ""
-        raise DataError(
-            f"{pairs} has no column {', '.join(missing)}; it has {', '.join(found)}.{hint}"
-        )
+        hint = " Set trainer.teacher, whose scores it holds." if missing == ["score"] else ""
+        columns = ", ".join(missing)
+        raise DataError(f"{pairs} has no column {columns}; it has {', '.join(found)}.{hint}")
     optional = [name for name in ("user_id",) if name in found]
     table = pq.read_table(pairs, columns=[*names, *optional], read_dictionary=[*TEXTS, *optional])
     if not len(table):
         raise DataError(
-            f"{pairs} has no pairs to train on; loosen sampling.min_positives or data.min_ratings."
+            f"{pairs} has no pairs to train on. Lower sampling.min_positives or data.min_ratings."
         )
     for name in table.column_names:
-        if table[name].null_count:
-            raise DataError(
-                f"{pairs}: {table[name].null_count} rows have no {name}. Every pair needs one."
-            )
+        if n_null := table[name].null_count:
+            raise DataError(f"{pairs}: {n_null} rows have no {name}. Every pair needs one.")
     return table
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[IntArray, Sequence[str]]:
-    """The code of every value, and the distinct values."""
+    """Return the code of every value, and the distinct values."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    whole = column.unify_dictionaries().combine_chunks()
-    chunk = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
-    return chunk.indices.to_numpy().astype(np.int64), chunk.dictionary.cast(pa.string()).to_pylist()
+    joined = column.unify_dictionaries().combine_chunks()
+    array = joined.chunk(0) if isinstance(joined, pa.ChunkedArray) else joined
+    return array.indices.to_numpy().astype(np.int64), array.dictionary.cast(pa.string()).to_pylist()
 
 
-def _numbers(
-    column: pa.ChunkedArray, name: str, pairs: Path, most: float = np.inf
-) -> npt.NDArray[np.float32]:
-    values = column.cast(pa.float32()).to_numpy()
-    bad = np.flatnonzero(
-        ~np.isfinite(values) | ((name == "label") & (values < 0)) | (values > most)
-    )
+def _numbers(table: pa.Table, name: str, pairs: Path, *, most: float = np.inf) -> FloatArray:
+    values = table[name].cast(pa.float32()).to_numpy()
+    is_negative = (name == "label") & (values < 0)
+    bad = np.flatnonzero(~np.isfinite(values) | is_negative | (values > most))
     if len(bad):
         allowed = "finite and at least 0" if name == "label" else "finite"
         above = ", with trainer.loss=bce at most 1 (a probability)" if most == 1 else ""
-        raise DataError(
-            f"{pairs}: {name} of row {bad[0]} is {values[bad[0]]}; it must be {allowed}{above}."
-        )
+        value = values[bad[0]]
+        raise DataError(f"{pairs}: {name} of row {bad[0]} is {value}; it must be {allowed}{above}.")
     return values
 
 
-def _check_terms(loss: str, target: npt.NDArray[np.float32], unit: IntArray, pairs: Path) -> None:
-    """Refuse pairs of which no group tells an objective on groups anything."""
+def _check_terms(loss: str, target: FloatArray, chunk: IntArray, pairs: Path) -> None:
+    """Raise if no chunk has two different targets: a listwise loss would have nothing to learn."""
     if loss in POINTWISE:
         return
-    low, high = np.full(unit.max() + 1, np.inf), np.full(unit.max() + 1, -np.inf)
-    np.minimum.at(low, unit, target)
-    np.maximum.at(high, unit, target)
+    low, high = np.full(chunk.max() + 1, np.inf), np.full(chunk.max() + 1, -np.inf)
+    np.minimum.at(low, chunk, target)
+    np.maximum.at(high, chunk, target)
     if not (high > low).any():
         raise DataError(
-            f"{pairs}: no group of pairs (one user, one context) has two different targets, so trainer.loss={loss} "
-            "has nothing to compare. Give positives and negatives of the same context, or choose trainer.loss=bce."
+            f"{pairs}: no group of pairs (one user, one context) has two different targets, so "
+            f"trainer.loss={loss} has nothing to compare. Add positives and negatives of the same "
+            "context, or choose trainer.loss=bce."
         )

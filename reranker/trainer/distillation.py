@@ -1,4 +1,4 @@
-"""A teacher's scores of the pairs, computed once for whatever students learn from them."""
+"""Teachers: a model or a baseline whose scores are added to the training pairs and cached."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,20 @@ from reranker.trainer.dataset import TEXTS
 FloatArray = npt.NDArray[np.floating]
 VERSION = 2  # raise it when the same teacher gives other scores
 SCORE = pa.field("score", pa.float32())
-DICTIONARY_BYTES = (
-    64 * 2**20
-)  # above its default of 1 MiB a dictionary of texts falls back to one text for every pair
+# Above its default of 1 MiB a dictionary of texts falls back to one text per pair.
+DICTIONARY_BYTES = 64 * 2**20
+
+
+class PairsFile(Protocol):
+    """Stored pairs: parquet (a file or a folder of parts) with user_ctx and book_text."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that identifies the pairs."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,10 @@ class DistilledPairs:
     """Pairs with a teacher's scores.
 
     Attributes:
-        path: `pairs.parquet`: the columns and rows of the pairs that were scored, and `score`, float32.
+        path: `pairs.parquet`: rows and columns of the scored pairs, and `score`, float32.
         digest: SHA-256 of the folder that holds it.
-        hit: It came from the cache.
-        counts: `pairs`, scored.
+        hit: Whether they came from the cache.
+        counts: `pairs`, the number of scored pairs.
     """
 
     path: Path
@@ -43,97 +55,120 @@ class DistilledPairs:
     counts: dict[str, int]
 
 
-def score_pairs(
-    pairs: Path, digest: str, teacher: ModelConfig, cache: Cache, *, device: str = "cpu"
-) -> DistilledPairs:
-    """The pairs with a teacher's score of each, from the cache when weights, how they score, and pairs are the same.
+class Teacher(Protocol):
+    """Adds its scores to training pairs."""
 
-    Args:
-        pairs: Parquet, a file or a folder of parts, with user_ctx and book_text; it stays as it is. A row group is in
-            memory at a time.
-        digest: Of what the pairs are.
-        teacher: How its weights are loaded; with the activation `identity` its scores are logits, as a student's are.
-        device: Where it scores, as torch names it.
+    def add_scores(self, pairs: PairsFile, cache: Cache) -> DistilledPairs:
+        """Return a copy of the pairs with the teacher's score of each."""
 
-    Raises:
-        ModelError: The weights cannot be had or do not load, or a score is NaN or infinite.
+
+@dataclass(frozen=True)
+class ModelTeacher:
+    """A cross-encoder as teacher.
+
+    Attributes:
+        cfg: How its weights are loaded. Use the activation `identity`: its scores are then logits,
+            like those of the student.
+        device: The torch device that scores.
     """
-    weights = resolve(teacher)
-    key = {
-        "version": VERSION,
-        "weights": weights.digest(),
-        "attention": teacher.attention,
-        "activation": teacher.activation,
-        "max_length": teacher.max_length,
-        "pairs": digest,
-    }
 
-    def build(folder: Path) -> dict[str, object]:
-        encoder = load(teacher, weights, device=device)
+    cfg: ModelConfig
+    device: str = "cpu"
 
-        def score(table: pa.Table) -> FloatArray:
-            queries, candidates = (table[name].to_pylist() for name in TEXTS)
-            return encoder.score(queries, candidates, progress="teacher")
+    def add_scores(self, pairs: PairsFile, cache: Cache) -> DistilledPairs:
+        """Return the pairs with the model's scores, from the cache if model and pairs are the same.
 
-        return {"pairs": _write(pairs, folder / "pairs.parquet", score)}
+        The pairs file is not changed; one of its row groups is in memory at a time.
 
-    return _taught(cache, key, build)
+        Raises:
+            ModelError: The weights are missing or cannot be loaded, or a score is NaN or infinite.
+
+        Example:
+            >>> distilled = ModelTeacher(cfg, device="cuda").add_scores(pairs, cache)
+            >>> pd.read_parquet(distilled.path)["score"]
+        """
+        weights = resolve(self.cfg)
+        key = {
+            "version": VERSION,
+            "weights": weights.digest(),
+            "attention": self.cfg.attention,
+            "activation": self.cfg.activation,
+            "max_length": self.cfg.max_length,
+            "pairs": pairs.digest,
+        }
+
+        def build(folder: Path) -> dict[str, object]:
+            encoder = load(self.cfg, weights, device=self.device)
+
+            def score(table: pa.Table) -> FloatArray:
+                queries, candidates = (table[name].to_pylist() for name in TEXTS)
+                return encoder.score(queries, candidates, progress="teacher")
+
+            return {"pairs": _write(pairs.path, folder / "pairs.parquet", score)}
+
+        return _fetch(cache, key, build)
 
 
-def attach_scores(pairs: Path, digest: str, scores: FloatArray, cache: Cache) -> DistilledPairs:
-    """The pairs with scores that are there already, of mean 0 and standard deviation 1, whatever their scale was.
+@dataclass(frozen=True)
+class BaselineTeacher:
+    """A baseline as teacher; its scores are standardised (mean 0, standard deviation 1).
 
-    Args:
-        pairs, digest: As of `score_pairs`.
-        scores: (n_pairs,) in the order of the rows.
-
-    Raises:
-        DataError: A score is not finite, or all are equal.
+    Attributes:
+        score_pairs: Returns (n_pairs,) scores in the order of the pairs file's rows.
     """
+
+    score_pairs: Callable[[], FloatArray]
+
+    def add_scores(self, pairs: PairsFile, cache: Cache) -> DistilledPairs:
+        """Return the pairs with the baseline's standardised scores, cached by scores and pairs.
+
+        Raises:
+            DataError: A score is NaN or infinite, or all scores are equal.
+        """
+        scores = _standardised(self.score_pairs(), pairs.path)
+        key = {
+            "version": VERSION,
+            "scores": hashlib.sha256(scores.tobytes()).hexdigest(),
+            "pairs": pairs.digest,
+        }
+
+        def build(folder: Path) -> dict[str, object]:
+            left = iter(scores)
+
+            def score(table: pa.Table) -> FloatArray:
+                return np.fromiter(left, float, len(table))
+
+            return {"pairs": _write(pairs.path, folder / "pairs.parquet", score)}
+
+        return _fetch(cache, key, build)
+
+
+def _standardised(scores: FloatArray, pairs: Path) -> FloatArray:
     low, high = float(scores.min()), float(scores.max())
     if not np.isfinite(high - low) or low == high:
         raise DataError(
-            f"{pairs}: a teacher's {len(scores)} scores go from {low} to {high}, so there is nothing to learn from it. "
-            "Choose another trainer.teacher."
+            f"{pairs}: the teacher's {len(scores)} scores range from {low} to {high}, so a student "
+            "cannot learn from them. Choose another trainer.teacher."
         )
-    scores = (scores - scores.mean()) / scores.std()
-    key = {
-        "version": VERSION,
-        "scores": hashlib.sha256(scores.tobytes()).hexdigest(),
-        "pairs": digest,
-    }
-
-    def build(folder: Path) -> dict[str, object]:
-        left = iter(scores)
-        return {
-            "pairs": _write(
-                pairs, folder / "pairs.parquet", lambda table: np.fromiter(left, float, len(table))
-            )
-        }
-
-    return _taught(cache, key, build)
+    return (scores - scores.mean()) / scores.std()
 
 
-def _taught(
-    cache: Cache, key: object, build: Callable[[Path], dict[str, object]]
-) -> DistilledPairs:
+def _fetch(cache: Cache, key: object, build: Callable[[Path], dict[str, object]]) -> DistilledPairs:
     entry = cache.fetch("teacher", key, build)
     counts = {name: int(str(value)) for name, value in entry.info.items()}
     return DistilledPairs(entry.path / "pairs.parquet", entry.digest, entry.hit, counts)
 
 
 def _write(pairs: Path, target: Path, score: Callable[[pa.Table], FloatArray]) -> int:
-    """Write the pairs with their scores, `score` being asked for one row group after another; the number of pairs."""
+    """Write the pairs with their scores, one row group at a time; return the number of pairs."""
     files = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
     schema = pq.read_schema(files[0]).append(SCORE)
+    settings = {"compression": COMPRESSION, "dictionary_pagesize_limit": DICTIONARY_BYTES}
     n_pairs = 0
-    with pq.ParquetWriter(
-        target, schema, compression=COMPRESSION, dictionary_pagesize_limit=DICTIONARY_BYTES
-    ) as out:
+    with pq.ParquetWriter(target, schema, **settings) as out:
         for table in _row_groups(files):
-            out.write_table(
-                table.append_column(SCORE, pa.chunked_array([score(table).astype(np.float32)]))
-            )
+            scores = pa.chunked_array([score(table).astype(np.float32)])
+            out.write_table(table.append_column(SCORE, scores))
             n_pairs += len(table)
     return n_pairs
 

@@ -1,4 +1,4 @@
-"""Several processes that train one model: each computes a share of every step, and all take the same step."""
+"""Process groups of torchrun: broadcasts, sums over processes, and the task of the workers."""
 
 from __future__ import annotations
 
@@ -7,58 +7,72 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from reranker.config import ModelConfig, TrainerConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-PATIENCE = timedelta(
-    days=1
-)  # the first may score lists for hours meanwhile; torchrun ends the others when one dies
+# Workers wait while rank 0 scores lists, which can take hours. When a process fails, torchrun
+# ends the others at once.
+TIMEOUT = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to load the model and to call `fit`."""
+
+    model: ModelConfig
+    trainer: TrainerConfig
+    pairs: Path
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among those that train; rank 0 alone evaluates, logs and saves."""
+    """The processes that train one model, and the rank of this one; only rank 0 evaluates."""
 
     rank: int = 0
-    n: int = 1
+    world_size: int = 1
 
-    def agree(self, parameters: Sequence[Parameter]) -> None:
-        """Give every process the weights of rank 0."""
-        if self.n > 1:
+    def broadcast_parameters(self, parameters: Sequence[Parameter]) -> None:
+        """Copy the parameters of rank 0 to every process."""
+        if self.world_size > 1:
             import torch.distributed as dist
 
             for parameter in parameters:
                 dist.broadcast(parameter.data, src=0)
 
     def all_reduce(self, parameters: Sequence[Parameter], numbers: Tensor) -> None:
-        """Replace gradients and numbers by their sums over the processes; a gradient that none has stays None."""
-        if self.n == 1:
+        """Replace gradients and numbers by their sums over the processes.
+
+        A gradient that is None in every process stays None.
+        """
+        if self.world_size == 1:
             return
         import torch
         import torch.distributed as dist
 
-        has = torch.tensor(
+        has_gradient = torch.tensor(
             [p.grad is not None for p in parameters], dtype=numbers.dtype, device=numbers.device
         )
-        together = torch.cat([numbers, has])
-        dist.all_reduce(together)
-        numbers.copy_(together[: len(numbers)])
-        learnt = [
-            p for p, n in zip(parameters, together[len(numbers) :].tolist(), strict=True) if n
-        ]
-        flat = torch.cat(
-            [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in learnt]
-        )
+        joined = torch.cat([numbers, has_gradient])
+        dist.all_reduce(joined)
+        numbers.copy_(joined[: len(numbers)])
+        counts = joined[len(numbers) :].tolist()
+        trained = [p for p, n in zip(parameters, counts, strict=True) if n]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        for parameter, summed in zip(learnt, flat.split([p.numel() for p in learnt]), strict=True):
-            parameter.grad = summed.view_as(parameter)
+        sums = flat.split([p.numel() for p in trained])
+        for parameter, total in zip(trained, sums, strict=True):
+            parameter.grad = total.view_as(parameter)
 
-    def share(self, value: Any) -> Any:
-        """Rank 0's value, in every process."""
-        if self.n == 1:
+    def broadcast_object(self, value: Any) -> Any:
+        """Return rank 0's value in every process."""
+        if self.world_size == 1:
             return value
         import torch.distributed as dist
 
@@ -67,36 +81,39 @@ class ProcessGroup:
         return values[0]
 
 
+def broadcast_task(processes: ProcessGroup, task: Task | None = None) -> Task:
+    """Return rank 0's task in every process; the workers pass none."""
+    received: Task = processes.broadcast_object(task)
+    return received
+
+
 def world_size() -> int:
-    """How many processes torchrun started (WORLD_SIZE in the environment); 1 without it."""
+    """Return the number of processes that torchrun started (WORLD_SIZE); 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_worker() -> bool:
-    """Whether torchrun started this process (RANK in the environment), and not as the first."""
+    """Return whether torchrun started this process with a rank (RANK) other than 0."""
     return world_size() > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
 @contextmanager
-def joined() -> Iterator[ProcessGroup]:
-    """This process among those that torchrun started, or alone.
+def process_group() -> Iterator[ProcessGroup]:
+    """Yield the process group that torchrun started, or a group of this process only.
 
-    Tensors on GPUs travel by NCCL, all else by gloo. A group that the caller has opened is used, and left open.
+    CUDA tensors use NCCL, everything else gloo. If the caller has initialised a group, that group
+    is used and stays open.
     """
     import torch.cuda
     import torch.distributed as dist
 
     opens = world_size() > 1 and not dist.is_initialized()
     if opens:
-        backend = (
-            "cpu:gloo,cuda:nccl"
-            if torch.cuda.is_available() and dist.is_nccl_available()
-            else "gloo"
-        )
-        dist.init_process_group(backend, timeout=PATIENCE)
+        has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo", timeout=TIMEOUT)
     try:
-        together = dist.is_available() and dist.is_initialized()
-        yield ProcessGroup(dist.get_rank(), dist.get_world_size()) if together else ProcessGroup()
+        is_open = dist.is_available() and dist.is_initialized()
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size()) if is_open else ProcessGroup()
     finally:
         if opens:
             dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What is told of a training while it runs: logs of some steps each, to the caller, the history and a terminal."""
+"""The history of a training, with logs for the caller and a progress bar in a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reranker.model.throughput import Work
-from reranker.trainer.step import Stepped
+from reranker.trainer.step import StepResult
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,16 +19,16 @@ OnLog = Callable[[dict[str, Any], int], None]
 
 @dataclass
 class History:
-    """What happened during training.
+    """The logs of a training, its best step and its throughput.
 
     Attributes:
-        logs: One dict per log or evaluation, in order: step, and loss, learning_rate, grad_norm, spread (of logits
-            within groups), and `Work.speeds`; or dev_ndcg_10.
+        logs: One dict per log or evaluation, in order: step, and either loss, learning_rate,
+            grad_norm, spread (of logits within groups) and `Work.speeds`, or dev_ndcg_10.
         best_step: The optimiser step whose weights were kept.
-        best_dev: Its mean NDCG@10 on the dev lists.
+        best_dev: Mean NDCG@10 on the dev lists after that step.
         n_steps: Optimiser steps taken.
-        pairs_per_s, tokens_per_s, padding_fraction, gemm_peak_fraction: `Work.speeds` of all steps, evaluations left
-            out.
+        pairs_per_s, tokens_per_s, padding_fraction, gemm_peak_fraction: `Work.speeds` of all steps,
+            without evaluations.
     """
 
     logs: list[dict[str, float]] = field(default_factory=list)
@@ -42,37 +42,41 @@ class History:
 
 
 class Record:
-    """Collects steps and tells of them every log_steps; in the processes that are not to tell it collects alone.
+    """Collects steps, and logs them every log_steps.
 
     Attributes:
-        window: Steps that no log has told of yet: the loss, and then the work's values, of each.
-        done: The same, summed over all steps.
+        window: (loss, *work) of every step since the last log.
+        done: The sum of these over all steps.
     """
 
     def __init__(
-        self, history: History, on_log: OnLog, bar: Progress, *, tells: bool, peak: float
+        self, history: History, on_log: OnLog, *, bar: Progress, logs: bool, peak: float
     ) -> None:
-        """With peak, the FLOPs per second of matrix products, all processes together."""
+        """Set up the record.
+
+        Args:
+            logs: Whether this process calls on_log.
+            peak: FLOPs per second of matrix products, summed over all processes.
+        """
         self.history, self.done = history, [0.0, *astuple(Work())]
         self.window: list[list[float]] = []
-        self._on_log, self._bar, self._tells, self._peak = on_log, bar, tells, peak
+        self._on_log, self._bar, self._logs, self._peak = on_log, bar, logs, peak
 
     def begin(self, step: int, n_steps: int) -> None:
-        """Show a bar of n_steps, and tell again what an earlier process told before it went down."""
+        """Show a bar of n_steps, and repeat the logs of the resumed training."""
         self._task = self._bar.add_task("", total=n_steps, completed=step)
         for row in self.history.logs:
-            self._tell(
-                {name: value for name, value in row.items() if name != "step"}, int(row["step"])
-            )
+            values = {name: value for name, value in row.items() if name != "step"}
+            self._notify(values, int(row["step"]))
 
-    def step(self, n_done: int, stepped: Stepped, seconds: float) -> None:
-        """Take note of the step after which n_done are done."""
-        self.window.append([stepped.loss, *astuple(stepped.work + Work(seconds=seconds))])
+    def add_step(self, n_done: int, result: StepResult, seconds: float) -> None:
+        """Add a step, after which n_done steps are complete."""
+        self.window.append([result.loss, *astuple(result.work + Work(seconds=seconds))])
         self.done = [a + b for a, b in zip(self.done, self.window[-1], strict=True)]
         self._bar.update(self._task, completed=n_done)
 
-    def log(self, n_done: int, last: Stepped) -> None:
-        """Tell of the steps since the last log: means of loss and speed, and the rest of the last step."""
+    def log_window(self, n_done: int, last: StepResult) -> None:
+        """Log mean loss and speed since the last log, and the other values of the last step."""
         loss, *work = (sum(column) for column in zip(*self.window, strict=True))
         numbers = {
             "loss": loss / len(self.window),
@@ -82,36 +86,40 @@ class Record:
             **Work(*work).speeds(self._peak),
         }
         self.window = []
-        self.tell({name: value for name, value in numbers.items() if not math.isnan(value)}, n_done)
+        known = {name: value for name, value in numbers.items() if not math.isnan(value)}
+        self.log(known, n_done)
 
-    def tell(self, numbers: dict[str, float], n_done: int) -> None:
-        """Keep numbers in the history, and tell of them."""
+    def log(self, numbers: dict[str, float], n_done: int) -> None:
+        """Add numbers to the history, and log them."""
         self.history.logs.append({"step": n_done, **numbers})
-        self._tell(numbers, n_done)
+        self._notify(numbers, n_done)
 
-    def describe(self, text: str) -> None:
-        """Write a text behind the bar."""
+    def show(self, text: str) -> None:
+        """Show a text next to the bar."""
         self._bar.update(self._task, description=text)
 
     def finish(self, n_done: int) -> None:
-        """Tell what the whole training came to."""
+        """Log mean loss and seconds of the complete training, and set the history's speeds."""
         loss, work = self.done[0], Work(*self.done[1:])
         self.history.n_steps = n_done
         for name, value in work.speeds(self._peak).items():
             setattr(self.history, name, value)
         if n_done:
-            self.tell({"mean_loss": loss / n_done, "runtime_s": work.seconds}, n_done)
+            self.log({"mean_loss": loss / n_done, "runtime_s": work.seconds}, n_done)
 
-    def _tell(self, numbers: dict[str, float], n_done: int) -> None:
+    def _notify(self, numbers: dict[str, float], n_done: int) -> None:
         shown = [f"{name} {numbers[name]:.3f}" for name in ("loss", DEV_METRIC) if name in numbers]
         if shown:
-            self.describe(", ".join(shown))
-        if self._tells:
+            self.show(", ".join(shown))
+        if self._logs:
             self._on_log(numbers, n_done)
 
 
 def bar(*, disabled: bool) -> Progress:
-    """The bar of the fine-tuning, for a terminal alone; as a context it leaves no trace there, whatever happens."""
+    """Return a progress bar for the training; as a context manager it erases itself at the end.
+
+    It is shown only in an interactive terminal.
+    """
     from rich import get_console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Objectives on groups: what one micro-batch adds to the loss of its step, as a sum and what to divide it by."""
+"""Training objectives as (sum, count), which add up over micro-batches and processes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-POINTWISE = ("bce", "mse")  # a pair's term does not depend on its group, so that groups may be cut
-LAMBDA_MU = 10.0  # weight of NDCG-Loss2 in NDCG-Loss2++ (Wang et al. 2018, and sentence-transformers' default)
+# The term of a pair does not depend on its group, so a step may contain a part of a group.
+POINTWISE = ("bce", "mse")
+# Weight of NDCG-Loss2 in NDCG-Loss2++ (Wang et al. 2018; also sentence-transformers' default).
+LAMBDA_MU = 10.0
 
 Loss = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 def choose(name: str, *, pos_weight: float = 1.0) -> Loss:
-    """The objective of that name, a function of (scores, labels, group), each (n,), rows in any order.
+    """Return an objective: a function of (scores, labels, group), each (n,), rows in any order.
 
-    It gives a pair: the sum of its terms, differentiable in the scores, and their number, which depends on labels and
-    groups alone. A step's loss is the sum of all its sums over the sum of all its numbers, so that it is the same
-    however its groups are dealt to micro-batches and processes. Groups without a term (no positive, or all labels
-    equal, where the objective compares) add nothing to either. The values are those of sentence-transformers' losses
-    with their defaults; margin_mse compares all pairs of a group.
+    The function returns the sum of its terms, differentiable in the scores, and the number of
+    terms, which depends only on labels and groups. The loss of a step is the total of the sums
+    divided by the total of the numbers. It is therefore the same for any assignment of groups to
+    micro-batches and processes. A group without a term (no positive, or equal labels in an
+    objective that compares labels) contributes nothing to either. The values equal those of
+    sentence-transformers' losses with default arguments; margin_mse compares all pairs of a group.
 
     Args:
         name: One of config.CHOICES["trainer.loss"].
-        pos_weight: Of positives, in bce.
+        pos_weight: Weight of positives in bce.
+
+    Example:
+        >>> total, n = choose("softmax")(scores, labels, group)
+        >>> (total / n).backward()
     """
     if name == "bce":
         return lambda scores, labels, group: _bce(scores, labels, pos_weight)
@@ -54,14 +61,20 @@ def _mse(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _margin_mse(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared differences between our margin and the teacher's, of every two pairs of a group (Hofstätter 2020)."""
+    """Squared difference between model's and teacher's margin of every two pairs of a group.
+
+    Source: Hofstätter et al. 2020.
+    """
     off, _, mask = _padded(scores - labels, labels, group)
     both = (mask[:, :, None] & mask[:, None, :]).triu(diagonal=1)
     return (off[:, :, None] - off[:, None, :])[both].square().sum(), both.sum()
 
 
 def _softmax(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of a group's softmax with its labels, scaled to sum 1; one term per group with a positive."""
+    """Cross-entropy of a group's softmax with its labels scaled to sum 1.
+
+    There is one term per group with a positive.
+    """
     score, label, mask = _padded(scores, labels, group)
     total = label.sum(dim=1)
     target = label / total.clamp(min=1e-12)[:, None]
@@ -69,16 +82,21 @@ def _softmax(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Ten
 
 
 def _listnet(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of a group's softmax with the softmax of its labels; one term per group (Cao et al. 2007)."""
+    """Cross-entropy of a group's softmax with the softmax of its labels; one term per group.
+
+    Source: Cao et al. 2007.
+    """
     score, label, mask = _padded(scores, labels, group)
     target = label.masked_fill(~mask, -math.inf).softmax(dim=1)
     return -(target * _log_softmax(score, mask)).sum(), scores.new_tensor(len(score))
 
 
 def _plistmle(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Plackett-Luce likelihood of the order by label, upper places weighing more; one term per group (Lan et al. 2014).
+    """Position-aware Plackett-Luce likelihood of the order by label; one term per group.
 
-    Place r of n weighs 2^(n-r) - 1, scaled to sum 1. Equal labels keep the order in which they come.
+    Rank r of n has the weight 2^(n-r) - 1, scaled to sum 1. Equal labels keep their input order.
+
+    Source: Lan et al. 2014.
     """
     import torch
 
@@ -89,42 +107,42 @@ def _plistmle(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Te
     log_likelihood = score - low.flip(1).logcumsumexp(dim=1).flip(1)
     n = mask.sum(dim=1, keepdim=True)
     place = torch.arange(1, score.shape[1] + 1, device=score.device)
-    scale = (n - 127).clamp(min=0)  # else the weights of long groups leave float32's range
+    scale = (n - 127).clamp(min=0)  # weights of long groups would overflow float32
     weight = (torch.exp2((n - place - scale).float()) - torch.exp2(-scale.float())) * mask
     weight = weight / (weight.sum(dim=1, keepdim=True) + 1e-10)
     return -(log_likelihood.masked_fill(~mask, 0.0) * weight).sum(), scores.new_tensor(len(score))
 
 
 def _ranknet(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Logistic loss, in bits, of every two pairs of a group whose labels differ (Burges et al. 2005)."""
+    """Logistic loss in bits of every two pairs of a group with different labels.
+
+    Source: Burges et al. 2005.
+    """
     score, label, mask = _padded(scores, labels, group)
     prefers = _prefers(label, mask)
     return _logistic(score)[prefers].sum(), prefers.sum()
 
 
 def _lambdaloss(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """RankNet's terms, each weighed by what the two are worth to NDCG: NDCG-Loss2++ (Wang et al. 2018, eq. 12, 15)."""
+    """RankNet's terms weighted by the effect of each pair on NDCG: NDCG-Loss2++.
+
+    Source: Wang et al. 2018, eq. 12 and 15.
+    """
     score, label, mask = _padded(scores, labels, group)
     prefers = _prefers(label, mask)
-    return (_ndcg_weight(score.detach(), label, mask) * _logistic(score))[
-        prefers
-    ].sum(), prefers.sum()
+    terms = _ndcg_weight(score.detach(), label, mask) * _logistic(score)
+    return terms[prefers].sum(), prefers.sum()
 
 
 def _ndcg_weight(score: Tensor, label: Tensor, mask: Tensor) -> Tensor:
-    """Of every two places of a group, (n_groups, n, n): the difference of gains by that of discounts."""
+    """Return (n_groups, n, n) differences of gains, weighted by differences of discounts."""
     import torch
 
-    rank = (
-        score.masked_fill(~mask, -math.inf)
-        .argsort(dim=1, descending=True, stable=True)
-        .argsort(dim=1)
-        + 1.0
-    )
+    order = score.masked_fill(~mask, -math.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1) + 1.0
     gain = torch.exp2(label) - 1
-    ideal = gain.sort(dim=1, descending=True).values / torch.log2(
-        torch.arange(gain.shape[1], device=gain.device) + 2.0
-    )
+    discount = torch.log2(torch.arange(gain.shape[1], device=gain.device) + 2.0)
+    ideal = gain.sort(dim=1, descending=True).values / discount
     gain = gain / ideal.sum(dim=1, keepdim=True).clamp(min=1e-10)
     value = 1 / torch.log2(1 + rank)
     swap = (value[:, :, None] - value[:, None, :]).abs()
@@ -144,12 +162,12 @@ def _prefers(label: Tensor, mask: Tensor) -> Tensor:
 
 
 def _log_softmax(score: Tensor, mask: Tensor) -> Tensor:
-    """Of each group's own pairs; 0 in the empty places."""
+    """Log-softmax over the pairs of each group; 0 in the padding."""
     return score.masked_fill(~mask, -math.inf).log_softmax(dim=1).masked_fill(~mask, 0.0)
 
 
 def _padded(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, labels (0 in empty places) and which places are taken, each (n_groups, largest group)."""
+    """Return scores, labels and mask, each (n_groups, largest group); 0 in the padding."""
     import torch
 
     _, row, n = group.unique(return_inverse=True, return_counts=True)

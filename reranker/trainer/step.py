@@ -1,4 +1,4 @@
-"""One optimiser step: the same loss and gradients however its pairs are dealt to forward passes and processes."""
+"""One optimiser step whose loss and gradients do not depend on micro-batches or processes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from reranker.trainer.optimiser import Optimiser
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-FORWARDS = 3  # a backward pass takes twice its forward: a product for each side of every product
+# Forward and backward: the backward pass computes two products for each product of the forward.
+FORWARDS = 3
 
 
 @dataclass(frozen=True)
-class Stepped:
-    """What a step came to, over all processes.
+class StepResult:
+    """Loss, gradient norm and work of a step, over all processes.
 
     Attributes:
         loss: Mean of the objective's terms, before the step.
-        grad_norm: Of the whole gradient, before it was shortened.
-        learning_rate: Of the body.
-        spread: Standard deviation of logits within groups, as far as these stand in one forward pass; NaN where no two
-            pairs do.
-        total_spread: Standard deviation of all logits; NaN of a single one.
-        work: What it took; without its seconds, which pass while the step is taken.
+        grad_norm: Norm of the complete gradient, before clipping.
+        learning_rate: Learning rate of the body.
+        spread: Standard deviation of logits within groups, computed over the pairs of a group that
+            share a micro-batch; NaN if no two pairs do.
+        total_spread: Standard deviation of all logits; NaN for a single logit.
+        work: Pairs, tokens, rows and FLOPs; the seconds are not known yet.
     """
 
     loss: float
@@ -46,53 +46,48 @@ class Stepped:
 
 
 class Stepper:
-    """Takes steps of an encoder on examples."""
+    """Takes optimiser steps of an encoder on the pairs of a dataset."""
 
     def __init__(
         self,
         encoder: Encoder,
-        examples: PairDataset,
+        dataset: PairDataset,
         optimiser: Optimiser,
+        *,
         cfg: TrainerConfig,
-        ranks: ProcessGroup,
+        processes: ProcessGroup,
         bf16: bool,
     ) -> None:
         import torch
 
-        self.encoder, self.examples, self.optimiser, self.cfg, self.ranks = (
-            encoder,
-            examples,
-            optimiser,
-            cfg,
-            ranks,
-        )
+        self.encoder, self.dataset, self.optimiser = encoder, dataset, optimiser
+        self.cfg, self.processes = cfg, processes
         self._bf16 = bf16
         self._objective = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)
         device = encoder.model.device
-        self._target, self._taught, self._group, self._unit = (
+        self._target, self._teacher_score, self._group, self._chunk = (
             torch.tensor(values, device=device)
-            for values in (examples.target, examples.taught, examples.group, examples.unit)
+            for values in (dataset.target, dataset.teacher_score, dataset.group, dataset.chunk)
         )
 
-    def take(self, step: int, rows: IntArray) -> Stepped:
-        """Take step `step`, from 0, on these rows; dropout is a function of (seed, step, process)."""
+    def take(self, step: int, rows: IntArray) -> StepResult:
+        """Take step `step`, counted from 0, on these rows.
+
+        Dropout is a function of seed, step and rank.
+        """
         import torch
 
         self.encoder.model.train()
-        state = np.random.SeedSequence([self.cfg.seed, step, self.ranks.rank]).generate_state(
-            1, np.uint64
-        )
-        torch.manual_seed(int(state[0]))
+        seeds = np.random.SeedSequence([self.cfg.seed, step, self.processes.rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         rate = self.optimiser.begin(step)
-        numbers = self.gradients(rows)
-        self.ranks.all_reduce(self.optimiser.parameters, numbers)
+        numbers = self.accumulate_gradients(rows)
+        self.processes.all_reduce(self.optimiser.parameters, numbers)
         total, n_terms, squares, freedom, n_rows, flops, logits, square_logits = numbers.tolist()
         if self.cfg.teacher_weight:
-            n_terms = max(
-                n_terms, 1.0
-            )  # as `_teaching` weighs a step without a term of the objective
-        n_tokens = float(self.examples.length[rows].sum())
-        return Stepped(
+            n_terms = max(n_terms, 1.0)  # as in `_teacher_factor`
+        n_tokens = float(self.dataset.length[rows].sum())
+        return StepResult(
             loss=total / n_terms if n_terms else 0.0,
             grad_norm=self.optimiser.finish(n_terms),
             learning_rate=rate,
@@ -101,45 +96,45 @@ class Stepper:
             work=Work(len(rows), n_tokens, n_rows, FORWARDS * flops),
         )
 
-    def gradients(self, rows: IntArray) -> Tensor:
-        """Add up this process's share of gradients.
+    def accumulate_gradients(self, rows: IntArray) -> Tensor:
+        """Add this rank's part of the step's gradients to the parameters.
 
         Returns:
-            (8,) sum and number of terms, squares and degrees of freedom within groups, rows and FLOPs of the forwards,
-            sums of the logits and of their squares.
+            (8,) sum and number of the objective's terms, sum of squares and degrees of freedom of
+            logits within groups, rows and FLOPs of the forward passes, sum of the logits and of
+            their squares.
         """
         import torch
 
-        e, ranks = self.examples, self.ranks
-        mine = batches.share(rows, e.unit, e.length, rank=ranks.rank, n_processes=ranks.n)
+        d, processes = self.dataset, self.processes
+        rank, world_size = processes.rank, processes.world_size
+        mine = batches.rank_rows(rows, d.chunk, d.length, rank=rank, world_size=world_size)
         n_tokens, packed = self.cfg.batch_tokens, self.encoder.packed
-        ways = {"recompute": self.cfg.gradient_checkpointing, "compiled": self.cfg.compile}
-        teaching = self._teaching(rows)
+        options = {"recompute": self.cfg.gradient_checkpointing, "compiled": self.cfg.compile}
+        factor = self._teacher_factor(rows)
         numbers = torch.zeros(8, dtype=torch.float64, device=self._target.device)
-        for part in batches.passes(mine, e.unit, e.length, n_tokens=n_tokens, packed=packed):
-            batch = self.encoder.assemble(e.contexts, e.books, e.query[part], e.candidate[part])
-            logits = self.encoder.logits(batch, bf16=self._bf16, **ways)
+        parts = batches.micro_batches(mine, d.chunk, d.length, n_tokens=n_tokens, packed=packed)
+        for part in parts:
+            batch = self.encoder.assemble(d.contexts, d.books, d.query[part], d.candidate[part])
+            logits = self.encoder.logits(batch, bf16=self._bf16, **options)
             at = torch.from_numpy(part).to(logits.device)
-            total, n_terms = self._objective(logits, self._target[at], self._unit[at])
-            if teaching:
-                total = total + teaching * (logits - self._taught[at]).square().sum()
+            total, n_terms = self._objective(logits, self._target[at], self._chunk[at])
+            if factor:
+                total = total + factor * (logits - self._teacher_score[at]).square().sum()
             total.backward()
             squares, freedom = _deviations(logits.detach(), self._group[at])
             cost = numbers.new_tensor(self.encoder.cost(batch))
-            exact = (
-                logits.detach().double()
-            )  # in fp32 a spread of 1e-5 would be lost in the squares
+            exact = logits.detach().double()  # fp32 squares would lose a spread of 1e-5
             sums = torch.stack([exact.sum(), exact.square().sum()])
-            numbers += torch.cat(
-                [torch.stack([total.detach(), n_terms, squares, freedom]), cost, sums]
-            )
+            terms = torch.stack([total.detach(), n_terms, squares, freedom])
+            numbers += torch.cat([terms, cost, sums])
         return numbers
 
-    def _teaching(self, rows: IntArray) -> float:
-        """What a pair's squared distance to its teacher weighs in this step's sum.
+    def _teacher_factor(self, rows: IntArray) -> float:
+        """Return the factor of a pair's squared distance to its teacher's score in the step's sum.
 
-        The sum is divided by the number of the objective's terms (by 1 where there are none), but this mean is over
-        pairs.
+        The sum is divided by the number of the objective's terms, or by 1 if there are none, but
+        the distillation term is a mean over pairs.
         """
         import torch
 
@@ -147,17 +142,17 @@ class Stepper:
             return 0.0
         at = torch.from_numpy(rows).to(self._target.device)
         labels = self._target[at]
-        _, n_terms = self._objective(torch.zeros_like(labels), labels, self._unit[at])
+        _, n_terms = self._objective(torch.zeros_like(labels), labels, self._chunk[at])
         return self.cfg.teacher_weight * max(float(n_terms), 1.0) / len(rows)
 
 
 def _deviations(logits: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances of logits from their group's mean, summed, and the degrees of freedom."""
+    """Return the sum of squared distances to the group means, and the degrees of freedom."""
     _, row, n = group.unique(return_inverse=True, return_counts=True)
     mean = logits.new_zeros(len(n)).index_add_(0, row, logits) / n
     return (logits - mean[row]).square().sum(), (n - 1).sum()
 
 
 def _deviation(n: int, total: float, squares: float) -> float:
-    """Standard deviation of n numbers, of their sum and the sum of their squares."""
+    """Return the standard deviation of n numbers from their sum and their sum of squares."""
     return math.sqrt(max(squares - total**2 / n, 0.0) / (n - 1)) if n > 1 else math.nan

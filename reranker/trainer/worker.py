@@ -1,71 +1,52 @@
-"""ProcessGroup that torchrun started beside the first: they learn from it what to train, and train with it."""
+"""The worker processes of torchrun: each receives the task from rank 0 and takes part in `fit`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from reranker import model
-from reranker.config import ModelConfig, TrainerConfig
 from reranker.errors import TrainingError
 from reranker.trainer import distributed
 from reranker.trainer.fit import fit
 
-GRACE_S = 30.0  # for the first process to keep its run's account; torchrun ends all processes as soon as one has failed
+# torchrun ends all processes when one has failed; rank 0 needs this time to close its run.
+GRACE_S = 30.0
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What the first process tells the others: all that `model.load` and `fit` need."""
+def run_worker() -> None:
+    """Wait for the task that `fit` broadcasts in rank 0, and take part in the training.
 
-    model: ModelConfig
-    trainer: TrainerConfig
-    pairs: Path
-
-
-@contextmanager
-def lead(model: ModelConfig, trainer: TrainerConfig, pairs: Path) -> Iterator[None]:
-    """Inside, the processes in `follow` take part in `fit`. Without torchrun there are none, and nothing changes."""
-    with distributed.joined() as ranks:
-        ranks.share(_Task(model, trainer, pairs.resolve()))
-        yield
-
-
-def follow() -> None:
-    """Wait for the first process to `lead`, and take part in its training.
-
-    This process makes no run, no tables, no lists and no pairs of its own. When the first one fails before, torchrun
-    ends this one.
+    A worker has no run, tables, lists or pairs of its own. If rank 0 fails before `fit`, torchrun
+    ends the worker.
 
     Raises:
-        TrainingError: The pairs are not to be seen from here; or as `fit`.
-        ModelError: The weights cannot be had here, or no GPU is left for this process.
+        TrainingError: This process cannot read the pairs; or as `fit`.
+        ModelError: The weights are not available here, or no GPU is left for this process.
     """
-    with _leaving_last(), distributed.joined() as ranks:
-        task: _Task = ranks.share(None)
+    with _delayed_exit_on_error(), distributed.process_group() as processes:
+        task = distributed.broadcast_task(processes)
         if not task.pairs.exists():
             raise TrainingError(
-                f"process {ranks.rank} sees no {task.pairs}, where the first one left the pairs. Set cache_dir to a "
-                "folder that all machines share."
+                f"process {processes.rank} does not find {task.pairs}, where rank 0 saved the "
+                "pairs. Set cache_dir to a folder that all machines share."
             )
         encoder = model.load(task.model, device=model.device(task.trainer.device))
-        fit(encoder, task.pairs, _score_nothing, task.trainer, lambda logs, step: None)
+        fit(encoder, task.pairs, _no_score, cfg=task.trainer)
 
 
 @contextmanager
-def _leaving_last() -> Iterator[None]:
-    """After an error, wait: it is mostly the first process's too, which would be ended while it closes its run."""
-    is_whole = False
+def _delayed_exit_on_error() -> Iterator[None]:
+    """After an error, wait: rank 0 usually has the same error and must first close its run."""
+    is_complete = False
     try:
         yield
-        is_whole = True
+        is_complete = True
     finally:
-        if not is_whole:
+        if not is_complete:
             time.sleep(GRACE_S)
 
 
-def _score_nothing() -> float:
-    raise AssertionError("dev lists are scored by the first process alone")
+def _no_score() -> float:
+    raise AssertionError("only rank 0 scores the dev lists")

@@ -1,4 +1,4 @@
-"""The pages that `reranker ui` serves show the runs and their curves, in a real browser."""
+"""The pages of `reranker ui` show runs, curves and artifacts in a real browser."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from tests.helpers import chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-WAIT_MS = 60_000  # a cold page takes 5 s here; a busy machine several times that
-# MLflow draws a run's line more than once; the runs here have different slopes, so each has a path of its own.
-DRAWN = """([place, n_runs]) => {
-    const lines = chart => [...chart.querySelectorAll("path.js-line")].map(line => line.getAttribute("d"));
-    const charts = [...document.querySelectorAll(".js-plotly-plot")].filter(chart => lines(chart).length);
-    return charts.length > place && new Set(lines(charts[place])).size === n_runs;
+WAIT_MS = 60_000  # the first page takes 5 s, and several times as long on a busy machine
+# MLflow draws a run's line more than once. The runs here have different slopes, so that the number
+# of distinct paths is the number of runs.
+HAS_CURVES = """([index, n_runs]) => {
+    const lines = chart =>
+        [...chart.querySelectorAll("path.js-line")].map(line => line.getAttribute("d"));
+    const charts =
+        [...document.querySelectorAll(".js-plotly-plot")].filter(chart => lines(chart).length);
+    return charts.length > index && new Set(lines(charts[index])).size === n_runs;
 }"""
 
 pytestmark = [
@@ -39,7 +42,7 @@ pytestmark = [
 ]
 
 
-def test_a_chromium_that_does_not_run_is_none_and_says_why(
+def test_a_chromium_that_does_not_run_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -56,7 +59,7 @@ def test_a_chromium_that_does_not_run_is_none_and_says_why(
 
 @pytest.fixture(scope="module")
 def config(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A store with two runs, `quick demo` and `patient demo`, each with a curve of five steps."""
+    """Return a config whose store has the runs `quick demo` and `patient demo` of five steps."""
     folder = tmp_path_factory.mktemp("ui")
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlruns/mlflow.db", experiment="pages")
     cfg = Config(data=DataConfig(name="demo"), tracking=tracking, cache_dir=str(folder))
@@ -64,30 +67,21 @@ def config(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Conf
         cfg.model = ModelConfig(name=name, source="random")
         with start(cfg, folder / name) as log:
             for step in range(5):
-                log.log_training_metrics(
-                    {"loss": 0.7 - slope * step, "dev_ndcg_10": slope * step}, step
-                )
+                values = {"loss": 0.7 - slope * step, "dev_ndcg_10": slope * step}
+                log.training_metrics(values, step)
     return cfg
 
 
 @pytest.fixture(scope="module")
 def address(config: Config) -> Iterator[str]:
-    """The address of a running `reranker ui`; at the end SIGTERM stops it and everything that it started."""
+    """Yield the address of a running `reranker ui`; SIGTERM then stops it and its children."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "reranker.cli",
-        "ui",
-        "--port",
-        str(port),
-        "--tracking-uri",
-        config.tracking.uri,
-    ]
+    command = [sys.executable, "-m", "reranker.cli.main", "ui"]
+    command += ["--port", str(port), "--tracking-uri", config.tracking.uri]
     server = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
-        yield _answering(f"http://127.0.0.1:{port}", server)
+        yield _wait_until_healthy(f"http://127.0.0.1:{port}", server)
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=20) == 0
         with pytest.raises(ConnectionRefusedError):
@@ -98,7 +92,7 @@ def address(config: Config) -> Iterator[str]:
             server.wait(timeout=20)
 
 
-def _answering(address: str, server: subprocess.Popen[bytes]) -> str:
+def _wait_until_healthy(address: str, server: subprocess.Popen[bytes]) -> str:
     end = time.monotonic() + 90
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -117,47 +111,47 @@ def page(address: str, chromium_path: str) -> Iterator[Page]:
         yield opened
 
 
-def show(page: Page, address: str, path: str) -> set[str]:
-    """Open a page of the experiment; the hosts that it asked for anything."""
-    asked: set[str] = set()
-    page.on("request", lambda request: asked.add(request.url))
+def open_page(page: Page, address: str, path: str) -> set[str]:
+    """Open a page of the UI and return the set of requested URLs, which keeps growing."""
+    requested: set[str] = set()
+    page.on("request", lambda request: requested.add(request.url))
     page.goto(f"{address}/#/{path}")
-    return asked
+    return requested
 
 
-def test_the_experiments_page_lists_both_runs_and_asks_no_other_host(
+def test_the_experiments_page_lists_both_runs_and_sends_no_request_to_another_host(
     page: Page, address: str, config: Config
 ) -> None:
     _, experiment_id = open_store(config.tracking)
-    asked = show(page, address, f"experiments/{experiment_id}/runs")
+    requested = open_page(page, address, f"experiments/{experiment_id}/runs")
     for name in ("quick demo", "patient demo"):
         page.get_by_role("link", name=name).first.wait_for()
-    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert [url for url in requested if not url.startswith((address, "data:", "blob:"))] == []
 
 
 def test_the_chart_view_draws_the_curves_of_both_runs(
     page: Page, address: str, config: Config
 ) -> None:
     _, experiment_id = open_store(config.tracking)
-    show(page, address, f"experiments/{experiment_id}/runs?compareRunsMode=CHART")
-    for place, metric in enumerate(("dev/ndcg_10", "train/loss")):
+    open_page(page, address, f"experiments/{experiment_id}/runs?compareRunsMode=CHART")
+    for index, metric in enumerate(("dev/ndcg_10", "train/loss")):
         page.get_by_text(metric, exact=True).first.wait_for()
-        page.wait_for_function(DRAWN, arg=[place, 2])
+        page.wait_for_function(HAS_CURVES, arg=[index, 2])
 
 
-def test_a_runs_own_page_draws_its_metrics(page: Page, address: str, config: Config) -> None:
+def test_the_page_of_a_run_draws_its_metrics(page: Page, address: str, config: Config) -> None:
     client, experiment_id = open_store(config.tracking)
     [run] = client.search_runs([experiment_id], "attributes.run_name = 'quick demo'")
-    show(page, address, f"experiments/{experiment_id}/runs/{run.info.run_id}/model-metrics")
+    open_page(page, address, f"experiments/{experiment_id}/runs/{run.info.run_id}/model-metrics")
     page.get_by_role("heading", name="quick demo").first.wait_for()
-    for place in (0, 1):
-        page.wait_for_function(DRAWN, arg=[place, 1])
+    for index in (0, 1):
+        page.wait_for_function(HAS_CURVES, arg=[index, 1])
 
 
-def test_an_artifact_of_a_run_can_be_read_from_its_page(
-    page: Page, address: str, config: Config
-) -> None:
+def test_the_page_of_a_run_shows_an_artifact(page: Page, address: str, config: Config) -> None:
     client, experiment_id = open_store(config.tracking)
     [run] = client.search_runs([experiment_id], "attributes.run_name = 'quick demo'")
-    show(page, address, f"experiments/{experiment_id}/runs/{run.info.run_id}/artifacts/result.json")
+    open_page(
+        page, address, f"experiments/{experiment_id}/runs/{run.info.run_id}/artifacts/result.json"
+    )
     page.get_by_text('"status": "FINISHED"').first.wait_for()

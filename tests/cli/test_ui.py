@@ -1,7 +1,8 @@
-"""The interface is for this machine alone and ends with Ctrl-C."""
+"""The UI serves this machine only and ends with Ctrl-C."""
 
 from __future__ import annotations
 
+import errno
 import http.client
 import signal
 import socket
@@ -18,7 +19,7 @@ from reranker.errors import RerankerError
 from tests.helpers.tracked import SECRET
 
 
-def test_the_interface_is_for_this_machine_alone(tmp_path: Path) -> None:
+def test_only_loopback_addresses_are_served(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for host in ("0.0.0.0", "192.168.1.5", "::", "example.org"):
@@ -26,36 +27,45 @@ def test_the_interface_is_for_this_machine_alone(tmp_path: Path) -> None:
             serve(uri, host=host)
 
 
-def test_the_interface_says_why_it_cannot_start(tmp_path: Path) -> None:
+def test_an_error_says_why_the_ui_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(RerankerError, match=r"mlflow\.db: no runs yet"):
         serve(f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(RerankerError, match=r"https://\*\*\*@host is a server already"):
+    with pytest.raises(RerankerError, match=r"https://\*\*\*@host is already a server"):
         serve(f"https://me:{SECRET}@host")
     (tmp_path / "mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(RerankerError, match=f"port {port} on 127.0.0.1 cannot be had"):
+        message = f"port {port} on 127.0.0.1 is in use; choose another one with --port"
+        with pytest.raises(RerankerError, match=message):
             serve(f"sqlite:///{tmp_path}/mlflow.db", port=port)
 
 
+def test_a_port_that_cannot_be_opened_is_an_error_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(RerankerError, match=r"port 80 .* cannot be opened \(Permission denied\)"):
+        serve(f"sqlite:///{tmp_path}/mlflow.db", port=80)
+
+
 @pytest.mark.slow
-def test_the_interface_answers_to_its_own_name_alone_and_ends_with_ctrl_c(
+def test_requests_with_another_host_name_are_rejected_and_ctrl_c_ends_the_server(
     run_cfg: Config, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    call = f"import sys; from reranker.cli.ui import serve; sys.exit(serve({run_cfg.tracking.uri!r}, port={port}))"
-    server = subprocess.Popen(
-        [sys.executable, "-c", call], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    code = "import sys; from reranker.cli.ui import serve; sys.exit(serve({!r}, port={}))"
+    command = [sys.executable, "-c", code.format(run_cfg.tracking.uri, port)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         assert server.stdout.readline().startswith(f"http://127.0.0.1:{port} shows sqlite:///")
-        answers = [
-            status(port, f"127.0.0.1:{port}", wait_s=90),
-            status(port, "books.example.org", wait_s=5),
-        ]
-        assert answers == [200, 403]
+        assert status(port, f"127.0.0.1:{port}", wait_s=90) == 200
+        assert status(port, "books.example.org", wait_s=5) == 403
     finally:
         server.send_signal(signal.SIGINT)
         server.communicate(timeout=20)
@@ -65,19 +75,15 @@ def test_the_interface_answers_to_its_own_name_alone_and_ends_with_ctrl_c(
 
 
 def status(port: int, host: str, *, wait_s: float) -> int:
-    """The status of the experiments' API for a request to a host of this name, as soon as the port answers."""
+    """Return the HTTP status of a request with this Host header, once the server has started."""
     end = time.monotonic() + wait_s
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
-            connection.request(
-                "GET", "/api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": host}
-            )
+            path = "/api/2.0/mlflow/experiments/search?max_results=1"
+            connection.request("GET", path, headers={"Host": host})
             return connection.getresponse().status
-        except (
-            OSError,
-            http.client.HTTPException,
-        ):  # refused, or reset by a server that is still starting
+        except (OSError, http.client.HTTPException):  # the server has not started yet
             assert time.monotonic() < end, "the server did not start"
             time.sleep(0.2)
         finally:

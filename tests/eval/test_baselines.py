@@ -1,4 +1,4 @@
-"""Baselines against brute force, and against what they may not see."""
+"""Baselines equal brute force, and do not see held-out targets."""
 
 from __future__ import annotations
 
@@ -15,29 +15,51 @@ from reranker import config
 from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
 from reranker.data import Contexts, Tables, build_contexts
-from reranker.eval import Questions, baselines, build_lists, memoised, metrics, score_baselines
+from reranker.eval import Baselines, CandidateLists, EvalSet, baselines, build_lists, metrics
+from tests.helpers.eval_sets import eval_set, with_contexts, with_tables
+
+CFG = EvalConfig(list_kinds=["uniform"], n_candidates=12, max_positives=3)
 
 
 @pytest.fixture
-def questions(tables: Tables, contexts: Contexts, cache: Cache) -> Questions:
-    cfg = EvalConfig(list_kinds=["uniform"], n_candidates=12, max_positives=3)
-    return Questions(tables, contexts, build_lists(tables, cfg, "test", cache), seed=0)
+def test_set(tables: Tables, contexts: Contexts, cache: Cache) -> EvalSet:
+    lists = build_lists(tables, CFG, "test", cache)
+    return eval_set(tables, lists, CFG, contexts=contexts)
 
 
-def test_popularity_counts_known_ratings(questions: Questions) -> None:
-    counts = Counter(questions.tables.known()["book"].tolist())
-    assert baselines.popularity(questions).tolist() == [counts[b] for b in questions.rows["book"]]
+def scores_of(
+    names: Sequence[str],
+    q: EvalSet,
+    cache: Cache,
+    *,
+    pairs: pd.DataFrame | None = None,
+    embed: baselines.Embed | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the scores of baselines which have these training pairs."""
+    cfg = dataclasses.replace(q.cfg, baselines=list(names))
+    return Baselines(cfg, as_pairs(q, pairs), cache, embed=embed).score(q)
 
 
-def test_item_knn_is_the_sum_of_cosines_to_the_context_books(questions: Questions) -> None:
-    t = questions.tables
+def as_pairs(q: EvalSet, pairs: pd.DataFrame | None = None) -> EvalSet:
+    """Return training pairs as an evaluation set; the default is no pairs."""
+    rows = q.rows.iloc[:0] if pairs is None else pairs
+    return dataclasses.replace(q, lists=CandidateLists(rows, "pairs", "train", False, {}))
+
+
+def test_popularity_counts_known_ratings(test_set: EvalSet) -> None:
+    counts = Counter(test_set.tables.known()["book"].tolist())
+    assert baselines.popularity(test_set).tolist() == [counts[b] for b in test_set.rows["book"]]
+
+
+def test_item_knn_is_the_sum_of_cosines_to_the_context_books(test_set: EvalSet) -> None:
+    t = test_set.tables
     known = np.zeros((len(t.users), len(t.books)))
     known[t.known()["user"], t.known()["book"]] = 1
     norm = np.linalg.norm(known, axis=0)
-    scores = baselines.item_knn(questions)
-    context = questions.contexts.rows.groupby("user")["book"].apply(list)
+    scores = baselines.item_knn(test_set)
+    context = test_set.contexts.rows.groupby("user")["book"].apply(list)
     for i in range(0, len(scores), 7):
-        user, book = questions.rows.iloc[i][["user", "book"]]
+        user, book = test_set.rows.iloc[i][["user", "book"]]
         mine = [c for c in context[user] if norm[c] > 0]
         expected = (
             sum(known[:, c] @ known[:, book] / (norm[c] * norm[book]) for c in mine)
@@ -48,26 +70,26 @@ def test_item_knn_is_the_sum_of_cosines_to_the_context_books(questions: Question
 
 
 def test_the_order_of_a_retriever_list_is_its_first_stages_baseline(
-    questions: Questions, cache: Cache
+    test_set: EvalSet, cache: Cache
 ) -> None:
     for name in ("item_knn", "ease"):
         cfg = EvalConfig(list_kinds=["retriever"], n_candidates=12, retriever=name)
-        lists = build_lists(questions.tables, cfg, "test", cache)
-        scores = baselines.BASELINES[name](dataclasses.replace(questions, lists=lists)).astype(
+        lists = build_lists(test_set.tables, cfg, "test", cache)
+        scores = baselines.BASELINES[name](dataclasses.replace(test_set, lists=lists)).astype(
             np.float32
         )
         assert np.array_equal(scores, lists.frame["retrieval_score"])
 
 
-def test_overlap_is_the_mean_cosine_of_sets_of_names(questions: Questions) -> None:
-    t = questions.tables
-    context = questions.contexts.rows.groupby("user")["book"].apply(list)
+def test_overlap_is_the_mean_cosine_of_sets_of_names(test_set: EvalSet) -> None:
+    t = test_set.tables
+    context = test_set.contexts.rows.groupby("user")["book"].apply(list)
     for column in ("genres", "authors"):
         names = [set(text.split(", ")) - {""} for text in t.books[column]]
         names = [n | {"even"} if book % 2 == 0 else n for book, n in enumerate(names)]
         names[3], names[7] = set(), {"one", "two", "three"}
         books = t.books.assign(**{column: [", ".join(sorted(n)) for n in names]})
-        q = dataclasses.replace(questions, tables=dataclasses.replace(t, books=books))
+        q = with_tables(test_set, books=books)
         scores = baselines.BASELINES[column](q)
         assert len(set(scores)) > 3
         for score, user, book in zip(scores, q.rows["user"], q.rows["book"], strict=True):
@@ -78,27 +100,25 @@ def test_overlap_is_the_mean_cosine_of_sets_of_names(questions: Questions) -> No
             assert score == pytest.approx(sum(shared) / len(shared), abs=1e-12)
 
 
-def test_hidden_targets_change_no_statistic(questions: Questions) -> None:
-    t = questions.tables
+def test_hidden_targets_change_no_statistic(test_set: EvalSet) -> None:
+    t = test_set.tables
     h = t.histories.copy()
     hidden = h["is_target"] & (t.users["split"] != "train").to_numpy()[h["user"]]
     h.loc[hidden, "rating"] = 1.0
-    other = dataclasses.replace(questions, tables=dataclasses.replace(t, histories=h[~hidden]))
+    other = with_tables(test_set, histories=h[~hidden])
     for name in ("popularity", "item_knn", "ease", "genres", "authors"):
-        assert np.array_equal(
-            baselines.BASELINES[name](questions), baselines.BASELINES[name](other)
-        )
+        assert np.array_equal(baselines.BASELINES[name](test_set), baselines.BASELINES[name](other))
 
 
-def test_the_numbers_alone_are_a_regression_on_what_the_model_is_shown(
-    questions: Questions, cache: Cache
+def test_features_lr_is_a_regression_on_the_numeric_features(
+    test_set: EvalSet, cache: Cache
 ) -> None:
-    t = questions.tables
-    cfg = DataConfig(name="bookdb", shows_match=True)
+    t = test_set.tables
+    cfg = DataConfig(name="bookdb", text_features=["authors", "genres"])
     contexts = build_contexts(t, cfg)
     pairs = t.histories.assign(label=(t.histories["rating"] >= 4).astype(int))
-    q = dataclasses.replace(questions, contexts=contexts, pairs=pairs)
-    [scores] = score_baselines(["features_lr"], q, lambda texts: np.empty(0), cache).values()
+    q = with_contexts(test_set, contexts)
+    [scores] = scores_of(["features_lr"], q, cache, pairs=pairs).values()
     readers = np.log1p(np.bincount(contexts.rows["book"], minlength=len(t.books)))
     x, y = (
         np.column_stack(
@@ -113,7 +133,7 @@ def test_the_numbers_alone_are_a_regression_on_what_the_model_is_shown(
     design = np.column_stack([np.ones(len(y)), (y - mean) / std])
     weights = np.linalg.lstsq(design, scores, rcond=None)[0]
     assert design @ weights == pytest.approx(scores, abs=1e-9)  # linear in the levels
-    # ... and where the gradient of w.w / 2 + sum of log losses is 0, to the solver's tolerance of 1e-4 a pair
+    # The gradient of w.w / 2 + sum of log losses is 0, up to the solver's tolerance of 1e-4.
     z = (x - mean) / std
     residual = 1 / (1 + np.exp(-(z @ weights[1:] + weights[0]))) - pairs["label"]
     assert np.append(residual @ z + weights[1:], residual.sum()) / len(x) == pytest.approx(
@@ -127,52 +147,44 @@ def lengths(texts: Sequence[str]) -> np.ndarray:
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-def test_what_a_baseline_tells_of_pairs_is_what_it_tells_of_lists_and_its_teachers_know_no_answer(
-    questions: Questions, cache: Cache
+def test_a_baseline_scores_pairs_as_it_scores_lists_and_teachers_do_not_see_the_answers(
+    test_set: EvalSet, cache: Cache
 ) -> None:
-    t = questions.tables
-    asked = questions.rows[["user", "book", "label"]]
+    t = test_set.tables
+    rows = test_set.rows[["user", "book", "label"]]
     other = t.histories.copy()
     answers = (other["is_target"] & (other["rating"] >= 4)).to_numpy()
-    mended = dataclasses.replace(t, histories=other[~answers], digest="other")
+    without_answers = with_tables(test_set, histories=other[~answers], digest="other")
 
-    def tell(name: str, tables: Tables) -> np.ndarray:
-        q = Questions.about(asked, "pairs", tables, questions.contexts, EvalConfig())
-        return score_baselines([name], q, lengths, cache)[name]
+    def score_pairs(name: str, q: EvalSet) -> np.ndarray:
+        return Baselines(q.cfg, as_pairs(q, rows), cache, embed=lengths).score_pairs(name)
 
-    for name in {*config.TEACHERS, "popularity", "item_knn", "ease"} - {
-        "features_lr"
-    }:  # it has learnt from all labels
-        told = tell(name, t)
-        assert np.array_equal(told, score_baselines([name], questions, lengths, cache)[name])
-        assert np.array_equal(told, tell(name, mended)) == (name in config.TEACHERS), name
-
-
-def test_where_nothing_is_shown_there_is_no_baseline_of_features(
-    questions: Questions, cache: Cache
-) -> None:
-    pairs = questions.tables.histories.assign(label=1)
-    q = dataclasses.replace(questions, pairs=pairs)
-    assert list(
-        score_baselines(["random", "features_lr"], q, lambda texts: np.empty(0), cache)
-    ) == ["random"]
+    # features_lr is left out: it is fitted to all labels.
+    for name in {*config.TEACHERS, "popularity", "item_knn", "ease"} - {"features_lr"}:
+        scores = score_pairs(name, test_set)
+        same = scores_of([name], test_set, cache, embed=lengths)[name]
+        assert np.array_equal(scores, same)
+        unchanged = np.array_equal(scores, score_pairs(name, without_answers))
+        assert unchanged == (name in config.TEACHERS), name
 
 
-def test_bm25_ranks_the_catalogue_by_shared_rare_words(questions: Questions) -> None:
+def test_without_text_features_there_is_no_features_lr(test_set: EvalSet, cache: Cache) -> None:
+    pairs = test_set.tables.histories.assign(label=1)
+    names = ["random", "features_lr"]
+    assert list(scores_of(names, test_set, cache, pairs=pairs)) == ["random"]
+
+
+def test_bm25_ranks_the_catalogue_by_shared_rare_words(test_set: EvalSet) -> None:
     """Against BM25 (Lucene's variant, k1=1.5, b=0.75) in ten lines, on texts of plain words."""
-    n = len(questions.tables.books)
+    n = len(test_set.tables.books)
     texts = [f"word{i % 5} word{i % 3}x extra{i}" + " filler" * (i % 4) for i in range(n)]
     query = "word1 word2x filler"
-    books = questions.tables.books.assign(book_text=texts)
-    contexts = dataclasses.replace(questions.contexts, text=[query] * len(questions.tables.users))
-    scores = baselines.bm25(
-        dataclasses.replace(
-            questions, tables=dataclasses.replace(questions.tables, books=books), contexts=contexts
-        )
-    )
+    books = test_set.tables.books.assign(book_text=texts)
+    contexts = dataclasses.replace(test_set.contexts, text=[query] * len(test_set.tables.users))
+    scores = baselines.bm25(with_contexts(with_tables(test_set, books=books), contexts))
     words = [t.split() for t in texts]
     mean = sum(map(len, words)) / n
-    for score, book in zip(scores, questions.rows["book"], strict=True):
+    for score, book in zip(scores, test_set.rows["book"], strict=True):
         expected = 0.0
         for term in query.split():
             df = sum(term in w for w in words)
@@ -189,19 +201,19 @@ def one_hot(texts: Sequence[str]) -> np.ndarray:
     return out
 
 
-def test_bi_encoder_is_the_cosine_to_the_mean_context_embedding(questions: Questions) -> None:
-    scores = baselines.bi_encoder(questions, one_hot)
-    books = questions.tables.books["book_text"]
-    context = questions.contexts.rows.groupby("user")["book"].apply(list)
+def test_bi_encoder_is_the_cosine_to_the_mean_context_embedding(test_set: EvalSet) -> None:
+    scores = baselines.bi_encoder(test_set, one_hot)
+    books = test_set.tables.books["book_text"]
+    context = test_set.contexts.rows.groupby("user")["book"].apply(list)
     for i in range(0, len(scores), 5):
-        user, book = questions.rows.iloc[i][["user", "book"]]
+        user, book = test_set.rows.iloc[i][["user", "book"]]
         mean = one_hot(books[context[user]].tolist()).sum(axis=0)
         expected = mean @ one_hot([books[book]])[0] / np.linalg.norm(mean)
         assert scores[i] == pytest.approx(expected, abs=1e-12)
 
 
 def test_bi_encoder_top3_is_the_mean_of_the_three_nearest_context_books(
-    questions: Questions,
+    test_set: EvalSet,
 ) -> None:
     def embed(texts: Sequence[str]) -> np.ndarray:
         vectors = np.stack(
@@ -209,41 +221,37 @@ def test_bi_encoder_top3_is_the_mean_of_the_three_nearest_context_books(
         )
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    scores = baselines.bi_encoder_top3(questions, embed)
-    books = questions.tables.books["book_text"]
-    context = questions.contexts.rows.groupby("user")["book"].apply(list)
+    scores = baselines.bi_encoder_top3(test_set, embed)
+    books = test_set.tables.books["book_text"]
+    context = test_set.contexts.rows.groupby("user")["book"].apply(list)
     for i in range(0, len(scores), 5):
-        user, book = questions.rows.iloc[i][["user", "book"]]
+        user, book = test_set.rows.iloc[i][["user", "book"]]
         cosine = sorted(
             float(embed([books[c]])[0] @ embed([books[book]])[0]) for c in context[user]
         )
         assert scores[i] == pytest.approx(sum(cosine[-3:]) / 3, abs=1e-12)
 
 
-def test_a_text_is_embedded_once(questions: Questions, contexts: Contexts, cache: Cache) -> None:
-    asked: list[str] = []
+def test_a_text_is_embedded_once(test_set: EvalSet, cache: Cache) -> None:
+    embedded: list[str] = []
 
     def counted(texts: Sequence[str]) -> np.ndarray:
-        asked.extend(texts)
+        embedded.extend(texts)
         return one_hot(texts)
 
-    embed = memoised(counted)
-    names = ["bi_encoder", "bi_encoder_top3"]
-    first = score_baselines(names, questions, embed, cache)
-    cfg = EvalConfig(list_kinds=["uniform"], n_candidates=12)
-    dev = Questions.of(
-        questions.tables, contexts, build_lists(questions.tables, cfg, "dev", cache), cfg
-    )
-    second = score_baselines(names, dev, embed, cache)
-    assert len(asked) == len(set(asked)) <= len(questions.tables.books)
-    assert np.array_equal(first["bi_encoder"], baselines.bi_encoder(questions, one_hot))
+    cfg = dataclasses.replace(CFG, baselines=["bi_encoder", "bi_encoder_top3"])
+    made = Baselines(cfg, as_pairs(test_set), cache, embed=counted)
+    dev = EvalSet.from_lists(test_set.corpus, cfg, cache, split="dev")
+    first, second = made.score(test_set), made.score(dev)
+    assert len(embedded) == len(set(embedded)) <= len(test_set.tables.books)
+    assert np.array_equal(first["bi_encoder"], baselines.bi_encoder(test_set, one_hot))
     assert np.array_equal(second["bi_encoder_top3"], baselines.bi_encoder_top3(dev, one_hot))
 
 
 def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(
-    questions: Questions,
+    test_set: EvalSet,
 ) -> None:
-    """3 positives and 9 negatives: a constant scorer by arithmetic, random within 3 standard errors of it."""
+    """The lists have 3 positives and 9 negatives. Random is within 3 standard errors."""
     n_users = 3000
     ndcg = (
         3
@@ -251,7 +259,7 @@ def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(
         * sum(1 / math.log2(1 + i) for i in range(1, 11))
         / sum(1 / math.log2(1 + i) for i in range(1, 4))
     )
-    # Precision at the place i of a positive, which has 2 others among 11 rows: (1 + (i - 1) 2/11) / i.
+    # A positive at rank i has 2 others among 11 rows: its precision is (1 + (i - 1) 2/11) / i.
     ap = sum((1 + (i - 1) * 2 / 11) / i for i in range(1, 13)) / 12
     assert (round(ap, 3), round(ndcg, 3)) == (0.393, 0.533)
     user = np.repeat(np.arange(n_users), 12)
@@ -263,11 +271,8 @@ def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(
         }
     )
     users = pd.DataFrame({"key": np.arange(n_users, dtype=np.uint64)})
-    q = dataclasses.replace(
-        questions,
-        tables=dataclasses.replace(questions.tables, users=users),
-        lists=dataclasses.replace(questions.lists, frame=frame),
-    )
+    lists = dataclasses.replace(test_set.lists, frame=frame)
+    q = dataclasses.replace(with_tables(test_set, users=users), lists=lists)
     for scores, places in ((np.zeros(len(frame)), 1e-12), (baselines.random(q), None)):
         values = metrics.evaluate(user, frame["label"].to_numpy(), scores, cutoffs=[10])
         for column, chance in (("ap", ap), ("ndcg_10", ndcg)):
@@ -275,23 +280,37 @@ def test_random_and_constant_scorers_have_the_chance_of_the_originals_lists(
             assert values[column].mean() == pytest.approx(chance, abs=error)
 
 
-def test_random_depends_on_ids_and_seed_alone(questions: Questions) -> None:
-    scores = baselines.random(questions)
-    shuffled = questions.rows.sample(frac=1, random_state=1)
-    lists = dataclasses.replace(questions.lists, frame=shuffled)
-    again = baselines.random(dataclasses.replace(questions, lists=lists))
+def test_random_depends_only_on_ids_and_seed(test_set: EvalSet) -> None:
+    scores = baselines.random(test_set)
+    shuffled = test_set.rows.sample(frac=1, random_state=1)
+    lists = dataclasses.replace(test_set.lists, frame=shuffled)
+    again = baselines.random(dataclasses.replace(test_set, lists=lists))
+    other_seed = dataclasses.replace(test_set, cfg=dataclasses.replace(CFG, seed=1))
     assert dict(zip(shuffled.index, again, strict=True)) == dict(enumerate(scores))
-    assert not np.array_equal(scores, baselines.random(dataclasses.replace(questions, seed=1)))
+    assert not np.array_equal(scores, baselines.random(other_seed))
 
 
-def test_scores_come_from_the_cache_the_second_time(questions: Questions, cache: Cache) -> None:
+def test_scores_come_from_the_cache_the_second_time(test_set: EvalSet, cache: Cache) -> None:
     def never(texts: Sequence[str]) -> np.ndarray:
         raise AssertionError("embedded again")
 
-    names = [
-        name for name in config.BASELINES if name != "features_lr"
-    ]  # no numbers are shown here
-    first = score_baselines(names, questions, one_hot, cache)
-    second = score_baselines(names, questions, never, cache)
+    names = [name for name in config.BASELINES if name != "features_lr"]
+    first = scores_of(names, test_set, cache, embed=one_hot)
+    second = scores_of(names, test_set, cache, embed=never)
     assert list(first) == names
     assert all(np.array_equal(first[n], second[n]) for n in names)
+
+
+def test_the_bi_encoder_embeds_on_the_given_device(
+    test_set: EvalSet, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[object] = []
+
+    def embed(texts: Sequence[str], **options: object) -> np.ndarray:
+        devices.append(options["device"])
+        return one_hot(texts)
+
+    monkeypatch.setattr(baselines, "embed_texts", embed)
+    cfg = dataclasses.replace(CFG, baselines=["bi_encoder"])
+    Baselines(cfg, as_pairs(test_set), cache, device="cuda:1").score(test_set)
+    assert devices == ["cuda:1"]

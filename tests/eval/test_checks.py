@@ -1,4 +1,4 @@
-"""Shortcut checks: what everybody likes is exposed, what this reader likes is not, and broken scores are named."""
+"""Context checks separate popular from personal scores; broken scores are named."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, EvalConfig
-from reranker.data import build_contexts, load_tables
+from reranker.data import load
 from reranker.data.draws import FloatArray
-from reranker.eval import (
-    CandidateLists,
-    Questions,
-    build_lists,
-    check_contexts,
-    evaluate,
-    score_lists,
-)
+from reranker.eval import CandidateLists, EvalSet, check_contexts, evaluate
 from reranker.eval.checks import calibrate, describe_scores, find_score_problems
 from tests.conftest import GENRES
+from tests.helpers.eval_sets import FakeModel, evaluated, with_contexts
 
 CFG = EvalConfig(
     list_kinds=["uniform", "popularity"], n_candidates=20, max_positives=3, n_bootstrap=200
@@ -31,7 +25,7 @@ Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
 
 
 def skewed_ratings(n_users: int = 300, n_books: int = 300) -> list[tuple[str, int, int]]:
-    """Ten liked books for each user, drawn by popularity alone: book b in proportion to 1 / sqrt(b)."""
+    """Return ten liked books per user, where book b is drawn in proportion to 1 / sqrt(b)."""
     rng = np.random.default_rng(0)
     chance = 1 / np.sqrt(np.arange(1, n_books + 1))
     drawn = (
@@ -41,22 +35,19 @@ def skewed_ratings(n_users: int = 300, n_books: int = 300) -> list[tuple[str, in
 
 
 @pytest.fixture
-def questions(raw: Callable[..., Path], cache: Cache) -> Questions:
+def test_set(raw: Callable[..., Path], cache: Cache) -> EvalSet:
     cfg = DataConfig(name="bookdb", root=str(raw(skewed_ratings(), n_books=300)), genres=GENRES)
-    tables = load_tables(cfg, cache)
-    return Questions(
-        tables, build_contexts(tables, cfg), build_lists(tables, CFG, "test", cache), seed=0
-    )
+    return EvalSet.from_lists(load(cfg, cache), CFG, cache, split="test")
 
 
-def popularity_scorer(q: Questions) -> Scorer:
+def popularity_scorer(q: EvalSet) -> Scorer:
     """A score that looks at the book alone."""
     n_known = np.bincount(q.tables.known()["book"], minlength=len(q.tables.books)).astype(float)
     score = dict(zip(q.tables.books["book_text"], n_known, strict=True))
     return lambda queries, candidates: np.array([score[text] for text in candidates])
 
 
-def oracle_scorer(q: Questions) -> Scorer:
+def oracle_scorer(q: EvalSet) -> Scorer:
     """A score of 1 for the positives of whoever the context belongs to, else 0."""
     positive = q.rows[q.rows["label"] > 0]
     texts = q.tables.books["book_text"].to_numpy()[positive["book"]]
@@ -68,15 +59,11 @@ def oracle_scorer(q: Questions) -> Scorer:
     )
 
 
-def own(scorer: Scorer, q: Questions) -> FloatArray:
-    return score_lists(scorer, q.tables, q.contexts, q.lists)
-
-
-def test_a_popularity_only_scorer_is_exposed(questions: Questions) -> None:
-    scorer = popularity_scorer(questions)
-    scores = own(scorer, questions)
-    checks = check_contexts(scorer, questions, scores, CFG)
-    e = evaluate(questions.tables, questions.lists, {"fine_tuned": scores}, CFG, checks=checks)
+def test_a_popularity_only_scorer_is_exposed(test_set: EvalSet) -> None:
+    scorer = popularity_scorer(test_set)
+    scores = test_set.score(scorer)
+    test_set.scores["fine_tuned"] = scores
+    e = evaluate(test_set, FakeModel(scorer))
     value, chance = e.summary.set_index("kind"), e.chance.set_index("kind")["ndcg_10"]
     assert value.loc["uniform", "ndcg_10_low"] > chance["uniform"] + 0.1
     assert (
@@ -88,16 +75,16 @@ def test_a_popularity_only_scorer_is_exposed(questions: Questions) -> None:
     assert (e.checks[["gap", "low", "high"]] == 0).all(axis=None)
 
 
-def test_a_scorer_of_the_reader_loses_what_it_knows_with_anothers_context(
-    questions: Questions,
+def test_a_personalised_scorer_loses_with_the_context_of_another_user(
+    test_set: EvalSet,
 ) -> None:
-    scorer = oracle_scorer(questions)
-    checks = check_contexts(scorer, questions, own(scorer, questions), CFG).set_index("check")
+    scorer = oracle_scorer(test_set)
+    checks = check_contexts(scorer, test_set, test_set.score(scorer)).set_index("check")
     assert (checks["own_value"] == 1).all()
     assert (checks["low"] > 0.4).all()
     assert checks["gap"].to_numpy() == pytest.approx(1 - checks["value"].to_numpy())
-    constant = evaluate(
-        questions.tables, questions.lists, {"constant": np.zeros(len(questions.rows))}, CFG
+    constant = evaluated(
+        test_set.tables, test_set.lists, {"constant": np.zeros(len(test_set.rows))}, CFG
     )
     [chance] = constant.chance.loc[constant.chance["kind"] == "uniform", "ndcg_10"]
     assert checks.loc["blank_context", "value"] == pytest.approx(
@@ -106,42 +93,41 @@ def test_a_scorer_of_the_reader_loses_what_it_knows_with_anothers_context(
 
 
 def test_every_user_gets_the_context_of_another_and_the_number_of_users_is_capped(
-    questions: Questions,
+    test_set: EvalSet,
 ) -> None:
-    q = dataclasses.replace(
-        questions,
-        contexts=dataclasses.replace(questions.contexts, text=[f"user {u}" for u in range(300)]),
-    )
-    asked: list[tuple[str, str]] = []
+    contexts = dataclasses.replace(test_set.contexts, text=[f"user {u}" for u in range(300)])
+    cfg = dataclasses.replace(CFG, max_check_users=7)
+    q = dataclasses.replace(with_contexts(test_set, contexts), cfg=cfg)
+    scored: list[tuple[str, str]] = []
 
     def scorer(queries: Sequence[str], candidates: Sequence[str]) -> FloatArray:
-        asked.extend(zip(queries, candidates, strict=True))
+        scored.extend(zip(queries, candidates, strict=True))
         return np.arange(len(queries), dtype=float)
 
-    check_contexts(scorer, q, np.zeros(len(q.rows)), dataclasses.replace(CFG, max_check_users=7))
-    dealt = [query for query, _ in asked if query]
-    assert len(dealt) == 7 * CFG.n_candidates
-    assert len(set(dealt)) == 7
+    check_contexts(scorer, q, np.zeros(len(q.rows)))
+    shuffled = [query for query, _ in scored if query]
+    assert len(shuffled) == 7 * CFG.n_candidates
+    assert len(set(shuffled)) == 7
     uniform = q.rows[q.rows["kind"] == "uniform"]
     texts = q.tables.books["book_text"].to_numpy()
     lists = {u: set(texts[rows["book"]]) for u, rows in uniform.groupby("user")}
-    for query in set(dealt):
-        offered = {text for asked_with, text in asked if asked_with == query}
+    for query in set(shuffled):
+        offered = {text for query_of, text in scored if query_of == query}
         [user] = [u for u, books in lists.items() if books == offered]
         assert query != f"user {user}"
 
 
-def test_one_user_has_no_other_context_but_a_blank_one(questions: Questions) -> None:
-    first = questions.rows["user"].iloc[0]
-    frame = questions.rows[questions.rows["user"] == first].reset_index(drop=True)
-    q = dataclasses.replace(questions, lists=CandidateLists(frame, "hash", "test", False, {}))
+def test_one_user_has_no_other_context_but_a_blank_one(test_set: EvalSet) -> None:
+    first = test_set.rows["user"].iloc[0]
+    frame = test_set.rows[test_set.rows["user"] == first].reset_index(drop=True)
+    q = dataclasses.replace(test_set, lists=CandidateLists(frame, "hash", "test", False, {}))
     scorer = popularity_scorer(q)
-    checks = check_contexts(scorer, q, own(scorer, q), CFG)
+    checks = check_contexts(scorer, q, q.score(scorer))
     assert checks["check"].tolist() == ["blank_context"]
     without = dataclasses.replace(
         q, lists=CandidateLists(frame.assign(label=0), "hash", "test", False, {})
     )
-    assert check_contexts(scorer, without, own(scorer, q), CFG).empty
+    assert check_contexts(scorer, without, q.score(scorer)).empty
 
 
 def test_scores_that_are_collapsed_or_saturated_are_named() -> None:
@@ -161,9 +147,9 @@ def test_scores_that_are_collapsed_or_saturated_are_named() -> None:
     assert tied == "saturation: 50% of the scores are equal to another one"
 
 
-def test_a_warning_names_the_list_kind(questions: Questions) -> None:
-    scores = np.where(questions.rows["kind"] == "uniform", 1.0, np.arange(len(questions.rows)))
-    warnings = evaluate(questions.tables, questions.lists, {"fine_tuned": scores}, CFG).warnings
+def test_a_warning_names_the_list_kind(test_set: EvalSet) -> None:
+    scores = np.where(test_set.rows["kind"] == "uniform", 1.0, np.arange(len(test_set.rows)))
+    warnings = evaluated(test_set.tables, test_set.lists, {"fine_tuned": scores}, CFG).warnings
     assert [w.split(":")[:2] for w in warnings] == [
         ["uniform lists", " collapse"],
         ["uniform lists", " saturation"],

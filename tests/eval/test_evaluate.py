@@ -1,4 +1,4 @@
-"""Evaluation: oracle, chance and worst scorers come out as such, and the lift is over the best baseline."""
+"""Evaluation of oracle, constant and worst scorers; the lift is over the best baseline."""
 
 from __future__ import annotations
 
@@ -14,15 +14,8 @@ from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray
-from reranker.eval import (
-    CandidateLists,
-    build_lists,
-    dev_scorer,
-    evaluate,
-    mean_ndcg_10,
-    score_lists,
-    score_lists_once,
-)
+from reranker.eval import CandidateLists, build_lists, mean_ndcg_10
+from tests.helpers.eval_sets import eval_set, evaluated
 
 CFG = EvalConfig(
     list_kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=200
@@ -36,7 +29,7 @@ def lists(tables: Tables, cache: Cache) -> CandidateLists:
 
 def test_oracle_reversed_and_constant_scorers(tables: Tables, lists: CandidateLists) -> None:
     label = lists.frame["label"].to_numpy(float)
-    e = evaluate(tables, lists, {"oracle": label, "reversed": -label, "constant": 0 * label}, CFG)
+    e = evaluated(tables, lists, {"oracle": label, "reversed": -label, "constant": 0 * label}, CFG)
     s = e.summary.set_index(["scorer", "kind"])
     assert (
         s.loc["oracle"][["map", "ndcg_3", "ndcg_5", "ndcg_10", "mrr_10", "auc", "ap"]] == 1
@@ -49,7 +42,7 @@ def test_oracle_reversed_and_constant_scorers(tables: Tables, lists: CandidateLi
 
 def test_per_user_values_are_scikit_learns(tables: Tables, lists: CandidateLists) -> None:
     scores = np.random.default_rng(0).normal(size=len(lists.frame)).astype(np.float32)
-    e = evaluate(tables, lists, {"noise": scores}, CFG)
+    e = evaluated(tables, lists, {"noise": scores}, CFG)
     value = e.per_user.set_index(["kind", "user_id"])["ndcg_10"]
     frame = lists.frame.assign(
         score=scores, user_id=tables.users["user_id"].to_numpy()[lists.frame["user"]]
@@ -65,7 +58,7 @@ def test_per_user_values_are_scikit_learns(tables: Tables, lists: CandidateLists
 
 def test_the_curve_at_10_is_ndcg_10(tables: Tables, lists: CandidateLists) -> None:
     scores = np.random.default_rng(0).normal(size=len(lists.frame))
-    e = evaluate(tables, lists, {"noise": scores}, CFG)
+    e = evaluated(tables, lists, {"noise": scores}, CFG)
     at_10 = e.curve[e.curve["k"] == 10].set_index("kind")["ndcg"]
     assert at_10.to_dict() == pytest.approx(e.summary.set_index("kind")["ndcg_10"].to_dict())
 
@@ -77,7 +70,7 @@ def test_the_lift_is_over_the_best_of_the_others_and_paired(
     rng = np.random.default_rng(0)
     noise = rng.normal(size=len(label))
     scores = {"random": noise, "popularity": noise + label, "fine_tuned": noise + 3 * label}
-    e = evaluate(tables, lists, scores, CFG)
+    e = evaluated(tables, lists, scores, CFG)
     uniform = e.lift[e.lift["kind"] == "uniform"].set_index("over")
     assert uniform["is_best"].to_dict() == {"random": False, "popularity": True}
     users = e.per_user[e.per_user["kind"] == "uniform"].pivot(
@@ -101,7 +94,7 @@ def test_one_user_has_means_and_a_lift_without_intervals(
         lists, frame=lists.frame[lists.frame["user"] == lists.frame["user"].iloc[0]]
     )
     label = one.frame["label"].to_numpy(float)
-    e = evaluate(tables, one, {"random": -label, "fine_tuned": label}, CFG)
+    e = evaluated(tables, one, {"random": -label, "fine_tuned": label}, CFG)
     assert e.summary["n_users"].tolist() == [1] * 4
     assert e.summary.loc[e.summary["scorer"] == "fine_tuned", "ndcg_10"].tolist() == [1, 1]
     assert e.summary[["ndcg_10_low", "ndcg_10_high"]].isna().all(axis=None)
@@ -112,30 +105,30 @@ def test_one_user_has_means_and_a_lift_without_intervals(
 def test_lists_are_scored_by_context_and_book_text(
     tables: Tables, contexts: Contexts, lists: CandidateLists
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    scored: list[tuple[str, str]] = []
 
     def scorer(queries: list[str], candidates: list[str]) -> np.ndarray:
-        asked.extend(zip(queries, candidates, strict=True))
+        scored.extend(zip(queries, candidates, strict=True))
         return np.arange(len(queries), dtype=np.float32)
 
-    scores = score_lists(scorer, tables, contexts, lists)
+    scores = eval_set(tables, lists, CFG, contexts=contexts).score(scorer)
     user, book = lists.frame.iloc[17][["user", "book"]]
-    assert asked[17] == (contexts.text[user], tables.books["book_text"][book])
+    assert scored[17] == (contexts.text[user], tables.books["book_text"][book])
     assert scores.tolist() == list(range(len(lists.frame)))
 
 
-def test_dev_lists_are_scored_in_the_headline_kind_alone(
+def test_the_evaluator_scores_only_the_headline_kind(
     tables: Tables, contexts: Contexts, lists: CandidateLists
 ) -> None:
     uniform = lists.frame["kind"] == "uniform"
-    asked: list[int] = []
+    scored: list[int] = []
 
     def scorer(queries: list[str], candidates: list[str]) -> np.ndarray:
-        asked.append(len(queries))
+        scored.append(len(queries))
         return lists.frame["label"].to_numpy(np.float32)[uniform]
 
-    assert dev_scorer(scorer, tables, contexts, lists, CFG)() == 1.0
-    assert asked == [uniform.sum()]
+    assert eval_set(tables, lists, CFG, contexts=contexts).evaluator(scorer)() == 1.0
+    assert scored == [uniform.sum()]
 
 
 def test_renaming_users_changes_no_value(tables: Tables, lists: CandidateLists) -> None:
@@ -148,8 +141,8 @@ def test_renaming_users_changes_no_value(tables: Tables, lists: CandidateLists) 
         frame.drop(columns="score").reset_index(drop=True), "other", "test", False, {}
     )
     columns = ["kind", "map", "ndcg_3", "ndcg_10", "mrr_10", "auc"]
-    a = evaluate(tables, lists, {"x": scores}, CFG).summary[columns]
-    b = evaluate(tables, renamed, {"x": frame["score"].to_numpy()}, CFG).summary[columns]
+    a = evaluated(tables, lists, {"x": scores}, CFG).summary[columns]
+    b = evaluated(tables, renamed, {"x": frame["score"].to_numpy()}, CFG).summary[columns]
     pd.testing.assert_frame_equal(a, b, rtol=1e-12)
 
 
@@ -164,7 +157,7 @@ def test_models_are_lifted_over_baselines_and_never_over_each_other(
         "untrained": noise + label,
         "fine_tuned": noise + 3 * label,
     }
-    e = evaluate(tables, lists, scores, CFG)
+    e = evaluated(tables, lists, scores, CFG)
     found = e.lift.groupby(["kind", "model"])["over"].apply(list).to_dict()
     assert found == {
         (k, m): ["random", "untrained"] for k in CFG.list_kinds for m in ("fine_tuned", "fused")
@@ -179,21 +172,21 @@ def test_a_scorer_is_left_out_of_the_kinds_that_it_does_not_score(
     tables: Tables, lists: CandidateLists
 ) -> None:
     scores = np.where(lists.frame["kind"] == "uniform", np.arange(len(lists.frame)), np.nan)
-    e = evaluate(
+    e = evaluated(
         tables, lists, {"fine_tuned": np.arange(len(lists.frame)), "retriever": scores}, CFG
     )
     for frame in (e.per_user, e.summary, e.curve, e.score_distribution):
         assert set(frame[frame["scorer"] == "retriever"]["kind"]) == {"uniform"}
     assert e.lift["kind"].tolist() == ["uniform"]
     with pytest.raises(ValueError, match=r"scores are NaN"):
-        evaluate(tables, lists, {"fine_tuned": scores}, CFG)
+        evaluated(tables, lists, {"fine_tuned": scores}, CFG)
     scores[np.flatnonzero(lists.frame["kind"] == "uniform")[0]] = np.nan
     with pytest.raises(ValueError, match=r"1 of \d+ scores are NaN"):
-        evaluate(tables, lists, {"fine_tuned": np.arange(len(scores)), "retriever": scores}, CFG)
+        evaluated(tables, lists, {"fine_tuned": np.arange(len(scores)), "retriever": scores}, CFG)
 
 
 def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: CandidateLists) -> None:
-    e = evaluate(
+    e = evaluated(
         tables, lists, {"fine_tuned": np.random.default_rng(0).normal(size=len(lists.frame))}, CFG
     )
     joined = e.curve.merge(e.bands, on=["scorer", "kind", "k"])
@@ -204,7 +197,7 @@ def test_bands_hold_the_curve_and_its_interval_at_10(tables: Tables, lists: Cand
 
 
 def test_chance_is_the_value_of_a_constant_scorer(tables: Tables, lists: CandidateLists) -> None:
-    e = evaluate(tables, lists, {"constant": np.zeros(len(lists.frame))}, CFG)
+    e = evaluated(tables, lists, {"constant": np.zeros(len(lists.frame))}, CFG)
     columns = ["kind", "ndcg_10", "map"]
     pd.testing.assert_frame_equal(e.chance[columns], e.summary[columns])
 
@@ -213,7 +206,7 @@ def test_lists_without_any_positive_have_no_value_and_no_slice(
     tables: Tables, lists: CandidateLists
 ) -> None:
     label = lists.frame["label"].where(lists.frame["kind"] == "uniform", 0)
-    e = evaluate(
+    e = evaluated(
         tables,
         dataclasses.replace(lists, frame=lists.frame.assign(label=label)),
         {"random": -np.arange(len(label)), "fine_tuned": np.arange(len(label))},
@@ -229,14 +222,15 @@ def test_lists_without_any_positive_have_no_value_and_no_slice(
 def test_an_untrained_model_scores_lists_once(
     tables: Tables, contexts: Contexts, lists: CandidateLists, cache: Cache
 ) -> None:
-    asked = []
+    scored = []
 
     def scorer(queries: Sequence[str], candidates: Sequence[str]) -> FloatArray:
-        asked.append(len(queries))
+        scored.append(len(queries))
         return np.array([len(text) for text in candidates], dtype=np.float32)
 
-    exact = score_lists(scorer, tables, contexts, lists)
+    lists_to_score = eval_set(tables, lists, CFG, contexts=contexts)
+    exact = lists_to_score.score(scorer)
     for model in ("a", "a", "b"):
-        scores = score_lists_once(scorer, tables, contexts, lists, {"model": model}, cache)
+        scores = lists_to_score.score_once(scorer, {"model": model}, cache)
         np.testing.assert_array_equal(scores, exact)
-    assert len(asked) == 3  # without the cache, for "a", for "b"
+    assert len(scored) == 3  # without the cache, for "a", for "b"

@@ -12,8 +12,9 @@ import pytest
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Tables
-from reranker.eval import CandidateLists, build_lists, evaluate
+from reranker.eval import CandidateLists, build_lists
 from reranker.eval.first_stage import depth_curve, summarise_first_stage
+from tests.helpers.eval_sets import evaluated
 
 N = 12
 
@@ -89,7 +90,7 @@ def test_at_full_depth_an_oracle_reaches_the_ceiling_and_a_constant_its_tie_valu
     assert curve.loc["oracle", ["ndcg_10", "ndcg_10_retrieved"]].tolist() == pytest.approx(
         [ceiling, 1.0]
     )
-    summary = evaluate(
+    summary = evaluated(
         tables, lists, scores, EvalConfig(list_kinds=["retriever"], n_bootstrap=100)
     ).summary
     table = summary[summary["kind"] == "retriever"].set_index("scorer")["ndcg_10"]

@@ -192,7 +192,8 @@ def test_a_constant_scorer_gets_chance(n_positives, n_negatives):
     row = one([1] * p + [0] * n_negatives, np.full(n, 0.3))
     harmonic = sum(1 / rank for rank in range(1, n + 1))
     discounts = [1 / math.log2(rank + 1) for rank in range(1, n + 1)]
-    # A positive at rank t: 1 + (t - 1) (p - 1) / (n - 1) relevant rows are expected down to there; t uniform.
+    # With a positive at rank t, 1 + (t - 1) (p - 1) / (n - 1) relevant rows are expected down to
+    # rank t. t is uniform.
     assert row["ap"] == pytest.approx(
         (harmonic + (n - harmonic) * (p - 1) / (n - 1)) / n, rel=1e-12
     )
@@ -386,5 +387,5 @@ def test_a_cut_off_below_one_is_refused():
         lambda: metrics.evaluate(group, label, score, cutoffs=[3, 0]),
         lambda: metrics.ndcg_curve(group, label, score, max_k=0),
     ):
-        with pytest.raises(ValueError, match="k=0 is no cut-off rank"):
+        with pytest.raises(ValueError, match="k=0 is not a cut-off rank"):
             call()

@@ -1,4 +1,4 @@
-"""Differences to a reference are arithmetic, pairs stay pairs, and what cannot be said is not said."""
+"""Differences to a reference equal arithmetic; undefined values stay undefined."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def test_users_are_aligned_by_id_whatever_their_order() -> None:
 
 def test_runs_with_different_users_are_refused_with_both_named() -> None:
     runs = {"r1": pd.Series(0.5, index=["a", "b", "c"]), "r2": pd.Series(0.5, index=["b", "x"])}
-    words = r"runs r1 and r2 ranked for different users: 2 in r1 alone and 1 in r2 alone \(first: user_id='a'\)"
+    words = (
+        r"runs r1 and r2 ranked for different users: 2 only in r1 and 1 only in r2 "
+        r"\(first: user_id='a'\)"
+    )
     with pytest.raises(ComparisonError, match=words):
         align(runs)
 
@@ -90,7 +93,7 @@ def test_the_same_seeds_are_paired_and_the_interval_is_over_them_too() -> None:
         2,
         pytest.approx(0.2),
     )
-    # Of two seeds drawn twice, a quarter of the draws is twice the first, a quarter twice the second.
+    # Two draws of two seeds: a quarter of them is the first seed twice, a quarter the second twice.
     assert [row["difference_low"], row["difference_high"]] == pytest.approx([0.1, 0.3])
     means = ours.mean(axis=1)
     assert row["seed_std"] == pytest.approx(abs(means[0] - means[1]) / np.sqrt(2))

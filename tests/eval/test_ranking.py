@@ -1,4 +1,4 @@
-"""Metrics on 1e5 random lists: against every order of every tie, scikit-learn and pytrec_eval; and their limits."""
+"""Metrics on 1e5 random lists equal all orders of ties, scikit-learn and pytrec_eval."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS = [
 
 
 def lists(seed, n_lists, size, *, n_labels=4, n_scores=None):
-    """(n_lists, size) labels and scores: with few distinct scores nearly all lists have ties, with None none has."""
+    """Return (n_lists, size) labels and scores; `n_scores` is the number of distinct scores."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, n_labels, size=(n_lists, size))
     untied = rng.permuted(np.tile(np.arange(size), (n_lists, 1)), axis=1)
@@ -48,7 +48,7 @@ def ours(r, k):
 
 
 def of_order(label, k):
-    """(n_lists, 7), as `ours`, of lists whose rows stand in rank order: the definitions, nothing else."""
+    """Return (n_lists, 7) as `ours`, by definition, for lists whose rows are in rank order."""
     rank = np.arange(1, label.shape[1] + 1)
     relevant, best = label > 0, -np.sort(-label, axis=1)
     n, top = relevant.sum(axis=1), relevant[:, :k]

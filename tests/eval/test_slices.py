@@ -1,8 +1,9 @@
-"""Slices against arithmetic on a handful of positives, and against ranking a filtered list by hand."""
+"""Slices equal arithmetic on a few positives, and the ranking of a filtered list."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ from sklearn.metrics import ndcg_score
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Tables
-from reranker.data.draws import BoolArray
-from reranker.eval import CandidateLists, Questions, build_lists, evaluate, truncated_rows
-from reranker.eval.slices import describe_positives, evaluate_slices, user_columns
+from reranker.eval import CandidateLists, build_lists, evaluate
+from reranker.eval.slices import describe_positives, evaluate_slices, truncated_rows, user_columns
+from tests.helpers.eval_sets import FakeModel, eval_set, evaluated
 
 CFG = EvalConfig(
     list_kinds=["uniform", "popularity"], n_candidates=12, max_positives=3, n_bootstrap=100
@@ -60,7 +61,7 @@ def test_a_bin_ranks_its_own_positives_among_all_negatives(
     tables: Tables, lists: CandidateLists
 ) -> None:
     scores = scores_of(lists)
-    e = evaluate(tables, lists, {"fine_tuned": scores}, CFG)
+    e = evaluated(tables, lists, {"fine_tuned": scores}, CFG)
     rows = uniform_rows(lists).assign(score=scores[(lists.frame["kind"] == "uniform").to_numpy()])
     described = describe_positives(tables, rows, None)
     left = rows.drop(index=described.index[described["same_author"]])
@@ -140,23 +141,27 @@ def test_users_carry_what_slices_go_by() -> None:
     assert found["n_cold"].tolist() == [1, 0, 0]
 
 
-def test_a_row_is_truncated_where_its_two_texts_are_too_long_together(
+def test_the_encoder_decides_which_rows_are_truncated_and_each_text_is_counted_once(
     tables: Tables, contexts: Contexts, lists: CandidateLists
 ) -> None:
-    asked: list[str] = []
+    counted: list[str] = []
 
-    def count(texts: list[str]) -> np.ndarray:
-        asked.extend(texts)
-        return np.array([len(text) for text in texts])
+    class Model(FakeModel):
+        def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+            counted.extend(texts)
+            return super().count_tokens(texts)
 
-    questions = Questions(tables, contexts, lists, seed=0)
     books = tables.books["book_text"].to_numpy()[lists.frame["book"]]
-    n = np.array(
-        [len(contexts.text[u]) + len(b) for u, b in zip(lists.frame["user"], books, strict=True)]
+    n_context = np.array([len(contexts.text[u]) for u in lists.frame["user"]])
+    n_book = np.array([len(text) for text in books])
+    limit = int(np.median(n_context + 3 * n_book))
+    model = Model(
+        lambda queries, candidates: np.arange(len(queries), dtype=float),
+        lambda query, candidate: query + 3 * candidate > limit,
     )
-    limit = int(np.median(n))
-    found: BoolArray = truncated_rows(questions, count, limit)
-    assert found.tolist() == (n > limit).tolist()
-    assert len(asked) == lists.frame["user"].nunique() + lists.frame["book"].nunique()
-    e = evaluate(tables, lists, {"fine_tuned": scores_of(lists)}, CFG, truncated=found)
+    test = eval_set(tables, lists, CFG, contexts=contexts, scores={"fine_tuned": scores_of(lists)})
+    assert truncated_rows(test, model).tolist() == (n_context + 3 * n_book > limit).tolist()
+    assert len(counted) == lists.frame["user"].nunique() + lists.frame["book"].nunique()
+    e = evaluate(test, model)
     assert set(e.slices[e.slices["slice"] == "truncated"]["bin"]) == {"yes", "no"}
+    assert len(e.checks) == 2

@@ -31,7 +31,7 @@ def test_intervals_cover_the_true_mean_as_often_as_a_percentile_interval_can():
     for seed in range(n_simulations):
         _, low, high = bootstrap_mean(rng.normal(1.5, 2, size=n), n_resamples=500, seed=seed)
         hits += low <= 1.5 <= high
-    # The bootstrap's deviation divides by n, not n - 1, and its quantiles are the normal's, not Student's.
+    # The bootstrap divides by n, not n - 1, and its quantiles are normal, not Student's.
     coverage = 2 * stats.t(n - 1).cdf(stats.norm.ppf(0.975) * math.sqrt((n - 1) / n)) - 1
     least, most = stats.binom(n_simulations, coverage).interval(0.999)
     assert least <= hits <= most
@@ -51,7 +51,7 @@ def test_the_interval_is_scipys_percentile_interval():
 
 
 def test_two_users_give_the_ends_that_enumeration_gives():
-    # Of two users, a resample's mean is 0, 0.5 or 1 with chances 1/4, 1/2, 1/4: both ends are certain.
+    # With two users, a resample's mean is 0, 0.5 or 1 with probability 1/4, 1/2, 1/4.
     assert bootstrap_mean(np.array([0.0, 1.0]), n_resamples=2000, seed=0) == (0.5, 0.0, 1.0)
 
 
@@ -123,7 +123,7 @@ def test_unequal_shapes_are_refused():
 
 
 def user_values(rng, n_simulations, n_users, *, n_candidates=12, n_positives=3):
-    """NDCG@10 of users under one model whose scores carry noise of their own: (2, n_simulations, n_users)."""
+    """Return (2, n_simulations, n_users) NDCG@10 of a model whose scores are noisy."""
     label = np.tile(np.arange(n_candidates) < n_positives, n_simulations * n_users)
     user = np.repeat(np.arange(n_simulations * n_users), n_candidates)
     signal = label + rng.normal(size=len(label))

@@ -1,4 +1,4 @@
-"""A model hub on the loopback for pinned revisions, and two tiny checkpoints that have the form of the real ones."""
+"""A local model hub, and two tiny checkpoints with the architectures of the pinned models."""
 
 from __future__ import annotations
 
@@ -24,34 +24,26 @@ Repository = tuple[str, str]  # hub id, revision
 
 
 def pinned(name: str) -> Repository:
-    """The hub id and revision that `conf/model/<name>.yaml` pins."""
+    """Return the hub id and revision that `conf/model/<name>.yaml` pins."""
     cfg = OmegaConf.load(CONF / "model" / f"{name}.yaml")
     return cfg.hub_id, cfg.revision
 
 
 def write_both(root: Path) -> dict[Repository, Path]:
-    """Both pinned models as tiny checkpoints under `root`, ready for `serve`."""
+    """Write tiny checkpoints of both pinned models under `root`; return them for `serve`."""
     write_minilm(root / "minilm")
     write_bge(root / "bge")
     return {pinned("minilm"): root / "minilm", pinned("bge"): root / "bge"}
 
 
 def write_minilm(folder: Path, *, n_labels: int = 1, n_layers: int = 2) -> None:
-    """A BERT cross-encoder with random weights and a WordPiece vocabulary of characters."""
+    """Write a random BERT cross-encoder with a WordPiece vocabulary of characters."""
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-    tokens = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *CHARACTERS,
-        *(f"##{c}" for c in CHARACTERS),
-    ]
-    tokenizer = BertTokenizer(
-        vocab={token: i for i, token in enumerate(tokens)}, model_max_length=512
-    )
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokens = [*special, *CHARACTERS, *(f"##{c}" for c in CHARACTERS)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=512)
     config = BertConfig(
         vocab_size=len(tokens), **_sizes(), num_hidden_layers=n_layers, max_position_embeddings=512
     )
@@ -59,7 +51,7 @@ def write_minilm(folder: Path, *, n_labels: int = 1, n_layers: int = 2) -> None:
 
 
 def write_bge(folder: Path, *, n_layers: int = 1) -> None:
-    """An XLM-RoBERTa cross-encoder with random weights and a Unigram vocabulary of characters."""
+    """Write a random XLM-RoBERTa cross-encoder with a Unigram vocabulary of characters."""
     from transformers import (
         XLMRobertaConfig,
         XLMRobertaForSequenceClassification,
@@ -107,13 +99,16 @@ def _save(folder, model_class, config, tokenizer, n_labels):
 
 @contextmanager
 def serve(repositories: Mapping[Repository, Path]) -> Iterator[str]:
-    """Serve folders as hub models, one revision each, on a free port of the loopback; yields the endpoint's URL."""
+    """Serve folders as hub models on a free local port; yield the endpoint's URL.
+
+    Args:
+        repositories: The folder of each hub id and revision.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.repositories = dict(repositories)
-    thread = Thread(
-        target=server.serve_forever, args=(0.01,), daemon=True
-    )  # looks for a shutdown every 0.01 s
+    poll_interval = 0.01
+    thread = Thread(target=server.serve_forever, args=(poll_interval,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -124,7 +119,10 @@ def serve(repositories: Mapping[Repository, Path]) -> Iterator[str]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """`/api/models/ID/tree/REVISION` and `/ID/resolve/REVISION/FILE`, weights with the headers of LFS."""
+    """Answer `/api/models/ID/tree/REVISION` and `/ID/resolve/REVISION/FILE`.
+
+    Weights have the headers of LFS files.
+    """
 
     def do_GET(self) -> None:
         self._answer()

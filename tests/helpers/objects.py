@@ -1,4 +1,4 @@
-"""Objects in a bucket of the tests' own S3 server, and what an error may not show."""
+"""Files and objects for the storage tests, and error messages that are checked for secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reranker.data.storage.pull import STAGING
 from reranker.errors import StorageError
 from tests.helpers import swift
 
-NAMES = {
+FILES = {
     "a.parquet": b"PAR1" * 5000,
     "écrits/日本 語+%2F.txt": "naïve".encode(),
     "empty": b"",
@@ -22,21 +22,22 @@ NAMES = {
 BUCKET = "books"
 
 
-def written(folder: Path, files: dict[str, bytes]) -> Path:
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write name -> bytes into a folder and return the folder."""
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of the files that a reader of the folder sees."""
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return name -> bytes of the files in a folder, without the staging folder of a pull."""
     files = (p for p in folder.rglob("*") if p.is_file() and STAGING not in p.parts)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
-def plain_client(port: int) -> Any:
-    """A client of the tests' own, for objects that `push` would not write."""
+def s3_client(port: int) -> Any:
+    """Return a plain boto3 client, for objects that `push` would not write."""
     import boto3
     from botocore.config import Config
 
@@ -52,27 +53,29 @@ def plain_client(port: int) -> Any:
     )
 
 
-def put(port: int, root: str, name: str, data: bytes) -> None:
+def put_object(port: int, root: str, name: str, *, data: bytes) -> None:
     """Write an object without a SHA-256 in its metadata."""
-    key = f"{root.removeprefix(f's3://{BUCKET}/')}/{name}"
-    plain_client(port).put_object(Bucket=BUCKET, Key=key, Body=data)
+    s3_client(port).put_object(Bucket=BUCKET, Key=_key(root, name), Body=data)
 
 
-def put_in_parts(port: int, root: str, name: str, data: bytes) -> None:
-    """Write an object of which the store knows the size alone."""
-    client, where = (
-        plain_client(port),
-        {"Bucket": BUCKET, "Key": f"{root.removeprefix(f's3://{BUCKET}/')}/{name}"},
-    )
-    upload = {**where, "UploadId": client.create_multipart_upload(**where)["UploadId"]}
+def put_multipart(port: int, root: str, name: str, *, data: bytes) -> None:
+    """Write an object in parts, so that the store knows its size but no hash."""
+    client, target = s3_client(port), {"Bucket": BUCKET, "Key": _key(root, name)}
+    upload = {**target, "UploadId": client.create_multipart_upload(**target)["UploadId"]}
     etag = client.upload_part(**upload, PartNumber=1, Body=data)["ETag"]
-    client.complete_multipart_upload(
-        **upload, MultipartUpload={"Parts": [{"ETag": etag, "PartNumber": 1}]}
-    )
+    parts = {"Parts": [{"ETag": etag, "PartNumber": 1}]}
+    client.complete_multipart_upload(**upload, MultipartUpload=parts)
 
 
-def message(call: Callable[[], object], kind: type[Exception] = StorageError) -> str:
-    """The message of the error that a call raises, after a look for the secret in all that a traceback shows."""
+def _key(root: str, name: str) -> str:
+    return f"{root.removeprefix(f's3://{BUCKET}/')}/{name}"
+
+
+def error_message(call: Callable[[], object], kind: type[Exception] = StorageError) -> str:
+    """Return the message of the error that a call raises.
+
+    The traceback and the error must not contain the secret key.
+    """
     with pytest.raises(kind) as caught:
         call()
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)

@@ -8,7 +8,7 @@ import numpy as np
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig
-from reranker.data import Contexts, Tables
+from reranker.data import Contexts, Corpus, Tables
 from reranker.data.draws import IntArray
 from reranker.sampling import Pairs, build_pairs
 
@@ -36,4 +36,4 @@ class WordCounter:
 
 def drawn(tables: Tables, contexts: Contexts, cache: Cache, **sampling: object) -> Pairs:
     cfg = dataclasses.replace(SamplingConfig(), **sampling)
-    return build_pairs(tables, contexts, cfg, EngineConfig("synchronous", 1), cache)
+    return build_pairs(Corpus(tables, contexts), cfg, EngineConfig("synchronous", 1), cache)

@@ -1,4 +1,4 @@
-"""A real S3 server on the loopback: OpenStack Swift with s3api, in a virtual environment of its own."""
+"""A real S3 server on the loopback: OpenStack Swift with s3api, in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from filelock import FileLock
 
 REQUIREMENTS = Path(__file__).with_name("swift-requirements.txt")
 KINDS = ("account", "container", "object")
-ACCESS_KEY, SECRET_KEY = (
-    "test:tester",
-    "canary-9f3a1c77",
-)  # the secret: found in no output, see test_s3.py
-START_TIMEOUT_S = 60  # 1.2 s on an idle machine, 20 s the first time on a busy one (bytecode)
+ACCESS_KEY = "test:tester"
+# test_s3.py checks that no output contains the secret key.
+SECRET_KEY = "canary-9f3a1c77"
+# Starting takes 1.2 s on an idle machine, and 20 s on a busy one that must compile bytecode first.
+START_TIMEOUT_S = 60
 
 _STORAGE = """[DEFAULT]
 bind_ip = 127.0.0.1
@@ -82,6 +82,7 @@ swift_hash_path_prefix = tests
 name = one
 default = yes
 """
+# One process instead of nine calls of swift-ring-builder, each of which takes 0.8 s for imports.
 _RINGS = """
 import sys
 from swift.common.ring import RingBuilder
@@ -91,12 +92,12 @@ for argument in sys.argv[1:]:
     builder.add_dev(dict(region=1, zone=1, ip="127.0.0.1", port=int(port), device="d1", weight=1.0))
     builder.rebalance()
     builder.get_ring().save(path + ".ring.gz")
-"""  # one process in place of swift-ring-builder's nine, each of which imports for 0.8 s
+"""
 
 
 @dataclass(frozen=True)
 class Swift:
-    """A running server: its port on the loopback and the S3 endpoint there."""
+    """A running server: its port on the loopback and its S3 endpoint."""
 
     port: int
 
@@ -105,8 +106,8 @@ class Swift:
         return f"http://127.0.0.1:{self.port}"
 
 
-def refusal(folder: Path) -> str | None:
-    """Why Swift cannot keep its objects under `folder`; None where it can."""
+def unsupported_reason(folder: Path) -> str | None:
+    """Return why Swift cannot store objects in `folder`, or None if it can."""
     try:
         os.setxattr(folder, "user.swift", b"1")
     except (AttributeError, OSError) as error:
@@ -116,19 +117,22 @@ def refusal(folder: Path) -> str | None:
 
 @contextmanager
 def serve(home: Path) -> Iterator[Swift]:
-    """Run Swift's four processes on free ports with their data under `home`; ends them, by their ids, at the end."""
+    """Run Swift's four processes on free ports with their data in `home`; stop them at the end."""
     programs = install() / "bin"
     with ExitStack() as stack:
-        ports = _free_ports(len(KINDS) + 1)
+        ports = free_ports(len(KINDS) + 1)
         _configure(home, programs, ports)
         for kind in (*KINDS, "proxy"):
-            stack.enter_context(_running(programs, home, kind))
-        _wait(ports, home)
+            stack.enter_context(_run(programs, home, kind))
+        _wait_until_ready(ports, home)
         yield Swift(ports[-1])
 
 
 def install() -> Path:
-    """The virtual environment with the packages of swift-requirements.txt, made at the first call on a machine."""
+    """Return a virtual environment with the packages of swift-requirements.txt.
+
+    The first call on a machine creates it.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reranker-tests"
     venv = cache / "swift-2.38.3"
     cache.mkdir(parents=True, exist_ok=True)
@@ -136,16 +140,10 @@ def install() -> Path:
     with FileLock(cache / ".swift.lock"):
         if not ready.exists() or ready.read_text() != wanted:
             subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-            pip = [
-                venv / "bin" / "python",
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ]
-            subprocess.run([*pip, "--no-deps", "--requirement", REQUIREMENTS], check=True)
-            ready.write_text(wanted)  # last: a venv without it is half made
+            pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]
+            options = ["--disable-pip-version-check", "--no-deps", "--requirement", REQUIREMENTS]
+            subprocess.run([*pip, *options], check=True)
+            ready.write_text(wanted)  # written last, so that it marks a complete installation
     return venv
 
 
@@ -153,21 +151,18 @@ def _configure(home: Path, programs: Path, ports: list[int]) -> None:
     for folder in ("devices/d1", "recon"):
         (home / folder).mkdir(parents=True)
     (home / "swift.conf").write_text(_SWIFT)
-    facts = {"home": home, "user": _user(), "secret": SECRET_KEY}
+    values = {"home": home, "user": _user(), "secret": SECRET_KEY}
     for kind, port in zip(KINDS, ports, strict=False):
-        (home / f"{kind}-server.conf").write_text(_STORAGE.format(kind=kind, port=port, **facts))
-    (home / "proxy-server.conf").write_text(_PROXY.format(port=ports[-1], **facts))
-    rings = [
-        programs / "python",
-        "-c",
-        _RINGS,
-        *(f"{home / kind}:{port}" for kind, port in zip(KINDS, ports, strict=False)),
-    ]
-    subprocess.run(rings, check=True, env=_environment())
+        (home / f"{kind}-server.conf").write_text(_STORAGE.format(kind=kind, port=port, **values))
+    (home / "proxy-server.conf").write_text(_PROXY.format(port=ports[-1], **values))
+    rings = [f"{home / kind}:{port}" for kind, port in zip(KINDS, ports, strict=False)]
+    command = [programs / "python", "-c", _RINGS, *rings]
+    subprocess.run(command, check=True, env=_environment())
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "EVENTLET_NO_GREENDNS": "yes"}  # 0.4 s less import in each process
+    # Without greendns each process imports 0.4 s faster.
+    return {**os.environ, "EVENTLET_NO_GREENDNS": "yes"}
 
 
 def _user() -> str:
@@ -177,7 +172,7 @@ def _user() -> str:
 
 
 @contextmanager
-def _running(programs: Path, home: Path, kind: str) -> Iterator[None]:
+def _run(programs: Path, home: Path, kind: str) -> Iterator[None]:
     with (home / f"{kind}.log").open("wb") as log:
         command = [programs / f"swift-{kind}-server", home / f"{kind}-server.conf"]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
@@ -192,7 +187,7 @@ def _running(programs: Path, home: Path, kind: str) -> Iterator[None]:
             process.wait()
 
 
-def _free_ports(n: int) -> list[int]:
+def free_ports(n: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
         for s in sockets:
@@ -200,8 +195,8 @@ def _free_ports(n: int) -> list[int]:
         return [s.getsockname()[1] for s in sockets]
 
 
-def _wait(ports: list[int], home: Path) -> None:
-    """Return when the storage servers take connections and the proxy says that it is healthy."""
+def _wait_until_ready(ports: list[int], home: Path) -> None:
+    """Wait until the storage servers accept connections and the proxy is healthy."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""Configurations of small weights, and texts to score with them."""
+"""Model configurations for tests, and texts to score with them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ CANDIDATES = [f"Book {i}: " + "a story of the sea. " * (i % 9) for i in range(80
 
 
 def at(path: Path, **changes: object) -> ModelConfig:
+    """Return the configuration of the weights in a folder."""
     return ModelConfig(name="local", source="path", path=str(path), **changes)
 
 
 def on_hub(repository: hub.Repository) -> ModelConfig:
+    """Return the configuration of a hub id and revision."""
     return ModelConfig(name="hub", source="hub", hub_id=repository[0], revision=repository[1])

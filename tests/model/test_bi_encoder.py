@@ -1,4 +1,4 @@
-"""A bi-encoder's vectors are the normalised means of token states."""
+"""Tests of the bi-encoder's embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.weights import WHEEL
 def test_embeddings_are_the_normalised_mean_of_token_states(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Oracle: pooling by hand, text by text, over transformers' own model."""
+    """Reference: transformers' model, one text at a time, with mean pooling in numpy."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -23,11 +23,11 @@ def test_embeddings_are_the_normalised_mean_of_token_states(
         "Moby Dick",
         "Cooking for two: " + "soups, stews and sauces. " * 80,
     ]
-    found = resolve(WHEEL).folder
-    tokenizer = AutoTokenizer.from_pretrained(found, local_files_only=True)
-    model = AutoModel.from_pretrained(found, local_files_only=True).eval()
+    folder = resolve(WHEEL).folder
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     monkeypatch.setattr("reranker.model.bi_encoder.BLOCK", 1)
-    vectors = embed(texts, batch_size=2)  # in two blocks
+    vectors = embed(texts, batch_size=2)  # two calls of the model
     assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)
     for text, vector in zip(texts, vectors, strict=True):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A cut encoder is its checkpoint without the other layers, in any library; what cannot be cut is refused."""
+"""Tests of students that keep only some layers of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
 from reranker.model import Encoder, load
-from reranker.model.layers import kept
+from reranker.model.layers import layer_indices
 from tests.helpers import hub
 
 QUERIES = ["liked dune", "x" * 20, "a b c", ""]
@@ -26,11 +26,11 @@ WRITE: dict[str, Callable[..., None]] = {"minilm": hub.write_minilm, "bge": hub.
 
 
 @given(n_layers=st.integers(1, 48), data=st.data())
-def test_kept_layers_are_even_from_the_first_to_the_last(
+def test_layer_indices_are_evenly_spaced_from_first_to_last(
     n_layers: int, data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(1, n_layers))
-    chosen = kept(n_layers, n)
+    chosen = layer_indices(n_layers, n)
     assert len(chosen) == n
     assert chosen[0] == 0
     if n > 1:
@@ -44,8 +44,10 @@ def test_kept_layers_are_even_from_the_first_to_the_last(
     ("n_layers", "n", "chosen"),
     [(12, 6, [0, 2, 4, 7, 9, 11]), (6, 3, [0, 3, 5]), (6, 6, [0, 1, 2, 3, 4, 5]), (6, 1, [0])],
 )
-def test_a_half_of_twelve_layers_is_distilberts(n_layers: int, n: int, chosen: list[int]) -> None:
-    assert kept(n_layers, n) == chosen
+def test_layer_indices_of_half_the_layers_are_those_of_distilbert(
+    n_layers: int, n: int, chosen: list[int]
+) -> None:
+    assert layer_indices(n_layers, n) == chosen
 
 
 def at(folder: Path, **changes: Any) -> Encoder:
@@ -55,14 +57,13 @@ def at(folder: Path, **changes: Any) -> Encoder:
 
 
 def without_layer_1(folder: Path, target: Path) -> Path:
-    """Oracle: the folder of a checkpoint of three layers, its file and its configuration edited by hand."""
+    """Copy a checkpoint of three layers, and remove layer 1 from its file and configuration."""
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(folder, target)
-    tensors = {
-        k: v for k, v in load_file(target / "model.safetensors").items() if ".layer.1." not in k
-    }
-    tensors = {re.sub(r"\.layer\.2\.", ".layer.1.", k): v for k, v in tensors.items()}
+    stored = load_file(target / "model.safetensors")
+    kept = {name: value for name, value in stored.items() if ".layer.1." not in name}
+    tensors = {re.sub(r"\.layer\.2\.", ".layer.1.", name): value for name, value in kept.items()}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     settings = json.loads((target / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 2}))
@@ -82,24 +83,24 @@ def stock_scores(folder: Path) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITE)
-def test_a_cut_encoder_is_the_checkpoint_without_the_other_layers_here_and_in_plain_sentence_transformers(
+def test_a_student_scores_as_the_checkpoint_without_the_other_layers(
     name: str, tmp_path: Path
 ) -> None:
-    WRITE[name](tmp_path / "whole", n_layers=3)
-    expected = stock_scores(without_layer_1(tmp_path / "whole", tmp_path / "by hand"))
-    student = at(tmp_path / "whole", layers=2)
+    WRITE[name](tmp_path / "complete", n_layers=3)
+    expected = stock_scores(without_layer_1(tmp_path / "complete", tmp_path / "edited"))
+    student = at(tmp_path / "complete", layers=2)
     assert (student.n_layers, student.packed) == (2, True)
     np.testing.assert_allclose(student.score(QUERIES, CANDIDATES), expected, atol=1e-5)
     student.save(tmp_path / "saved")
     np.testing.assert_allclose(stock_scores(tmp_path / "saved"), expected, atol=1e-5)
     assert at(tmp_path / "saved").n_layers == at(tmp_path / "saved", layers=2).n_layers == 2
-    assert np.abs(at(tmp_path / "whole").score(QUERIES, CANDIDATES) - expected).max() > 0.1
+    assert np.abs(at(tmp_path / "complete").score(QUERIES, CANDIDATES) - expected).max() > 0.1
 
 
 @pytest.mark.slow
-def test_more_layers_than_there_are_is_refused(tmp_path: Path) -> None:
+def test_more_layers_than_the_checkpoint_has_raise(tmp_path: Path) -> None:
     hub.write_minilm(tmp_path)
     with pytest.raises(
-        ModelError, match=r"model.layers=3 is above the 2 layers of .*; give at most that, or null"
+        ModelError, match=r"model.layers=3 is above the 2 layers of .*Set model.layers to at most"
     ):
         at(tmp_path, layers=3)

@@ -1,4 +1,4 @@
-"""Weights become an encoder, or are refused with what does not fit."""
+"""Tests of loading weights as an encoder, and of the errors for weights that do not fit."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.helpers.weights import CANDIDATES, QUERIES, TINY, WHEEL, at
 
 
 @pytest.mark.slow
-def test_positions_bound_the_length(repositories) -> None:
+def test_a_max_length_above_the_positions_raises(repositories) -> None:
     with pytest.raises(ModelError, match=r"model.max_length=513 is above the 512 positions"):
         load(dataclasses.replace(TINY, max_length=513))
-    bge = repositories[hub.pinned("bge")]  # 514 rows, the first two of which no token can have
+    bge = repositories[hub.pinned("bge")]  # 514 position rows; tokens never use the first two
     load(at(bge, max_length=512)).score(["a " * 600], ["b " * 600])
     with pytest.raises(ModelError, match=r"model.max_length=513 is above the 512 positions"):
         load(at(bge, max_length=513))
 
 
 @pytest.mark.slow
-def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
+def test_a_head_with_several_labels_raises(tmp_path: Path) -> None:
     hub.write_minilm(tmp_path, n_labels=3)
     with pytest.raises(
         ModelError, match=r"head of 3 labels \(classifier.weight\); a scorer needs 1"
@@ -38,30 +38,29 @@ def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_weights_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+def test_a_shortened_weights_file_raises(tmp_path: Path) -> None:
     hub.write_minilm(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
+    with pytest.raises(ModelError, match="not a complete safetensors file"):
         load(at(tmp_path))
 
 
 @pytest.mark.slow
-def test_weights_that_lack_more_than_a_head_are_refused(tmp_path: Path) -> None:
+def test_weights_that_lack_more_than_a_head_raise(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     hub.write_minilm(tmp_path)
     weights = tmp_path / "model.safetensors"
     kept = {k: v for k, v in load_file(weights).items() if "encoder.layer.1.attention" not in k}
     save_file(kept, weights, metadata={"format": "pt"})
-    with pytest.raises(
-        ModelError, match="lacks 10 weights of the bert"
-    ):  # q, k, v, dense, norm; weight and bias
+    # Weight and bias of query, key, value, dense and norm.
+    with pytest.raises(ModelError, match="lacks 10 weights of the bert"):
         load(at(tmp_path))
 
 
 @pytest.mark.slow
-def test_weights_in_half_precision_or_with_the_first_bert_spelling_score_in_fp32(
+def test_half_precision_and_old_parameter_names_are_loaded_as_fp32(
     tmp_path: Path,
 ) -> None:
     import torch
@@ -79,12 +78,13 @@ def test_weights_in_half_precision_or_with_the_first_bert_spelling_score_in_fp32
     save_file(old, weights, metadata={"format": "pt"})
     encoder = load(at(tmp_path))
     assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
-    # a product's last bit depends on where its weights lie in memory, and longer names move them in the file
+    # The last bit of a product depends on the memory alignment of its weights, which differs
+    # because the names have other lengths in the file.
     np.testing.assert_allclose(encoder.score(QUERIES, CANDIDATES), expected, rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_raises(tmp_path: Path) -> None:
     hub.write_minilm(tmp_path)
     shutil.copy(resolve(WHEEL).folder / "tokenizer.json", tmp_path / "tokenizer.json")
     with pytest.raises(
@@ -94,7 +94,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_configuration_of_another_model_raises(tmp_path: Path) -> None:
     hub.write_minilm(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
@@ -103,8 +103,8 @@ def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_list_of_modules_in_the_folder_is_not_followed(tmp_path: Path) -> None:
-    """modules.json can name any class; an encoder is the transformer alone."""
+def test_modules_json_is_not_used(tmp_path: Path) -> None:
+    """modules.json can name any class; only the transformer is loaded."""
     hub.write_minilm(tmp_path)
     expected = load(at(tmp_path)).score(QUERIES, CANDIDATES)
     (tmp_path / "modules.json").write_text(
@@ -114,7 +114,7 @@ def test_a_list_of_modules_in_the_folder_is_not_followed(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_random_weights_are_a_function_of_the_seed(tiny: Encoder) -> None:
+def test_random_weights_depend_only_on_the_seed(tiny: Encoder) -> None:
     assert not tiny.new_head
     scores = tiny.score(QUERIES, CANDIDATES)
     np.testing.assert_array_equal(load(TINY).score(QUERIES, CANDIDATES), scores)
@@ -123,16 +123,15 @@ def test_random_weights_are_a_function_of_the_seed(tiny: Encoder) -> None:
 
 
 @pytest.mark.slow
-def test_the_random_vocabulary_is_characters(tiny: Encoder) -> None:
+def test_the_vocabulary_of_random_weights_is_characters(tiny: Encoder) -> None:
     tokenizer = tiny.model.tokenizer
-    assert len(tokenizer) == 5 + (26 + 10 + 32) + (
-        26 + 10
-    )  # special, characters, letters and digits inside a word
+    n_special, n_characters, n_inside_words = 5, 26 + 10 + 32, 26 + 10
+    assert len(tokenizer) == n_special + n_characters + n_inside_words
     assert tokenizer.tokenize("Emma 2!") == ["e", "##m", "##m", "##a", "2", "!"]
 
 
 @pytest.mark.slow
-def test_loading_leaves_every_global_random_state_alone() -> None:
+def test_loading_does_not_change_global_random_states() -> None:
     import torch
 
     states = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
@@ -143,7 +142,7 @@ def test_loading_leaves_every_global_random_state_alone() -> None:
 
 
 @pytest.mark.slow
-def test_dropout_takes_the_place_of_what_the_checkpoint_says(repositories) -> None:
+def test_model_dropout_overrides_the_checkpoints(repositories) -> None:
     import torch
 
     def rates(dropout: float | None) -> set[float]:
@@ -156,7 +155,7 @@ def test_dropout_takes_the_place_of_what_the_checkpoint_says(repositories) -> No
 
 
 @pytest.mark.slow
-def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_gpu_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -166,21 +165,20 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_bi_encoder_gets_a_new_head_which_the_encoder_says_and_no_report(
+def test_a_bi_encoder_gets_a_new_head_without_a_load_report(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        logging.getLogger("transformers"), "propagate", True
-    )  # else caplog hears nothing of it
+    # Without propagation caplog would not record messages of transformers.
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     assert load(WHEEL).new_head
     assert caplog.text == ""
-    assert capsys.readouterr().err == ""  # nor a progress bar
+    assert capsys.readouterr().err == ""  # no progress bar either
 
 
 @pytest.mark.slow
-def test_a_new_head_is_a_function_of_the_seed_and_the_body_is_not() -> None:
+def test_a_new_head_depends_on_the_seed_and_the_body_does_not() -> None:
     first, second = (load(dataclasses.replace(WHEEL, seed=seed)) for seed in (0, 1))
     head = [e.model.model.classifier.weight.detach().numpy() for e in (first, load(WHEEL), second)]
     np.testing.assert_array_equal(head[0], head[1])

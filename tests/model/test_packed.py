@@ -1,4 +1,4 @@
-"""Forwards without padding give the padded module's logits and gradients; a shared context, a masked twin's."""
+"""Tests of packed and padded forward passes against transformers' own module."""
 
 from __future__ import annotations
 
@@ -40,13 +40,12 @@ def encoder_of(folder: Path, **changes: Any) -> Encoder:
 
 
 def packed(encoder: Encoder) -> Batch:
-    return encoder.assemble(
-        encoder.tokenise(QUERIES), encoder.tokenise(CANDIDATES), QUERY, CANDIDATE
-    )
+    sides = encoder.tokenise(QUERIES), encoder.tokenise(CANDIDATES)
+    return encoder.assemble(*sides, QUERY, CANDIDATE)
 
 
 def padded_logits(encoder: Encoder) -> torch.Tensor:
-    """Oracle: transformers' own module over pairs that its tokenizer pads."""
+    """Reference: transformers' module with pairs that its tokenizer pads."""
     pairs = [QUERIES[i] for i in QUERY], [CANDIDATES[i] for i in CANDIDATE]
     features = encoder.model.tokenizer(
         *pairs, truncation="longest_first", padding=True, return_tensors="pt"
@@ -56,7 +55,7 @@ def padded_logits(encoder: Encoder) -> torch.Tensor:
 
 
 def masked_logits(encoder: Encoder) -> torch.Tensor:
-    """Oracle: transformers' own module, pair by pair, with a mask of who attends to whom."""
+    """Reference: transformers' module, pair by pair, with the attention mask of shared contexts."""
     import torch
 
     form, batch = encoder._template, packed(encoder)
@@ -66,16 +65,12 @@ def masked_logits(encoder: Encoder) -> torch.Tensor:
             np.arange(*batch.start[s : s + 2]) for s in (batch.context[segment], segment)
         )
         rows = np.concatenate([own[:first], context, own[first:]])
-        sees = np.ones((len(rows), len(rows)), dtype=bool)
         is_context = np.isin(rows, context)
-        sees[np.ix_(is_context, ~is_context)] = False
-        mask = torch.zeros(sees.shape).masked_fill(
-            torch.from_numpy(~sees), torch.finfo(torch.float32).min
-        )
+        is_masked = torch.from_numpy(is_context[:, None] & ~is_context)
+        mask = torch.zeros(is_masked.shape).masked_fill(is_masked, torch.finfo(torch.float32).min)
         ids, types = (torch.from_numpy(x[rows])[None] for x in (batch.ids, batch.types))
-        out = encoder.model[0].model(
-            input_ids=ids, token_type_ids=types, attention_mask=mask[None, None]
-        )
+        module = encoder.model[0].model
+        out = module(input_ids=ids, token_type_ids=types, attention_mask=mask[None, None])
         logits.append(out.logits[0, 0])
     return torch.stack(logits)
 
@@ -85,26 +80,22 @@ def gradients(encoder: Encoder, logits: torch.Tensor) -> dict[str, np.ndarray]:
 
     encoder.model.zero_grad()
     torch.nn.functional.softplus(logits * torch.linspace(-1, 1, len(logits))).mean().backward()
-    return {
-        name: p.grad.numpy().copy()
-        for name, p in encoder.model.named_parameters()
-        if p.grad is not None
-    }
+    parameters = encoder.model.named_parameters()
+    return {name: p.grad.numpy().copy() for name, p in parameters if p.grad is not None}
 
 
 def assert_same_gradients(
     first: dict[str, np.ndarray], second: dict[str, np.ndarray], **tolerance: float
 ) -> None:
     assert first.keys() == second.keys()
-    assert (
-        max(np.abs(g).max() for g in second.values()) > 0.01
-    )  # so that the tolerance says something
+    largest = max(np.abs(g).max() for g in second.values())
+    assert largest > 0.01  # so that the tolerance is small
     for name, gradient in second.items():
         np.testing.assert_allclose(first[name], gradient, err_msg=name, **tolerance)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_logits_and_gradients_are_the_padded_modules_for_lengths_from_none_to_the_longest(
+def test_packed_logits_and_gradients_equal_the_padded_modules_for_all_lengths(
     name, folders
 ) -> None:
     encoder = encoder_of(folders[name])
@@ -116,42 +107,35 @@ def test_packed_logits_and_gradients_are_the_padded_modules_for_lengths_from_non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shared_context_is_the_module_under_a_mask_that_keeps_contexts_to_themselves(
-    name, folders
-) -> None:
+def test_a_shared_context_equals_the_module_with_a_mask(name, folders) -> None:
     encoder = encoder_of(folders[name], attention="shared_context")
-    ours, twin = encoder.logits(packed(encoder)), masked_logits(encoder)
-    np.testing.assert_allclose(ours.detach(), twin.detach(), atol=1e-5)
-    assert (
-        ours - encoder_of(folders[name]).logits(packed(encoder_of(folders[name])))
-    ).abs().max() > 0.01
-    assert_same_gradients(gradients(encoder, ours), gradients(encoder, twin), atol=1e-6)
+    ours, masked = encoder.logits(packed(encoder)), masked_logits(encoder)
+    np.testing.assert_allclose(ours.detach(), masked.detach(), atol=1e-5)
+    full = encoder_of(folders[name])
+    assert (ours - full.logits(packed(full))).abs().max() > 0.01
+    assert_same_gradients(gradients(encoder, ours), gradients(encoder, masked), atol=1e-6)
 
 
 @pytest.mark.parametrize("attention", ["full", "shared_context"])
-def test_attention_in_one_padded_call_is_attention_span_by_span(
-    attention, folders, monkeypatch
-) -> None:
-    """What other devices run; a CPU can run both."""
+def test_padded_attention_equals_attention_span_by_span(attention, folders, monkeypatch) -> None:
+    """Other devices use `attend_padded`, which also runs on a CPU."""
     encoder = encoder_of(folders["minilm"], attention=attention)
     expected = encoder.logits(packed(encoder))
-    wanted = gradients(encoder, expected)
+    expected_gradients = gradients(encoder, expected)
 
-    def one_call(states, query, plan, *, dropout, training):
+    def attend(states, query, plan, *, dropout, training):
         from reranker.model.attention import attend_padded
 
         return attend_padded(states, query, plan, dropout=dropout if training else 0.0)
 
-    monkeypatch.setattr("reranker.model.packed.attend", one_call)
-    other = encoder.logits(packed(encoder))
-    np.testing.assert_allclose(other.detach(), expected.detach(), atol=1e-5)
-    assert_same_gradients(gradients(encoder, other), wanted, atol=1e-6)
+    monkeypatch.setattr("reranker.model.packed.attend", attend)
+    logits = encoder.logits(packed(encoder))
+    np.testing.assert_allclose(logits.detach(), expected.detach(), atol=1e-5)
+    assert_same_gradients(gradients(encoder, logits), expected_gradients, atol=1e-6)
 
 
 @pytest.mark.parametrize("attention", ["full", "shared_context"])
-def test_bf16_gradients_arrive_in_the_fp32_weights_and_are_those_of_fp32_but_for_rounding(
-    attention, folders
-) -> None:
+def test_bf16_gradients_equal_those_of_fp32_up_to_rounding(attention, folders) -> None:
     import torch
 
     encoder = encoder_of(folders["minilm"], attention=attention)
@@ -159,16 +143,15 @@ def test_bf16_gradients_arrive_in_the_fp32_weights_and_are_those_of_fp32_but_for
     rounded = encoder.logits(packed(encoder), bf16=True)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - logits).abs().max() < 0.05 * logits.std()
-    exact = gradients(encoder, logits)
-    rough = gradients(encoder, rounded)
-    assert exact.keys() == rough.keys()
-    sides = (np.concatenate([g.ravel() for g in grads.values()]) for grads in (exact, rough))
-    assert np.corrcoef(*sides)[0, 1] > 0.999
+    both = gradients(encoder, logits), gradients(encoder, rounded)
+    assert both[0].keys() == both[1].keys()
+    flat = [np.concatenate([g.ravel() for g in grads.values()]) for grads in both]
+    assert np.corrcoef(*flat)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("change", ["fused_adamw", "load_state_dict"])
-def test_working_copies_follow_the_weights(change: str, folders) -> None:
-    """Oracle: an encoder that has never made a copy."""
+def test_working_copies_are_renewed_when_weights_change(change: str, folders) -> None:
+    """Reference: an encoder that has no working copies yet."""
     import torch
 
     encoder = encoder_of(folders["minilm"])
@@ -185,21 +168,17 @@ def test_working_copies_follow_the_weights(change: str, folders) -> None:
     assert torch.equal(after, fresh.logits(packed(fresh), bf16=True))
 
 
-def test_copies_made_while_scoring_can_train_afterwards(folders) -> None:
+def test_working_copies_made_while_scoring_can_be_trained(folders) -> None:
     encoder = encoder_of(folders["minilm"], scoring="bf16")
     scores = encoder.score([QUERIES[i] for i in QUERY], [CANDIDATES[i] for i in CANDIDATE])
     logits = encoder.logits(packed(encoder), bf16=True)
     np.testing.assert_allclose(scores, logits.detach(), atol=0.02)
-    assert (
-        np.abs(
-            scores - encoder_of(folders["minilm"]).logits(packed(encoder)).detach().numpy()
-        ).max()
-        > 1e-5
-    )
+    fp32 = encoder_of(folders["minilm"]).logits(packed(encoder)).detach().numpy()
+    assert np.abs(scores - fp32).max() > 1e-5
     assert len(gradients(encoder, logits)) == len(list(encoder.model.parameters()))
 
 
-def frozen_rates(encoder: Encoder, *, hidden: float, probabilities: float) -> None:
+def set_dropout_rates(encoder: Encoder, *, hidden: float, probabilities: float) -> None:
     from torch.nn import Dropout
 
     for name, module in encoder.model.named_modules():
@@ -209,15 +188,15 @@ def frozen_rates(encoder: Encoder, *, hidden: float, probabilities: float) -> No
 
 
 @pytest.mark.parametrize(("hidden", "probabilities"), [(0.3, 0.0), (0.0, 0.3)])
-def test_dropout_is_unbiased_at_the_modules_rates_and_its_gradient_is_that_of_its_draw(
+def test_dropout_uses_the_modules_rates_and_its_gradient_fits_its_random_mask(
     hidden: float, probabilities: float, folders
 ) -> None:
-    """The gradient is checked by a finite difference along itself, with the same random numbers."""
+    """Reference: a finite difference along the gradient, with the same random numbers."""
     import torch
 
     encoder = encoder_of(folders["minilm"])
-    still = encoder.logits(packed(encoder)).detach()
-    frozen_rates(encoder, hidden=hidden, probabilities=probabilities)
+    without_dropout = encoder.logits(packed(encoder)).detach()
+    set_dropout_rates(encoder, hidden=hidden, probabilities=probabilities)
     weight = encoder.model[0].model.bert.encoder.layer[0].attention.self.value.weight
 
     def drawn() -> torch.Tensor:
@@ -233,16 +212,16 @@ def test_dropout_is_unbiased_at_the_modules_rates_and_its_gradient_is_that_of_it
         weight -= 2 * step
         down = drawn().sum().item()
     assert (up - down) / 2e-3 == pytest.approx(gradient.norm().item(), rel=0.02)
-    assert (drawn() - still).abs().max() > 0.01
+    assert (drawn() - without_dropout).abs().max() > 0.01
     encoder.model.eval()
-    assert torch.allclose(encoder.logits(packed(encoder)), still, atol=0.01)
+    assert torch.allclose(encoder.logits(packed(encoder)), without_dropout, atol=0.01)
 
 
 def drawn_gradients(encoder: Encoder, **ways: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Logits and gradients with dropout, always from the same random numbers."""
+    """Return logits and gradients with dropout, always with the same random numbers."""
     import torch
 
-    frozen_rates(encoder, hidden=0.2, probabilities=0.2)
+    set_dropout_rates(encoder, hidden=0.2, probabilities=0.2)
     torch.manual_seed(0)
     logits = encoder.logits(packed(encoder), **ways)
     return logits.detach().numpy(), gradients(encoder, logits)
@@ -251,48 +230,44 @@ def drawn_gradients(encoder: Encoder, **ways: bool) -> tuple[np.ndarray, dict[st
 @pytest.mark.parametrize(
     ("attention", "bf16"), [("full", False), ("shared_context", False), ("full", True)]
 )
-def test_layers_computed_again_give_the_same_loss_and_gradients_dropout_included(
-    attention, bf16, folders
-) -> None:
+def test_recomputed_layers_give_the_same_gradients_with_dropout(attention, bf16, folders) -> None:
     encoder = encoder_of(folders["minilm"], attention=attention)
     layers, calls = encoder._forward._base.encoder.layer, []
     layers[0].intermediate.intermediate_act_fn.register_forward_hook(lambda *args: calls.append(1))
-    kept = drawn_gradients(encoder, bf16=bf16)
-    n_kept = len(calls)
-    again = drawn_gradients(encoder, bf16=bf16, recompute=True)
-    assert (n_kept, len(calls)) == (1, 3)  # once; once forward and once backward
-    np.testing.assert_allclose(again[0], kept[0], atol=1e-6)
-    assert_same_gradients(again[1], kept[1], atol=1e-6)
+    logits, expected = drawn_gradients(encoder, bf16=bf16)
+    assert len(calls) == 1
+    again, recomputed = drawn_gradients(encoder, bf16=bf16, recompute=True)
+    assert len(calls) == 1 + 2  # forward and backward
+    np.testing.assert_allclose(again, logits, atol=1e-6)
+    assert_same_gradients(recomputed, expected, atol=1e-6)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor:UserWarning"
-)  # PyTorch's own look, hidden otherwise
+# PyTorch's tracer reads .grad of a non-leaf tensor.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_compiled_forward_gives_the_plain_ones_logits_and_gradients(
+def test_a_compiled_forward_gives_the_same_logits_and_gradients(
     frozen: bool, folders, monkeypatch
 ) -> None:
-    """Traced whole, for any number of tokens; run by PyTorch, for a C++ compiler would take half a minute."""
+    """It is traced as one graph and run by PyTorch, because a C++ compiler takes half a minute."""
     import torch
 
     from reranker.model import packed as module
 
     compiled: list[Any] = []
 
-    def traced(function: Any, *, dynamic: bool) -> Any:
+    def trace(function: Any, *, dynamic: bool) -> Any:
         compiled.append(function)
-        return real(function, dynamic=dynamic, fullgraph=True, backend="aot_eager")
+        return torch_compile(function, dynamic=dynamic, fullgraph=True, backend="aot_eager")
 
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", traced)
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", trace)
     module._compiled_add_norm.cache_clear()
     encoder = encoder_of(folders["minilm"])
     for parameter in encoder._forward._base.parameters() if frozen else ():
         parameter.requires_grad_(False)
     for bf16 in (False, True):
-        ours, plain = (
-            encoder.logits(packed(encoder), compiled=c, bf16=bf16) for c in (True, False)
-        )
+        batch = packed(encoder)
+        ours, plain = (encoder.logits(batch, compiled=c, bf16=bf16) for c in (True, False))
         np.testing.assert_allclose(ours.detach(), plain.detach(), atol=1e-5)
         assert_same_gradients(gradients(encoder, ours), gradients(encoder, plain), atol=1e-5)
     assert compiled == [module._add_norm]
@@ -301,7 +276,8 @@ def test_a_compiled_forward_gives_the_plain_ones_logits_and_gradients(
 
 @pytest.fixture
 def distilbert(tmp_path: Path) -> Path:
-    """A family that has no packed forward."""
+    """Write a cross-encoder of an architecture without a packed forward pass."""
+    import torch
     from transformers import BertTokenizer, DistilBertConfig, DistilBertForSequenceClassification
 
     from reranker.model.weights import quiet
@@ -310,7 +286,8 @@ def distilbert(tmp_path: Path) -> Path:
     config = DistilBertConfig(
         vocab_size=len(tokens), dim=32, n_heads=2, n_layers=1, hidden_dim=64, num_labels=1
     )
-    with quiet():
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
         DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = BertTokenizer(
@@ -320,81 +297,94 @@ def distilbert(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_another_architecture_is_padded_which_one_message_says(
+def test_another_architecture_is_padded_and_a_message_reports_it(
     distilbert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoder = encoder_of(distilbert)
     assert not encoder.packed
     assert capsys.readouterr().err == (
-        "DistilBertForSequenceClassification has no packed forward here; its batches are padded.\n"
+        "DistilBertForSequenceClassification has no packed forward pass; its batches are padded.\n"
     )
     ours, stock = encoder.logits(packed(encoder)), padded_logits(encoder)
     np.testing.assert_allclose(ours.detach(), stock.detach(), atol=1e-6)
     rounded = encoder.logits(packed(encoder), bf16=True)
     assert 0 < (rounded - ours).abs().max() < 0.05
-    assert encoder.cost(packed(encoder))[0] == len(QUERY) * MAX_LENGTH  # tokens, padding among them
+    n_tokens, _ = encoder.cost(packed(encoder))
+    assert n_tokens == len(QUERY) * MAX_LENGTH  # including padding
 
 
-def test_another_architecture_computes_its_own_layers_again(distilbert: Path) -> None:
+def test_a_padded_encoder_truncates_the_pairs_whose_module_inputs_lose_tokens(
+    distilbert: Path,
+) -> None:
+    encoder, masks = encoder_of(distilbert), []
+    encoder.model[0].model.register_forward_pre_hook(
+        lambda module, args, inputs: masks.append(inputs["attention_mask"]), with_kwargs=True
+    )
+    encoder.logits(packed(encoder))
+    query = encoder.count_tokens(QUERIES)[QUERY]
+    candidate = encoder.count_tokens(CANDIDATES)[CANDIDATE]
+    loses_tokens = masks[0].sum(1).numpy() < query + candidate + 3
+    np.testing.assert_array_equal(encoder.truncates(query, candidate), loses_tokens)
+    assert 0 < loses_tokens.sum() < len(loses_tokens)
+
+
+def test_another_architecture_uses_its_own_gradient_checkpointing(distilbert: Path) -> None:
     encoder, calls = encoder_of(distilbert), []
     encoder.model[0].model.distilbert.transformer.layer[0].ffn.register_forward_hook(
         lambda *args: calls.append(1)
     )
-    kept, again, after = (
-        drawn_gradients(encoder, recompute=recompute) for recompute in (False, True, False)
-    )
+    results = [drawn_gradients(encoder, recompute=recompute) for recompute in (False, True, False)]
     assert len(calls) == 1 + 2 + 1
-    for other in (again, after):
-        np.testing.assert_allclose(other[0], kept[0], atol=1e-6)
-        assert_same_gradients(other[1], kept[1], atol=1e-6)
+    for logits, grads in results[1:]:
+        np.testing.assert_allclose(logits, results[0][0], atol=1e-6)
+        assert_same_gradients(grads, results[0][1], atol=1e-6)
 
 
-def test_an_architecture_that_cannot_compute_its_layers_again_says_so(
+def test_an_architecture_without_gradient_checkpointing_raises(
     distilbert: Path, monkeypatch
 ) -> None:
     encoder = encoder_of(distilbert)
     monkeypatch.setattr(type(encoder.model[0].model), "supports_gradient_checkpointing", False)
-    with pytest.raises(
-        ModelError,
-        match=r"cannot compute its layers again. Set trainer.gradient_checkpointing=false",
-    ):
+    message = "does not support gradient checkpointing. Set trainer.gradient_checkpointing=false"
+    with pytest.raises(ModelError, match=message):
         encoder.logits(packed(encoder), recompute=True)
 
 
-def test_another_architecture_is_compiled_whole(distilbert: Path, monkeypatch) -> None:
+def test_another_architecture_is_compiled_as_one_module(distilbert: Path, monkeypatch) -> None:
     import torch
 
     compiled: list[Any] = []
-    monkeypatch.setattr(
-        torch, "compile", lambda module, *, dynamic: compiled.append(module) or module
-    )
+
+    def trace(module: Any, *, dynamic: bool) -> Any:
+        compiled.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", trace)
     encoder = encoder_of(distilbert)
-    wanted = encoder.logits(packed(encoder)).detach()
+    expected = encoder.logits(packed(encoder)).detach()
     for _ in range(2):
-        np.testing.assert_allclose(
-            encoder.logits(packed(encoder), compiled=True).detach(), wanted, atol=1e-6
-        )
+        logits = encoder.logits(packed(encoder), compiled=True)
+        np.testing.assert_allclose(logits.detach(), expected, atol=1e-6)
     assert compiled == [encoder.model[0].model]
 
 
-def test_another_architecture_shares_no_contexts(distilbert: Path) -> None:
+def test_a_shared_context_with_another_architecture_raises(distilbert: Path) -> None:
     with pytest.raises(
         ModelError, match=r"needs a BERT.*is a DistilBertForSeq.*Set model.attention=full"
     ):
         encoder_of(distilbert, attention="shared_context")
 
 
-def test_another_architecture_is_not_cut(distilbert: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"model.layers=1 cuts a BERT, .* is a DistilBertForSequenceClassification"
-    ):
+def test_fewer_layers_of_another_architecture_raise(distilbert: Path) -> None:
+    message = r"model.layers=1 needs a BERT, .* is a DistilBertForSequenceClassification"
+    with pytest.raises(ModelError, match=message):
         encoder_of(distilbert, layers=1)
 
 
 @pytest.mark.parametrize(
     ("trained", "run"), [("full", "shared_context"), ("shared_context", "full")]
 )
-def test_weights_are_not_run_with_another_attention_than_they_were_trained_with(
+def test_weights_trained_with_another_attention_raise(
     trained: str, run: str, folders, tmp_path: Path
 ) -> None:
     encoder_of(folders["minilm"], attention=trained).save(tmp_path)
@@ -408,32 +398,29 @@ def test_weights_are_not_run_with_another_attention_than_they_were_trained_with(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_full_encoder_saves_a_folder_that_plain_sentence_transformers_scores_alike(
+def test_sentence_transformers_loads_a_saved_full_encoder_with_equal_scores(
     name, folders, tmp_path
 ) -> None:
+    import torch
     from sentence_transformers.cross_encoder import CrossEncoder
 
     encoder = encoder_of(folders[name])
     encoder.save(tmp_path)
     stock = CrossEncoder(str(tmp_path), local_files_only=True, device="cpu")
     pairs = [(QUERIES[q], CANDIDATES[c]) for q, c in zip(QUERY, CANDIDATE, strict=True)]
-    logits = stock.predict(
-        pairs, activation_fn=__import__("torch").nn.Identity(), show_progress_bar=False
-    )
+    logits = stock.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     np.testing.assert_allclose(encoder.score(*zip(*pairs, strict=True)), logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["full", "shared_context"])
-def test_scores_depend_on_neither_order_nor_neighbours(
+def test_scores_are_independent_of_order_and_batch(
     attention, folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = encoder_of(folders["minilm"], attention=attention)
     logits = encoder.logits(packed(encoder)).detach().numpy()
     order = np.random.default_rng(0).permutation(len(QUERY))
-    queries, candidates = (
-        [QUERIES[i] for i in QUERY[order]],
-        [CANDIDATES[i] for i in CANDIDATE[order]],
-    )
+    queries = [QUERIES[i] for i in QUERY[order]]
+    candidates = [CANDIDATES[i] for i in CANDIDATE[order]]
     for budget in (1, 200, 10**6):
         monkeypatch.setattr("reranker.model.encoder.TOKENS_AT_ONCE", budget)
         np.testing.assert_allclose(encoder.score(queries, candidates), logits[order], atol=1e-5)
@@ -441,8 +428,8 @@ def test_scores_depend_on_neither_order_nor_neighbours(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("attention", ["full", "shared_context"])
-def test_scores_are_the_logits_that_training_sees(name, attention, folders) -> None:
-    """Scoring sums in another order in the last layer, where it has neither keys nor values."""
+def test_logits_without_gradients_equal_those_of_training(name, attention, folders) -> None:
+    """In the last layer, scoring computes no keys and values, so it sums in another order."""
     import torch
 
     encoder = encoder_of(folders[name], attention=attention)
@@ -453,22 +440,20 @@ def test_scores_are_the_logits_that_training_sees(name, attention, folders) -> N
     assert expected.std() > 0.1
 
 
-def test_lengths_are_the_tokens_of_the_pairs_that_the_tokenizer_makes(folders) -> None:
+def test_lengths_equal_those_of_the_tokenizers_pairs(folders) -> None:
     encoder = encoder_of(folders["bge"])
     pairs = [QUERIES[i] for i in QUERY], [CANDIDATES[i] for i in CANDIDATE]
     ids = encoder.model.tokenizer(*pairs, truncation="longest_first")["input_ids"]
-    lengths = encoder.lengths(
-        encoder.tokenise(QUERIES), encoder.tokenise(CANDIDATES), QUERY, CANDIDATE
-    )
+    sides = encoder.tokenise(QUERIES), encoder.tokenise(CANDIDATES)
+    lengths = encoder.lengths(*sides, QUERY, CANDIDATE)
     assert lengths.tolist() == [len(x) for x in ids]
     assert packed(encoder).n_tokens == sum(lengths)
 
 
-def test_a_shared_context_stands_once_in_a_batch(folders) -> None:
+def test_a_shared_context_occurs_once_in_a_batch(folders) -> None:
     full, shared = (encoder_of(folders["minilm"], attention=a) for a in ("full", "shared_context"))
     sides = full.tokenise(["a b c"]), full.tokenise(["d e", "f", "g h i"])
     rows = np.zeros(3, dtype=np.int64), np.arange(3)
-    assert full.assemble(*sides, *rows).n_tokens == 3 * (1 + 3 + 1) + (2 + 1) + (1 + 1) + (3 + 1)
-    assert shared.assemble(*sides, *rows).n_tokens == (3 + 1) + (1 + 2 + 1) + (1 + 1 + 1) + (
-        1 + 3 + 1
-    )
+    context, candidates = 3 + 1, (2 + 1) + (1 + 1) + (3 + 1)
+    assert full.assemble(*sides, *rows).n_tokens == 3 * (1 + context) + candidates
+    assert shared.assemble(*sides, *rows).n_tokens == context + 3 * 1 + candidates

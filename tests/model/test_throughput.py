@@ -1,4 +1,4 @@
-"""FLOPs as PyTorch's own counter finds them, and speeds as arithmetic."""
+"""Tests of FLOPs against PyTorch's counter, and of speeds."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ def test_speeds_are_work_over_time() -> None:
     }
 
 
-def test_contexts_that_are_shared_are_no_negative_padding() -> None:
-    assert (
-        Work(n_pairs=4, n_tokens=900, n_rows=500, seconds=1).speeds(peak=1)["padding_fraction"]
-        == 0.0
-    )
+def test_shared_contexts_give_no_negative_padding() -> None:
+    work = Work(n_pairs=4, n_tokens=900, n_rows=500, seconds=1)
+    assert work.speeds(peak=1)["padding_fraction"] == 0.0
     assert Work().speeds(peak=1)["padding_fraction"] == 0.0
 
 
-def test_berts_layers_take_24_hidden_squared_per_token_and_4_hidden_per_query_and_key() -> None:
+def test_a_bert_layer_takes_24_hidden_squared_per_token_and_4_hidden_per_query_and_key() -> None:
     hidden, lengths = 16, np.array([3, 5])
     batch = Batch(
         *[np.zeros(8, dtype=np.int64)] * 3,
@@ -48,22 +46,19 @@ def test_berts_layers_take_24_hidden_squared_per_token_and_4_hidden_per_query_an
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["full", "shared_context"])
-def test_counted_flops_are_those_that_torch_counts_and_a_step_takes_three_times_a_forward(
+def test_flops_equal_torchs_and_a_step_takes_three_times_a_forward(
     attention: str, tmp_path: Path
 ) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     folder = hub.write_both(tmp_path)[hub.pinned("minilm")]
     encoder = load(ModelConfig(source="path", path=str(folder), max_length=48, attention=attention))
-    queries, candidates = (
-        encoder.tokenise(["a b c d", "x" * 30]),
-        encoder.tokenise(["e", "f g", "h" * 40]),
-    )
+    queries = encoder.tokenise(["a b c d", "x" * 30])
+    candidates = encoder.tokenise(["e", "f g", "h" * 40])
     batch = encoder.assemble(queries, candidates, np.array([0, 0, 1, 1]), np.array([0, 1, 1, 2]))
     hidden = encoder.model[0].model.config.hidden_size
-    head = 4 * (
-        2 * hidden**2 + 2 * hidden
-    )  # pooler and classifier of four pairs, which are not counted
+    # Pooler and classifier of four pairs, which `cost` does not count.
+    head = 4 * (2 * hidden**2 + 2 * hidden)
     with FlopCounterMode(display=False) as counter:
         logits = encoder.logits(batch)
     assert encoder.cost(batch) == (batch.n_tokens, counter.get_total_flops() - head)
@@ -73,13 +68,22 @@ def test_counted_flops_are_those_that_torch_counts_and_a_step_takes_three_times_
 
 
 @pytest.mark.slow
-def test_scoring_says_what_it_took() -> None:
+def test_scoring_measures_its_work() -> None:
     encoder = load(ModelConfig(name="tiny", source="random", max_length=32))
     encoder.score(["ab", "ab"], ["c", "def"])
     work = encoder.scored
-    assert (work.n_pairs, work.n_tokens, work.n_rows) == (
-        2,
-        2 * (2 + 3) + 1 + 3,
-        2 * (2 + 3) + 1 + 3,
-    )
+    n_tokens = 2 * (2 + 3) + 1 + 3
+    assert (work.n_pairs, work.n_tokens, work.n_rows) == (2, n_tokens, n_tokens)
     assert work.flops > 0 < work.seconds
+
+
+@pytest.mark.slow
+def test_work_adds_up_over_calls_until_it_is_taken() -> None:
+    encoder = load(ModelConfig(name="tiny", source="random", max_length=32))
+    assert encoder.take_work() == Work()
+    encoder.score(["ab"], ["c"])
+    first = encoder.scored
+    encoder.score(["ab", "ab"], ["c", "def"])
+    assert encoder.work == first + encoder.scored
+    assert encoder.take_work().n_pairs == 3
+    assert encoder.take_work() == Work()

@@ -1,4 +1,4 @@
-"""Pairs laid out here are the tokenizer's own, to the last id, wherever truncation cuts them."""
+"""Tests that packed pairs equal the tokenizer's, with every length and truncation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     data=st.data(),
 )
 @pytest.mark.parametrize("name", ["bert", "xlm-r"])
-def test_a_packed_pair_is_the_tokenizers_own_wherever_it_is_cut(
+def test_a_packed_pair_equals_the_tokenizers_with_any_truncation(
     name: str,
     tokenizers,
     queries: list[str],
@@ -70,16 +70,16 @@ def test_a_packed_pair_is_the_tokenizers_own_wherever_it_is_cut(
         if name == "bert":
             assert batch.types[start:end].tolist() == expected["token_type_ids"][row]
     if name == "xlm-r":
-        assert set(batch.types.tolist()) == {0}  # it has one type, whatever its tokenizer says
+        assert set(batch.types.tolist()) == {0}  # the model has one type, unlike its tokenizer
 
 
 @settings(max_examples=60, deadline=None)
 @given(queries=TEXTS, candidates=TEXTS, max_length=st.integers(8, 60))
 @pytest.mark.parametrize("name", ["bert", "xlm-r"])
-def test_a_context_and_a_candidate_make_the_pair_that_the_tokenizer_makes_of_what_is_left_of_them(
+def test_a_shared_context_and_its_candidate_equal_the_joined_truncated_pair(
     name: str, tokenizers, queries: list[str], candidates: list[str], max_length: int
 ) -> None:
-    """Oracle: the joined pair of the cut query and candidate; the context's segment is a stretch from its inside."""
+    """Reference: the joined pair of the truncated query and candidate, built by hand."""
     tokenizer = tokenizers[name]
     tokenizer.model_max_length, tokenizer.truncation_side = max_length, "right"
     form = tokens.template(tokenizer)
@@ -90,10 +90,12 @@ def test_a_context_and_a_candidate_make_the_pair_that_the_tokenizer_makes_of_wha
     for q, c, segment in zip(query, candidate, batch.pair, strict=True):
         rows = [np.arange(*batch.start[s : s + 2]) for s in (batch.context[segment], segment)]
         order = np.concatenate([rows[1][: len(form.before)], rows[0], rows[1][len(form.before) :]])
-        q_ids = sides[0].ids[sides[0].start[q] : sides[0].start[q + 1]][: form.max_tokens // 2]
-        c_ids = sides[1].ids[sides[1].start[c] : sides[1].start[c + 1]][
-            : form.max_tokens - len(q_ids)
-        ]
+        q_ids, c_ids = (
+            side.ids[side.start[text] : side.start[text + 1]]
+            for side, text in zip(sides, (q, c), strict=True)
+        )
+        q_ids = q_ids[: form.max_tokens // 2]
+        c_ids = c_ids[: form.max_tokens - len(q_ids)]
         expected = [*form.before, *q_ids, *form.between, *c_ids, *form.after]
         assert batch.ids[order].tolist() == expected
         assert batch.positions[order].tolist() == list(range(len(expected)))
@@ -106,13 +108,16 @@ def test_no_texts_and_no_pairs_have_no_tokens(tokenizers) -> None:
     none = tokens.tokenise(tokenizers["bert"], [])
     assert (len(none), none.ids.tolist(), none.lengths.tolist()) == (0, [], [])
     nothing = np.empty(0, dtype=np.int64)
-    for make in (tokens.assemble, tokens.assemble_shared):
-        assert make(tokens.template(tokenizers["bert"]), none, none, nothing, nothing).n_tokens == 0
+    for assemble in (tokens.assemble, tokens.assemble_shared):
+        assert (
+            assemble(tokens.template(tokenizers["bert"]), none, none, nothing, nothing).n_tokens
+            == 0
+        )
 
 
-def test_a_tokenizer_that_cannot_say_what_its_tokens_are_is_refused() -> None:
+def test_a_slow_tokenizer_raises() -> None:
     class Slow:
         is_fast = False
 
-    with pytest.raises(ModelError, match=r"Slow is no fast tokenizer.*tokenizer.json"):
+    with pytest.raises(ModelError, match=r"Slow is not a fast tokenizer.*tokenizer.json"):
         tokens.template(Slow())

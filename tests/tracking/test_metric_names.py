@@ -1,4 +1,4 @@
-"""Names of params and metrics: flat, ours, taken by MLflow."""
+"""Names of params and metrics."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from reranker.config import MixConfig, ModelConfig, WorldConfig
 from reranker.tracking.metric_names import curve_points, evaluation_metrics, params, trainer_key
-from tests.helpers.tracked import SECRET, checked, config, evaluation
+from tests.helpers.tracked import SECRET, config, evaluation, full_evaluation
 
 
 @pytest.mark.parametrize(
-    ("key", "named"),
+    ("key", "expected"),
     [
         ("loss", "train/loss"),
         ("learning_rate", "train/learning_rate"),
@@ -21,20 +21,18 @@ from tests.helpers.tracked import SECRET, checked, config, evaluation
         ("dev_ndcg_10", "dev/ndcg_10"),
     ],
 )
-def test_the_trainers_keys_become_ours(key: str, named: str) -> None:
-    assert trainer_key(key) == named
+def test_the_trainers_keys_are_prefixed(key: str, expected: str) -> None:
+    assert trainer_key(key) == expected
 
 
-def test_params_are_flat_text_with_the_weights_named() -> None:
+def test_params_are_flat_text_and_name_the_weights() -> None:
     cfg = config()
     cfg.model = ModelConfig(name="bge", source="hub", hub_id="BAAI/bge", revision="2cfc")
     found = params(cfg)
     assert found["model.source"] == "hub BAAI/bge@2cfc"
-    assert (found["sampling.neg_ratio"], found["data.max_users"], found["data.world.taste"]) == (
-        "3",
-        "null",
-        "1.0",
-    )
+    assert found["sampling.neg_ratio"] == "3"
+    assert found["data.max_users"] == "null"
+    assert found["data.world.taste"] == "1.0"
     assert found["eval.cutoffs"] == "3,5,10"
     assert not [key for key in found if key.startswith(("tracking.", "cache_dir", "engine."))]
 
@@ -54,7 +52,7 @@ def test_params_are_flat_text_with_the_weights_named() -> None:
         ("eval", {"retriever": "ease"}),
     ],
 )
-def test_whatever_moves_a_result_is_a_param(group: str, changed: dict[str, Any]) -> None:
+def test_every_key_that_affects_results_is_a_param(group: str, changed: dict[str, Any]) -> None:
     cfg = config()
     cfg.model = ModelConfig(name="bge", source="hub", hub_id="BAAI/bge", revision="2cfc")
     before = params(cfg)
@@ -63,13 +61,10 @@ def test_whatever_moves_a_result_is_a_param(group: str, changed: dict[str, Any])
     assert [key for key, value in params(cfg).items() if before[key] != value]
 
 
-def test_every_key_is_a_param_but_where_inputs_are_and_how_they_are_read() -> None:
-    groups = {
-        group: set(vars(getattr(config(), group)))
-        for group in ("data", "model", "sampling", "trainer", "eval")
-    }
-    keys = {f"{group}.{name}" for group, names in groups.items() for name in names}
-    places = {
+def test_keys_without_a_param_say_where_inputs_are_and_how_they_are_read() -> None:
+    groups = ("data", "model", "sampling", "trainer", "eval")
+    keys = {f"{group}.{name}" for group in groups for name in vars(getattr(config(), group))}
+    inputs = {
         "data.root",
         "data.storage",
         "data.batch_rows",
@@ -77,23 +72,22 @@ def test_every_key_is_a_param_but_where_inputs_are_and_how_they_are_read() -> No
         "sampling.regenerate",
         "sampling.part_pairs",
     }
-    of_weights = {f"model.{name}" for name in ("path", "hub_id", "revision", "package", "sha256")}
+    weights = {f"model.{name}" for name in ("path", "hub_id", "revision", "package", "sha256")}
     found = {key for key in params(config()) if not key.startswith("data.world.")}
-    assert keys - found == places | of_weights | {"trainer.checkpoint_dir"}
+    assert keys - found == inputs | weights | {"trainer.checkpoint_dir"}
     assert found <= keys
 
 
 def test_a_long_param_is_cut_and_a_secret_one_is_masked() -> None:
     cfg = config()
-    cfg.model = ModelConfig(
-        name="x" * 7000, source="path", path=f"https://me:{SECRET}@host/weights"
-    )
+    path = f"https://me:{SECRET}@host/weights"
+    cfg.model = ModelConfig(name="x" * 7000, source="path", path=path)
     found = params(cfg)
     assert len(found["model.name"]) == 6000
     assert found["model.source"] == "path https://***@host/weights"
 
 
-def test_metric_keys_name_the_scorer_and_any_kind_but_the_headline() -> None:
+def test_metric_keys_contain_the_scorer_and_every_kind_except_the_headline() -> None:
     found = evaluation_metrics(evaluation(), "uniform")
     assert found["test/ndcg_10"] == pytest.approx(0.6)
     assert found["test/popularity/ndcg_10"] == pytest.approx(0.5)
@@ -122,20 +116,19 @@ def test_metric_keys_name_the_scorer_and_any_kind_but_the_headline() -> None:
     assert evaluation_metrics(evaluation(), "popularity")["test/ndcg_10"] == pytest.approx(0.5)
 
 
-def test_every_metric_name_is_one_that_mlflow_takes() -> None:
-    made = {
-        *evaluation_metrics(checked(), "uniform"),
-        *(p[0] for p in curve_points(checked(), "uniform")),
+def test_every_metric_name_is_valid_in_mlflow() -> None:
+    names = {
+        *evaluation_metrics(full_evaluation(), "uniform"),
+        *(key for key, _, _ in curve_points(full_evaluation(), "uniform")),
+        *(trainer_key(key) for key in ("loss", "dev_ndcg_10")),
     }
-    made |= {str(trainer_key(key)) for key in ("loss", "dev_ndcg_10")}
-    assert [name for name in made if not re.fullmatch(r"[\w.\- :/]+", name)] == []
+    assert [name for name in names if not re.fullmatch(r"[\w.\- :/]+", name)] == []
 
 
 def test_checks_chance_and_unordered_slices_are_metrics() -> None:
-    found = evaluation_metrics(checked(), "uniform")
-    assert {
-        k: v for k, v in found.items() if k.startswith(("check", "chance", "slice/cold"))
-    } == pytest.approx(
+    found = evaluation_metrics(full_evaluation(), "uniform")
+    prefixes = ("check", "chance", "slice/cold")
+    assert {k: v for k, v in found.items() if k.startswith(prefixes)} == pytest.approx(
         {
             "check/shuffled_contexts/ndcg_10": 0.5,
             "check/shuffled_contexts/gap": 0.1,
@@ -153,15 +146,17 @@ def test_checks_chance_and_unordered_slices_are_metrics() -> None:
     assert found["slice/baseline/bm25/cold_books/yes/ndcg_10"] == 0.4
     assert (found["lift/ndcg_10"], found["lift/fused/ndcg_10"]) == (0.2, -0.2)
     assert found["lift/fused/popularity/over_random/ndcg_10_high"] == -0.1
-    assert "check/uniform/shuffled_contexts/gap" in evaluation_metrics(checked(), "popularity")
+    others = evaluation_metrics(full_evaluation(), "popularity")
+    assert "check/uniform/shuffled_contexts/gap" in others
 
 
-def test_ordered_slices_and_depths_are_points_and_one_user_has_no_interval() -> None:
-    points = [p for p in curve_points(checked(), "uniform") if not p[0].endswith("ndcg_by_k")]
+def test_ordered_slices_and_depths_are_points_and_a_bin_of_one_user_has_no_interval() -> None:
+    points = [
+        p for p in curve_points(full_evaluation(), "uniform") if not p[0].endswith("ndcg_by_k")
+    ]
     own = {(key, step): value for key, value, step in points}
-    assert {
-        (k, s): v for (k, s), v in own.items() if k.startswith("slice/history")
-    } == pytest.approx(
+    by_length = {key: value for key, value in own.items() if key[0].startswith("slice/history")}
+    assert by_length == pytest.approx(
         {
             ("slice/history_length/ndcg_10", 2): 0.6,
             ("slice/history_length/ndcg_10_low", 2): 0.5,

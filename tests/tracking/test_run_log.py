@@ -1,12 +1,14 @@
-"""A run keeps its whole account, in MLflow and in result.json alike."""
+"""RunLog writes the same results to MLflow and to result.json."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +16,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from reranker.cache import Cache, digest_file
+from reranker.cache import digest_file
 from reranker.config import Config
-from reranker.data import Contexts, Tables
-from reranker.reports.run import scorer_plots
-from reranker.sampling import build_pairs
+from reranker.model.throughput import Work
+from reranker.model.weights import Weights
 from reranker.tracking.lifecycle import start
 from reranker.tracking.metric_names import curve_points, evaluation_metrics
 from reranker.tracking.run_log import RunLog
@@ -26,15 +27,27 @@ from reranker.trainer import History
 from tests.helpers.tracked import account, artifacts, checked, config, evaluation, found
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A result of a stage."""
+
+    digest: str
+    counts: dict[str, Any]
+    hit: bool
+
+
+PAIRS = Made("ab" * 32, {"out": np.int64(12), "dropped": {"few": 3}}, True)
+
+
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_stage_is_named_from_its_start_in_a_terminal_and_at_its_end_alone_elsewhere(
+def test_a_terminal_shows_a_stage_from_its_start_other_outputs_at_its_end(
     tmp_path: Path, terminal: bool
 ) -> None:
-    log = RunLog(None, "run", config(), tmp_path, {})
+    log = RunLog(None, "run", config(), run_dir=tmp_path, environment={})
     log.console = Console(
         file=io.StringIO(), force_terminal=terminal, force_interactive=terminal, highlight=False
     )
-    with log.stage("pairs"):
+    with log.timed("pairs"):
         assert log.console.file.getvalue() == ("pairs …\r" if terminal else "")
     assert re.fullmatch(
         r"pairs … \d\.\d s\n", log.console.file.getvalue().removeprefix("pairs …\r")
@@ -42,7 +55,7 @@ def test_a_stage_is_named_from_its_start_in_a_terminal_and_at_its_end_alone_else
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_well_keeps_its_account(
+def test_a_finished_run_writes_its_results(
     run_cfg: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ".hydra").mkdir()
@@ -50,11 +63,8 @@ def test_a_run_that_ends_well_keeps_its_account(
         "- sampling.neg_ratio=5\n- tracking.experiment=x\n"
     )
     with start(run_cfg, tmp_path) as log:
-        with log.stage("pairs"):
-            log.counts("pairs", {"out": np.int64(12), "dropped": {"few": 3}})
-            log.hash("pairs", "ab" * 32)
-            log.cache_hit("pairs", True)
-        log.metric("test/ndcg_10", np.float64(0.5))
+        assert log.stage("pairs", lambda: PAIRS) is PAIRS
+        log.metrics({"test/ndcg_10": np.float64(0.5)})
     result = account(tmp_path)
     assert (result["status"], result["error"], result["run_id"]) == ("FINISHED", None, log.run_id)
     assert result["overrides"] == ["sampling.neg_ratio=5", "tracking.experiment=x"]
@@ -78,7 +88,7 @@ def test_a_run_that_ends_well_keeps_its_account(
 
 
 @pytest.mark.slow
-def test_the_config_hash_moves_with_what_decides_the_result_alone(
+def test_the_config_hash_covers_only_what_decides_the_result(
     run_cfg: Config, tmp_path: Path
 ) -> None:
     def config_hash(name: str) -> str:
@@ -94,12 +104,12 @@ def test_the_config_hash_moves_with_what_decides_the_result_alone(
 
 
 @pytest.mark.slow
-def test_metrics_that_are_not_finite_are_left_out_and_named(
+def test_metrics_that_are_not_finite_are_skipped_and_named(
     run_cfg: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with start(run_cfg, tmp_path) as log:
         log.metrics({"test/auc": math.nan, "test/map": 0.25, "test/ap": math.inf})
-        log.metric("test/auc", math.nan)
+        log.metrics({"test/auc": math.nan})
     assert account(tmp_path)["metrics"] == {"test/map": 0.25}
     assert account(tmp_path)["skipped_metrics"] == ["test/auc", "test/ap"]
     assert "warning: not finite, so not logged: test/auc, test/ap\n" in capsys.readouterr().out
@@ -109,28 +119,23 @@ def test_metrics_that_are_not_finite_are_left_out_and_named(
 
 @pytest.mark.slow
 def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Path) -> None:
+    logs = [{"step": 10, "loss": 0.7}, {"step": 10, "dev_ndcg_10": 0.4}]
     with start(run_cfg, tmp_path) as log:
-        log.log_training_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
-        log.log_training_metrics({"dev_ndcg_10": 0.4}, 10)
-        log.log_training_metrics({"dev_ndcg_10": 0.3}, 20)
-        log.points.log(
-            log._finite(("many", float(i), i) for i in range(2500))
-        )  # more than MLflow takes in one call
-        log.history(
-            History(
-                logs=[{"step": 10, "loss": 0.7}, {"step": 10, "dev_ndcg_10": 0.4}], best_dev=0.4
-            )
-        )
+        log.training_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
+        log.training_metrics({"dev_ndcg_10": 0.4}, 10)
+        log.training_metrics({"dev_ndcg_10": 0.3}, 20)
+        # More points than MLflow takes in one call.
+        log.points.log(log._finite(("many", float(i), i) for i in range(2500)))
+        log.history(History(logs=logs, best_dev=0.4))
     client, [made] = found(run_cfg)
     points = client.get_metric_history(log.run_id, "dev/ndcg_10")
     assert [(p.step, p.value) for p in points] == [(10, 0.4), (20, 0.3)]
     assert len(client.get_metric_history(log.run_id, "many")) == 2500
     assert {"train/loss", "train/learning_rate", "dev/ndcg_10"} <= set(made.data.metrics)
-    assert (artifacts(run_cfg, log.run_id) / "plots" / "training.png").exists()
 
 
 @pytest.mark.slow
-def test_an_evaluation_goes_in_as_metrics_curves_rows_and_figures(
+def test_an_evaluation_is_logged_as_metrics_curves_and_rows(
     run_cfg: Config, tmp_path: Path
 ) -> None:
     run_cfg.eval.list_kinds = ["uniform", "popularity"]
@@ -157,13 +162,10 @@ def test_an_evaluation_goes_in_as_metrics_curves_rows_and_figures(
     ]
     kept = artifacts(run_cfg, log.run_id)
     pd.testing.assert_frame_equal(pd.read_parquet(kept / "per_user.parquet"), evaluation().per_user)
-    assert {f.stem for f in (kept / "plots").iterdir()} == set(
-        scorer_plots.evaluation_figures(checked())
-    )
 
 
 @pytest.mark.slow
-def test_inputs_are_kept_by_name_and_content_digest(run_cfg: Config, tmp_path: Path) -> None:
+def test_inputs_are_logged_by_name_and_content_digest(run_cfg: Config, tmp_path: Path) -> None:
     frame = pd.DataFrame({"user_ctx": ["likes"], "label": [1]})
     with start(run_cfg, tmp_path) as log:
         log.dataset(frame, "pairs", context="training", digest="cd" * 32)
@@ -178,28 +180,38 @@ def test_inputs_are_kept_by_name_and_content_digest(run_cfg: Config, tmp_path: P
     assert str(tmp_path / "books.parquet") in inputs["tables"].dataset.source
 
 
+class Encoder:
+    """Reports the work of one stage, and none afterwards."""
+
+    new_head, scores_in_bf16 = False, False
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    def score(self) -> None:
+        self.work += Work(n_pairs=4, n_tokens=30, n_rows=40, flops=8, seconds=2)
+
+    def take_work(self) -> Work:
+        work, self.work = self.work, Work()
+        return work
+
+    def gemm_flops_per_s(self, *, bf16: bool) -> float:
+        return 16.0
+
+
 @pytest.mark.slow
-def test_the_data_report_goes_in_as_metrics_and_a_page(
-    run_cfg: Config, tmp_path: Path, tables: Tables, contexts: Contexts, cache: Cache
-) -> None:
-    pairs = build_pairs(tables, contexts, run_cfg.sampling, run_cfg.engine, cache)
-    with start(run_cfg, tmp_path / "run") as log:
-        log.data_report(
-            tables,
-            pairs,
-            {"pairs_checked": 7},
-            lambda texts: np.array([len(t) for t in texts]),
-            100,
-        )
-    page = tmp_path / "run" / "data_report.html"
-    result = account(tmp_path / "run")
-    assert result["paths"]["data_report"] == str(page)
-    assert result["skipped_metrics"] == []
-    assert (
-        result["metrics"]["data/n_pairs"] == len(pairs.codes)
-        and result["metrics"]["data/audit/pairs_checked"] == 7
-    )
-    _, [made] = found(run_cfg)
-    kept = {key: value for key, value in made.data.metrics.items() if key.startswith("data/")}
-    assert kept == {key: pytest.approx(value) for key, value in result["metrics"].items()}
-    assert (artifacts(run_cfg, log.run_id) / "data_report.html").read_bytes() == page.read_bytes()
+def test_a_stage_logs_the_speed_of_the_scoring_in_it(run_cfg: Config, tmp_path: Path) -> None:
+    encoder = Encoder()
+    weights = Weights(folder=tmp_path, description="random seed 0", sha256="ef" * 32)
+    with start(run_cfg, tmp_path) as log:
+        log.encoder(encoder, weights)
+        log.stage("untrained", lambda: (encoder.score(), encoder.score()))
+        log.stage("train", lambda: None)
+    metrics = account(tmp_path)["metrics"]
+    assert metrics == {
+        "score/untrained/pairs_per_s": 2,
+        "score/untrained/tokens_per_s": 15,
+        "score/untrained/padding_fraction": 0.25,
+        "score/untrained/gemm_peak_fraction": pytest.approx(16 / 4 / 16),
+    }
+    assert account(tmp_path)["weights"]["source"] == "random seed 0"

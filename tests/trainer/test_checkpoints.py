@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent; a damaged one is passed over, another training's refused by name."""
+"""Checkpoints are atomic; damaged ones are skipped, those of another training are rejected."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ IDENTITY = {"trainer.seed": 0, "pairs": "abc"}
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "kept", IDENTITY)
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints", IDENTITY)
 
 
 def state(step: int) -> dict[str, Any]:
@@ -28,74 +28,73 @@ def state(step: int) -> dict[str, Any]:
     }
 
 
-def test_the_newest_comes_back_and_two_stay(kept: Checkpoints) -> None:
-    assert kept.newest("cpu") is None
+def test_the_newest_is_restored_and_two_are_kept(checkpoints: Checkpoints) -> None:
+    assert checkpoints.newest("cpu") is None
     for step in (3, 20, 100):
-        kept.save(step, state(step))
-    found = kept.newest("cpu")
+        checkpoints.save(step, state(step))
+    found = checkpoints.newest("cpu")
     assert found is not None
     assert found["step"] == 100
     assert found["logs"] == [{"loss": 0.5}]
     torch.testing.assert_close(found["model"]["weight"], torch.full((3,), 100.0))
-    assert sorted(p.name for p in kept.folder.iterdir()) == [
+    assert sorted(p.name for p in checkpoints.folder.iterdir()) == [
         f"step-{step:08d}.{ending}" for step in (20, 100) for ending in ("json", "pt")
     ]
 
 
 @pytest.mark.parametrize("ending", [".pt", ".json"])
-@pytest.mark.parametrize("keep", [0, 40])
-def test_a_damaged_one_is_passed_over_with_a_warning(
-    kept: Checkpoints, ending: str, keep: int
+@pytest.mark.parametrize("n_bytes", [0, 40])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
+    checkpoints: Checkpoints, ending: str, n_bytes: int
 ) -> None:
-    kept.save(1, state(1))
-    kept.save(2, state(2))
-    path = kept.folder / f"step-00000002{ending}"
-    path.write_bytes(path.read_bytes()[:keep])
+    checkpoints.save(1, state(1))
+    checkpoints.save(2, state(2))
+    path = checkpoints.folder / f"step-00000002{ending}"
+    path.write_bytes(path.read_bytes()[:n_bytes])
     with pytest.warns(UserWarning, match="step-00000002.pt is damaged"):
-        found = kept.newest("cpu")
+        found = checkpoints.newest("cpu")
     assert found is not None
     assert found["step"] == 1
 
 
-def test_damaged_ones_alone_are_an_error_not_a_fresh_start(kept: Checkpoints) -> None:
-    kept.save(1, state(1))
-    (kept.folder / "step-00000001.pt").unlink()
+def test_if_every_checkpoint_is_damaged_it_is_an_error(checkpoints: Checkpoints) -> None:
+    checkpoints.save(1, state(1))
+    (checkpoints.folder / "step-00000001.pt").unlink()
     with (
         pytest.warns(UserWarning, match="damaged"),
         pytest.raises(TrainingError, match="every checkpoint is damaged"),
     ):
-        kept.newest("cpu")
+        checkpoints.newest("cpu")
 
 
-def test_one_that_was_never_finished_is_not_seen(
-    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+def test_an_incomplete_checkpoint_is_ignored(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.save(1, state(1))
+    checkpoints.save(1, state(1))
 
-    def full(*args: object) -> None:
+    def raise_full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     for stage in ("torch.save", "os.replace", "pathlib.Path.write_text"):
         with monkeypatch.context() as patch:
-            patch.setattr(stage, full)
+            patch.setattr(stage, raise_full)
             with pytest.raises(OSError, match="No space"):
-                kept.save(2, state(2))
-        found = kept.newest("cpu")
+                checkpoints.save(2, state(2))
+        found = checkpoints.newest("cpu")
         assert found is not None
         assert found["step"] == 1
-        assert not list(kept.folder.glob("*.tmp"))
+        assert not list(checkpoints.folder.glob("*.tmp"))
 
 
-def test_what_a_killed_process_left_is_removed(kept: Checkpoints) -> None:
-    kept.save(1, state(1))
-    (kept.folder / "step-00000002.4711.tmp").write_bytes(b"half")
-    assert kept.newest("cpu") is not None
-    assert [p.name for p in kept.folder.glob("*.tmp")] == []
+def test_temporary_files_of_killed_processes_are_removed(checkpoints: Checkpoints) -> None:
+    checkpoints.save(1, state(1))
+    (checkpoints.folder / "step-00000002.4711.tmp").write_bytes(b"half")
+    assert checkpoints.newest("cpu") is not None
+    assert [p.name for p in checkpoints.folder.glob("*.tmp")] == []
 
 
-def test_another_training_is_refused_and_what_differs_is_named(kept: Checkpoints) -> None:
-    kept.save(1, state(1))
-    with pytest.raises(
-        TrainingError, match=r"holds another training: trainer\.seed was 0 and is 1\. Give"
-    ):
-        Checkpoints(kept.folder, IDENTITY | {"trainer.seed": 1}).newest("cpu")
+def test_another_training_is_rejected_with_the_differences(checkpoints: Checkpoints) -> None:
+    checkpoints.save(1, state(1))
+    message = r"belongs to another training: trainer\.seed was 0 and is 1\. Use"
+    with pytest.raises(TrainingError, match=message):
+        Checkpoints(checkpoints.folder, IDENTITY | {"trainer.seed": 1}).newest("cpu")

@@ -1,4 +1,4 @@
-"""Two processes train as one with the doubled batch does."""
+"""Two processes train like one process with the doubled batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,11 +20,10 @@ import torch.distributed as dist
 from reranker.config import ModelConfig, TrainerConfig
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, device, load
-from reranker.trainer import fit, follow, lead
-from reranker.trainer.distributed import ProcessGroup, joined
+from reranker.trainer import fit, run_worker, worker
+from reranker.trainer.distributed import ProcessGroup, process_group
 
 pytestmark = pytest.mark.slow
-follow_module = sys.modules[follow.__module__]  # the package's name `follow` is the function
 TINY = ModelConfig(name="tiny", source="random", max_length=32, dropout=0.0)
 
 
@@ -47,7 +45,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def trained(encoder: Encoder, pairs: Path, batch_size: int) -> dict[str, Any]:
-    """The trace of a training, how often the dev lists were scored here, and a sum over its last weights."""
+    """Return the trace of a training, its number of evaluations, and a sum over its weights."""
     scored: list[int] = []
 
     def score_dev() -> float:
@@ -62,7 +60,7 @@ def trained(encoder: Encoder, pairs: Path, batch_size: int) -> dict[str, Any]:
         log_steps=1,
         precision="fp32",
     )
-    history = fit(encoder, pairs, score_dev, cfg, lambda logs, step: None)
+    history = fit(encoder, pairs, score_dev, cfg=cfg)
     trace = [
         [row["step"], row["loss"], row["grad_norm"], row["spread"]]
         for row in history.logs
@@ -77,12 +75,11 @@ def trained(encoder: Encoder, pairs: Path, batch_size: int) -> dict[str, Any]:
     }
 
 
-def one_of_two(rank: int, pairs: Path, meeting: Path) -> None:
+def train_as_rank(rank: int, pairs: Path, rendezvous: Path) -> None:
     torch.set_num_threads(1)  # a forked process must not use its parent's threads
-    encoder = load(
-        dataclasses.replace(TINY, seed=rank)
-    )  # other weights in rank 1, until rank 0 gives it its own
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    encoder = load(dataclasses.replace(TINY, seed=rank))  # rank 0 broadcasts its weights
+    store = f"file://{rendezvous}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     found = trained(encoder, pairs, batch_size=8)
     pairs.with_name(f"rank {rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
@@ -90,17 +87,13 @@ def one_of_two(rank: int, pairs: Path, meeting: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_two_processes_give_the_trace_of_one_with_the_doubled_batch(
+def test_two_processes_have_the_trace_of_one_with_the_doubled_batch(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    fork = multiprocessing.get_context(
-        "fork"
-    )  # a fresh interpreter would take ten seconds to import torch
-    both = [
-        fork.Process(target=one_of_two, args=(rank, pairs, tmp_path / "meeting"))
-        for rank in range(2)
-    ]
+    fork = multiprocessing.get_context("fork")  # a new interpreter takes 10 s to import torch
+    rendezvous = tmp_path / "rendezvous"
+    both = [fork.Process(target=train_as_rank, args=(r, pairs, rendezvous)) for r in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -116,13 +109,13 @@ def test_two_processes_give_the_trace_of_one_with_the_doubled_batch(
     assert second["best_dev"] == first["best_dev"] == 2.0
 
 
-def follower(meeting: Path, pairs: Path) -> None:
-    """Process 1 of two, told by the first what to train; its end is its exit status."""
+def worker_process(rendezvous: Path, pairs: Path) -> None:
+    """Run rank 1 of two; its exit status is 1 after a DataError."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=1, world_size=2)
-    follow_module.GRACE_S = 0.1
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=1, world_size=2)
+    worker.GRACE_S = 0.1
     try:
-        follow()
+        run_worker()
         os._exit(0)
     except DataError as error:
         pairs.with_name("error").write_text(str(error))
@@ -130,11 +123,12 @@ def follower(meeting: Path, pairs: Path) -> None:
 
 
 @contextmanager
-def followed(meeting: Path, pairs: Path) -> Iterator[Any]:
-    """A second process, which follows this one."""
-    process = multiprocessing.get_context("fork").Process(target=follower, args=(meeting, pairs))
+def running_worker(rendezvous: Path, pairs: Path) -> Iterator[Any]:
+    """Yield a second process, a worker; this process is rank 0 meanwhile."""
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=worker_process, args=(rendezvous, pairs))
     process.start()
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=2)
     try:
         yield process
     finally:
@@ -144,7 +138,7 @@ def followed(meeting: Path, pairs: Path) -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_process_that_follows_takes_its_share_of_the_training(
+def test_a_worker_computes_its_part_of_the_training(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -153,11 +147,9 @@ def test_a_process_that_follows_takes_its_share_of_the_training(
         cfg = TrainerConfig(
             batch_size=batch_size, max_steps=2, n_evaluations=1, log_steps=1, precision="fp32"
         )
-        with (
-            followed(tmp_path / "meeting", pairs) if n == 2 else nullcontext() as other,
-            lead(TINY, cfg, pairs),
-        ):
-            history = fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
+        context = running_worker(tmp_path / "rendezvous", pairs) if n == 2 else nullcontext()
+        with context as other:
+            history = fit(load(TINY), pairs, lambda: 0.5, cfg=cfg, model=TINY)
         traces[n] = [row["loss"] for row in history.logs if "loss" in row]
     assert other.exitcode == 0
     assert len(traces[1]) == 2
@@ -165,17 +157,16 @@ def test_a_process_that_follows_takes_its_share_of_the_training(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_pairs_that_cannot_be_learnt_from_end_both_processes(
+def test_unsuitable_pairs_end_both_processes(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     cfg = TrainerConfig(loss="margin_mse")
     with (
         pytest.raises(DataError, match="has no column score") as caught,
-        followed(tmp_path / "meeting", pairs) as other,
-        lead(TINY, cfg, pairs),
+        running_worker(tmp_path / "rendezvous", pairs) as other,
     ):
-        fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
+        fit(load(TINY), pairs, lambda: 0.5, cfg=cfg, model=TINY)
     assert other.exitcode == 1
     assert pairs.with_name("error").read_text() == str(caught.value)
 
@@ -184,7 +175,7 @@ def test_pairs_that_cannot_be_learnt_from_end_both_processes(
     ("name", "local", "expected"),
     [("cuda", "1", "cuda:1"), ("auto", "0", "cuda"), ("cpu", "1", "cpu")],
 )
-def test_each_process_of_a_machine_has_its_own_gpu(
+def test_each_process_of_a_machine_uses_its_own_gpu(
     name: str, local: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -192,13 +183,12 @@ def test_each_process_of_a_machine_has_its_own_gpu(
     monkeypatch.setenv("LOCAL_RANK", local)
     assert device(name) == expected
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(
-        ModelError, match=r"process 2 .* torch sees 2\. Start torchrun with --nproc_per_node=2"
-    ):
+    message = r"process 2 .* torch sees 2\. Start torchrun with --nproc_per_node=2"
+    with pytest.raises(ModelError, match=message):
         device("cuda")
 
 
-def test_a_process_alone_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_the_process_group_has_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as ranks:
-        assert ranks == ProcessGroup(rank=0, n=1)
+    with process_group() as processes:
+        assert processes == ProcessGroup(rank=0, world_size=1)

@@ -50,7 +50,11 @@ def test_fine_tuning_learns_and_reports(pairs: Path) -> None:
     encoder = load(TINY)
     logged: list[tuple[dict[str, Any], int]] = []
     history = fit(
-        encoder, pairs, lambda: margin(encoder), CFG, lambda logs, step: logged.append((logs, step))
+        encoder,
+        pairs,
+        lambda: margin(encoder),
+        cfg=CFG,
+        on_log=lambda logs, step: logged.append((logs, step)),
     )
     assert margin(encoder) > 4  # logits; a positive is e^4 times as likely as a negative
     losses = [row["loss"] for row in history.logs if "loss" in row]
@@ -72,7 +76,7 @@ def test_the_best_checkpoint_is_kept_not_the_last(pairs: Path) -> None:
         margins.append(margin(encoder))
         return [0.2, 0.9, 0.5][len(margins) - 1]
 
-    history = fit(encoder, pairs, score_dev, CFG, lambda logs, step: None)
+    history = fit(encoder, pairs, score_dev, cfg=CFG)
     assert (history.best_step, history.best_dev) == (52, 0.9)
     assert margin(encoder) == pytest.approx(margins[1], abs=1e-5)
     assert margins[1] != pytest.approx(margins[2], abs=1e-3)
@@ -89,7 +93,7 @@ def test_dev_lists_are_scored_so_often_at_most_and_for_the_last_time_after_the_l
         return values[-1]
 
     cfg = TrainerConfig(max_steps=max_steps, n_evaluations=4, log_steps=100)
-    history = fit(load(TINY), pairs, rising, cfg, lambda logs, step: None)
+    history = fit(load(TINY), pairs, rising, cfg=cfg)
     assert [row["step"] for row in history.logs if "dev_ndcg_10" in row] == expected
     assert len(values) == len(expected)
     assert (history.best_step, history.best_dev) == (
@@ -124,7 +128,7 @@ def test_scores_are_fp32_during_and_after_a_training_in_bf16(pairs: Path, tmp_pa
         return 0.5
 
     cfg = TrainerConfig(max_steps=6, n_evaluations=2, learning_rate=3e-3, precision="bf16")
-    fit(encoder, pairs, score_dev, cfg, lambda logs, step: None)
+    fit(encoder, pairs, score_dev, cfg=cfg)
     scores = encoder.score(queries, candidates)
     np.testing.assert_allclose(saved("after").score(queries, candidates), scores, atol=1e-5)
     assert scores.std() > 0.05  # so that 1e-5 says something
@@ -146,13 +150,7 @@ def test_an_error_in_training_leaves_the_model_whole_and_the_terminals_cursor_vi
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(
-            encoder,
-            pairs,
-            interrupted,
-            TrainerConfig(max_steps=2, precision="bf16"),
-            lambda logs, step: None,
-        )
+        fit(encoder, pairs, interrupted, cfg=TrainerConfig(max_steps=2, precision="bf16"))
     out = terminal.file.getvalue()
     assert "fine-tuning" in out
     assert out.rindex("\x1b[?25h") > out.rindex("\x1b[?25l")  # shown again after it was last hidden
@@ -162,7 +160,7 @@ def test_an_error_in_training_leaves_the_model_whole_and_the_terminals_cursor_vi
 def test_no_bar_is_written_where_there_is_no_terminal(
     pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit(load(TINY), pairs, lambda: 0.5, TrainerConfig(max_steps=2), lambda logs, step: None)
+    fit(load(TINY), pairs, lambda: 0.5, cfg=TrainerConfig(max_steps=2))
     assert capsys.readouterr().out == ""
 
 
@@ -170,29 +168,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(pairs: Pat
     margins = []
     for seed in (0, 0, 1):
         encoder = load(TINY)
-        fit(
-            encoder,
-            pairs,
-            lambda: 0.5,
-            TrainerConfig(max_steps=8, seed=seed),
-            lambda logs, step: None,
-        )
+        fit(encoder, pairs, lambda: 0.5, cfg=TrainerConfig(max_steps=8, seed=seed))
         margins.append(margin(encoder))
     assert margins[0] == margins[1] != margins[2]
 
 
 def test_max_steps_takes_the_place_of_epochs(pairs: Path) -> None:
     encoder = load(TINY)
-    history = fit(
-        encoder, pairs, lambda: 0.5, TrainerConfig(epochs=9, max_steps=3), lambda logs, step: None
-    )
+    history = fit(encoder, pairs, lambda: 0.5, cfg=TrainerConfig(epochs=9, max_steps=3))
     assert history.n_steps == 3
 
 
 def test_training_ends_when_patience_does(pairs: Path) -> None:
     values = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     cfg = TrainerConfig(max_steps=10, n_evaluations=5, patience=2)
-    history = fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
+    history = fit(load(TINY), pairs, lambda: next(values), cfg=cfg)
     assert (history.n_steps, history.best_step, history.best_dev) == (
         8,
         4,
@@ -205,15 +195,13 @@ def test_a_callback_sees_every_step_and_evaluation_and_ends_the_training(pairs: 
 
     def watch(event: Event) -> bool:
         assert event.n_steps == 10
-        assert (event.stepped is None) == (event.dev_ndcg_10 is not None)
+        assert (event.result is None) == (event.dev_ndcg_10 is not None)
         seen.append((event.step, event.dev_ndcg_10))
         return event.step == 3
 
     values = iter([0.3, 0.5])
     cfg = TrainerConfig(max_steps=10, n_evaluations=5)
-    history = fit(
-        load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None, callbacks=[watch]
-    )
+    history = fit(load(TINY), pairs, lambda: next(values), cfg=cfg, callbacks=[watch])
     assert seen == [
         (1, None),
         (2, None),
@@ -227,9 +215,7 @@ def test_a_callback_sees_every_step_and_evaluation_and_ends_the_training(pairs: 
 def test_a_callback_can_end_the_training_by_an_evaluation(pairs: Path) -> None:
     cfg = TrainerConfig(max_steps=10, n_evaluations=5)
     good_enough = [lambda event: None, lambda event: (event.dev_ndcg_10 or 0) > 0.4]
-    history = fit(
-        load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None, callbacks=good_enough
-    )
+    history = fit(load(TINY), pairs, lambda: 0.5, cfg=cfg, callbacks=good_enough)
     assert (history.n_steps, history.best_step) == (2, 2)
 
 
@@ -239,7 +225,7 @@ def test_recomputing_layers_gives_the_same_training(pairs: Path) -> None:
         cfg = TrainerConfig(
             max_steps=4, log_steps=1, gradient_checkpointing=recompute
         )  # with the dropout of tiny, 0.1
-        history = fit(load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None)
+        history = fit(load(TINY), pairs, lambda: 0.5, cfg=cfg)
         traces.append([[row["loss"], row["grad_norm"]] for row in history.logs if "loss" in row])
     np.testing.assert_allclose(traces[1], traces[0], rtol=1e-5)
 
@@ -248,16 +234,16 @@ def test_training_below_the_untrained_model_stops_and_says_so(pairs: Path) -> No
     values = iter([0.6, 0.5, 0.4])
     cfg = TrainerConfig(max_steps=4, n_evaluations=4, stop_below_start=True)
     with pytest.raises(
-        TrainingError, match=r"step 2: after 2 evaluations .* 0\.5000, below the 0\.6000"
+        TrainingError, match=r"step 2: after 2 evaluations .* 0\.5000, below 0\.6000"
     ):
-        fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
+        fit(load(TINY), pairs, lambda: next(values), cfg=cfg)
 
 
 def test_dev_lists_without_a_value_stop_the_training_at_once(pairs: Path) -> None:
     values = iter([0.5, math.nan])
     cfg = TrainerConfig(max_steps=4, n_evaluations=4)
     with pytest.raises(TrainingError, match=r"the evaluation after step 2: .* is nan"):
-        fit(load(TINY), pairs, lambda: next(values), cfg, lambda logs, step: None)
+        fit(load(TINY), pairs, lambda: next(values), cfg=cfg)
 
 
 def test_weights_that_diverge_stop_the_training_before_they_are_worse(pairs: Path) -> None:
@@ -265,7 +251,7 @@ def test_weights_that_diverge_stop_the_training_before_they_are_worse(pairs: Pat
     with torch.no_grad():
         next(encoder.model.parameters())[:] = math.nan
     with pytest.raises(TrainingError, match="step 1: the loss is nan"):
-        fit(encoder, pairs, lambda: 0.5, CFG, lambda logs, step: None)
+        fit(encoder, pairs, lambda: 0.5, cfg=CFG)
 
 
 @pytest.mark.parametrize("n_users", [1, 200])  # the second: no step holds two pairs of a group
@@ -274,15 +260,9 @@ def test_one_score_for_all_candidates_stops_the_training(pairs: Path, n_users: i
     pd.read_parquet(pairs).assign(book_text="always the same", user_id=users).to_parquet(pairs)
     cfg = dataclasses.replace(CFG, log_steps=1)
     with pytest.raises(
-        TrainingError, match=r"step 3: .* gives every candidate of a user one score"
+        TrainingError, match=r"step 3: .* gives all candidates of a user the same score"
     ):
-        fit(
-            load(ModelConfig(**{**vars(TINY), "dropout": 0.0})),
-            pairs,
-            lambda: 0.5,
-            cfg,
-            lambda logs, step: None,
-        )
+        fit(load(ModelConfig(**{**vars(TINY), "dropout": 0.0})), pairs, lambda: 0.5, cfg=cfg)
     assert encoder.model.training is False
 
 
@@ -292,13 +272,7 @@ def test_other_objectives_learn_too(pairs: Path, loss: str) -> None:
     frame["score"] = 6.0 * frame["label"] - 3  # the teacher's margin is 6
     frame["user_id"] = [f"user {i // 8}" for i in range(len(frame))]
     frame.to_parquet(pairs)
-    fit(
-        encoder,
-        pairs,
-        lambda: margin(encoder),
-        dataclasses.replace(CFG, loss=loss),
-        lambda logs, step: None,
-    )
+    fit(encoder, pairs, lambda: margin(encoder), cfg=dataclasses.replace(CFG, loss=loss))
     assert 4 < margin(encoder) < (8 if "mse" in loss else 99)
 
 
@@ -307,15 +281,9 @@ def test_negatives_that_no_step_holds_are_counted_on_stderr(
 ) -> None:
     frame = pd.read_parquet(pairs)
     frame.assign(label=(frame.index == 7).astype(np.int8)).to_parquet(pairs)
-    fit(
-        load(TINY),
-        pairs,
-        lambda: 0.5,
-        TrainerConfig(loss="softmax", max_steps=1),
-        lambda logs, step: None,
-    )
+    fit(load(TINY), pairs, lambda: 0.5, cfg=TrainerConfig(loss="softmax", max_steps=1))
     assert (
-        f"{pairs}: 168 negatives are not learnt from, for trainer.group_size=32"
+        f"{pairs}: 168 negatives are not used for training, because trainer.group_size=32"
         in capsys.readouterr().err
     )
 
@@ -324,5 +292,5 @@ def test_torchs_random_state_is_left_as_it_was(pairs: Path) -> None:
     torch.manual_seed(5)
     wanted = torch.rand(1)
     torch.manual_seed(5)
-    fit(load(TINY), pairs, lambda: 0.5, TrainerConfig(max_steps=1), lambda logs, step: None)
+    fit(load(TINY), pairs, lambda: 0.5, cfg=TrainerConfig(max_steps=1))
     assert torch.rand(1) == wanted

@@ -11,7 +11,7 @@ import torch
 
 from reranker.config import ModelConfig, TrainerConfig
 from reranker.model import Encoder, load
-from reranker.trainer.optimiser import Optimiser, is_head, scheduled
+from reranker.trainer.optimiser import Optimiser, is_head, rate_factor
 
 TINY = ModelConfig(name="tiny", source="random", max_length=32)
 
@@ -37,7 +37,7 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_the_last_step(
     schedule: str, expected: list[float]
 ) -> None:
     cfg = TrainerConfig(warmup_fraction=0.3, schedule=schedule)  # 0.3 * 6 steps, rounded up: 2
-    assert [scheduled(step, 6, cfg) for step in range(6)] == pytest.approx(expected)
+    assert [rate_factor(step, 6, cfg) for step in range(6)] == pytest.approx(expected)
 
 
 def gradients(encoder: Encoder, value: float) -> None:

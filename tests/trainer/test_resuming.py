@@ -1,4 +1,4 @@
-"""A training goes on from its own checkpoints to the same end, and from no other training's."""
+"""A training resumes from its own checkpoints with the same result, and rejects others."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def margin(encoder: Encoder) -> float:
 
 
 def trace(logs: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Logs without what a clock says."""
+    """Return the logs without their measured speeds."""
     timed = ("pairs_per_s", "tokens_per_s", "gemm_peak_fraction", "runtime_s")
     return [{k: v for k, v in row.items() if k not in timed} for row in logs]
 
 
-class Died(Exception):
-    """What a test's process is ended by."""
+class Interrupted(Exception):
+    """Raised by a test to end a training."""
 
 
 @pytest.mark.parametrize("n_scored", [1, 2])
-def test_a_training_that_died_goes_on_to_the_same_trace_and_weights(
+def test_an_interrupted_training_resumes_to_the_same_trace_and_weights(
     pairs: Path, tmp_path: Path, n_scored: int
 ) -> None:
     cfg = TrainerConfig(
@@ -61,33 +61,37 @@ def test_a_training_that_died_goes_on_to_the_same_trace_and_weights(
     )
 
     def run(
-        cfg: TrainerConfig, dies_after: int = 99
+        cfg: TrainerConfig, stops_after: int = 99
     ) -> tuple[list[dict[str, float]], Encoder, list[int]]:
-        encoder, told, calls = load(TINY), [], []
+        encoder, logged, calls = load(TINY), [], []
 
         def score_dev() -> float:
             calls.append(1)
-            if len(calls) > dies_after:
-                raise Died
-            return -abs(margin(encoder) - 1)  # best somewhere on the way
+            if len(calls) > stops_after:
+                raise Interrupted
+            return -abs(margin(encoder) - 1)  # the best step is not the last
 
         history = fit(
-            encoder, pairs, score_dev, cfg, lambda logs, step: told.append({"step": step, **logs})
+            encoder,
+            pairs,
+            score_dev,
+            cfg=cfg,
+            on_log=lambda logs, step: logged.append({"step": step, **logs}),
         )
-        assert trace(told) == trace(history.logs)  # what an earlier process told is told again
+        assert trace(logged) == trace(history.logs)  # earlier logs are repeated
         return trace(history.logs), encoder, calls
 
-    wanted, whole, _ = run(dataclasses.replace(cfg, checkpoint_dir=None))
-    with pytest.raises(Died):
-        run(cfg, dies_after=n_scored)
+    expected, uninterrupted, _ = run(dataclasses.replace(cfg, checkpoint_dir=None))
+    with pytest.raises(Interrupted):
+        run(cfg, stops_after=n_scored)
     found, resumed, calls = run(cfg)
     assert len(calls) == 4 - n_scored
-    assert found == wanted
-    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+    assert found == expected
+    for a, b in zip(uninterrupted.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     again, finished, calls = run(cfg)  # nothing is left to do
-    assert (again, calls) == (wanted, [])
-    assert margin(finished) == margin(whole)
+    assert (again, calls) == (expected, [])
+    assert margin(finished) == margin(uninterrupted)
 
 
 def short(tmp_path: Path) -> TrainerConfig:
@@ -95,13 +99,13 @@ def short(tmp_path: Path) -> TrainerConfig:
 
 
 def train(pairs: Path, cfg: TrainerConfig, encoder: Encoder | None = None, **more: Any) -> Any:
-    return fit(encoder or load(TINY), pairs, lambda: 0.5, cfg, lambda logs, step: None, **more)
+    return fit(encoder or load(TINY), pairs, lambda: 0.5, cfg=cfg, **more)
 
 
-def test_a_checkpoint_of_other_pairs_is_refused(pairs: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_pairs_is_rejected(pairs: Path, tmp_path: Path) -> None:
     train(pairs, short(tmp_path))
     pd.read_parquet(pairs)[:-1].to_parquet(pairs)
-    with pytest.raises(TrainingError, match="holds another training: pairs was"):
+    with pytest.raises(TrainingError, match="belongs to another training: pairs was"):
         train(pairs, short(tmp_path))
 
 
@@ -112,41 +116,43 @@ def test_a_checkpoint_of_other_pairs_is_refused(pairs: Path, tmp_path: Path) -> 
         ({"dropout": 0.5}, r"hidden_dropout_prob was 0\.1 and is 0\.5"),
     ],
 )
-def test_a_checkpoint_of_another_model_is_refused(
+def test_a_checkpoint_of_another_model_is_rejected(
     pairs: Path, tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
     train(pairs, short(tmp_path))
-    with pytest.raises(TrainingError, match=rf"holds another training: .*{named}"):
+    with pytest.raises(TrainingError, match=rf"belongs to another training: .*{named}"):
         train(pairs, short(tmp_path), load(dataclasses.replace(TINY, **change)))
 
 
-def test_a_checkpoint_of_another_drawn_head_is_refused(pairs: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_new_head_is_rejected(pairs: Path, tmp_path: Path) -> None:
     encoder = load(TINY)
     encoder.new_head = True
     train(pairs, short(tmp_path), encoder)
     again = load(TINY)
     again.new_head = True
-    train(pairs, short(tmp_path), again)  # the same draw goes on
+    train(pairs, short(tmp_path), again)  # the same new head resumes
     other = load(TINY)
     other.new_head = True
     torch.nn.init.zeros_(other.model.get_parameter("0.model.classifier.weight"))
     with pytest.raises(
-        TrainingError, match=r"holds another training: head drawn with model\.seed was"
+        TrainingError, match=r"belongs to another training: head drawn with model\.seed was"
     ):
         train(pairs, short(tmp_path), other)
 
 
-def test_a_checkpoint_chosen_by_other_dev_lists_is_refused(pairs: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_dev_lists_is_rejected(pairs: Path, tmp_path: Path) -> None:
     train(pairs, short(tmp_path), dev_lists="a")
-    with pytest.raises(TrainingError, match="holds another training: dev_lists was 'a' and is 'b'"):
+    with pytest.raises(
+        TrainingError, match="belongs to another training: dev_lists was 'a' and is 'b'"
+    ):
         train(pairs, short(tmp_path), dev_lists="b")
 
 
-def test_auto_stays_with_the_precision_of_its_checkpoints(
+def test_auto_keeps_the_precision_of_its_checkpoints(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = dataclasses.replace(short(tmp_path), precision="auto")
-    for faster in (False, True):  # the second trial ran on a busy machine
+    for faster in (False, True):  # the second trial has another result
         monkeypatch.setattr(precision, "bf16_is_faster", lambda device, faster=faster: faster)
         train(pairs, cfg)
     assert capsys.readouterr().err == f"resumed from step 1 of {cfg.checkpoint_dir}\n"

@@ -1,4 +1,4 @@
-"""A step's loss and gradients are those of the fixed, padded batch, however it is dealt."""
+"""Loss and gradients of a step equal those of one padded batch for any micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from reranker.trainer.step import Stepper
 pytestmark = pytest.mark.slow
 TINY = ModelConfig(name="tiny", source="random", max_length=48, dropout=0.0)
 N_GROUPS = 7
-ALONE = ProcessGroup()
+ONE_PROCESS = ProcessGroup()
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Groups of 2 to 8 pairs, texts of 1 to 40 letters; the last row of the file is the first group's."""
+    """Write groups of 2 to 8 pairs with texts of 1 to 40 letters; the first pair is the last row."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -43,13 +43,17 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stepper(
-    encoder: Encoder, examples: PairDataset, cfg: TrainerConfig, ranks: ProcessGroup = ALONE
+    encoder: Encoder,
+    dataset: PairDataset,
+    cfg: TrainerConfig,
+    processes: ProcessGroup = ONE_PROCESS,
 ) -> Stepper:
-    return Stepper(encoder, examples, Optimiser(encoder, cfg, n_steps=4), cfg, ranks, bf16=False)
+    optimiser = Optimiser(encoder, cfg, n_steps=4)
+    return Stepper(encoder, dataset, optimiser, cfg=cfg, processes=processes, bf16=False)
 
 
 def gradient(encoder: Encoder) -> torch.Tensor:
-    """All gradients in one row; those that a loss does not reach are 0."""
+    """Return all gradients as one vector, with 0 for parameters without a gradient."""
     return torch.cat(
         [
             (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
@@ -58,8 +62,8 @@ def gradient(encoder: Encoder) -> torch.Tensor:
     )
 
 
-def fixed_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[float, torch.Tensor]:
-    """Loss and gradient of one padded batch of all pairs through the stock model."""
+def padded_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[float, torch.Tensor]:
+    """Return loss and gradient of one padded batch of all pairs, computed by the stock model."""
     frame = pd.read_parquet(pairs)
     texts = [list(frame["user_ctx"]), list(frame["book_text"])]
     features = encoder.model.tokenizer(
@@ -85,7 +89,7 @@ def fixed_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[floa
     ("loss", "weight"),
     [(x, 0.0) for x in CHOICES["trainer.loss"]] + [(x, 0.7) for x in ("bce", "softmax", "ranknet")],
 )
-def test_loss_and_gradients_are_those_of_the_fixed_batch(
+def test_loss_and_gradients_equal_those_of_one_padded_batch(
     pairs: Path, loss: str, weight: float
 ) -> None:
     cfg = TrainerConfig(
@@ -93,19 +97,17 @@ def test_loss_and_gradients_are_those_of_the_fixed_batch(
         pos_weight=2.0 if loss == "bce" else 1.0,
         batch_tokens=150,
         teacher_weight=weight,
-        teacher="taught",
+        teacher="model",
     )
     encoder = load(TINY)
-    wanted_loss, wanted = fixed_batch(encoder, pairs, cfg)
-    examples = read(pairs, encoder, cfg)
-    rows = np.random.default_rng(1).permutation(len(examples.target))
-    for n_processes in (1, 3):
+    wanted_loss, wanted = padded_batch(encoder, pairs, cfg)
+    dataset = read(pairs, encoder, cfg)
+    rows = np.random.default_rng(1).permutation(len(dataset.target))
+    for world_size in (1, 3):
         numbers = torch.zeros(8, dtype=torch.float64)
-        for rank in range(
-            n_processes
-        ):  # gradients of the shares add up where they are not set to None between
-            mine = stepper(encoder, examples, cfg, ProcessGroup(rank, n_processes))
-            numbers += mine.gradients(rows)
+        for rank in range(world_size):  # gradients add up in the parameters
+            one = stepper(encoder, dataset, cfg, ProcessGroup(rank, world_size))
+            numbers += one.accumulate_gradients(rows)
         assert float(numbers[0] / numbers[1]) == pytest.approx(wanted_loss, abs=1e-6)
         torch.testing.assert_close(
             gradient(encoder) / numbers[1].float(),
@@ -116,40 +118,40 @@ def test_loss_and_gradients_are_those_of_the_fixed_batch(
         encoder.model.zero_grad()
 
 
-def test_a_teacher_is_learnt_from_where_labels_say_nothing(pairs: Path) -> None:
-    encoder, cfg = load(TINY), TrainerConfig(loss="softmax", teacher="taught", teacher_weight=0.7)
-    examples = read(pairs, encoder, cfg)
-    rows = np.flatnonzero(examples.target == 0)
+def test_a_step_without_positives_still_learns_from_the_teacher(pairs: Path) -> None:
+    encoder, cfg = load(TINY), TrainerConfig(loss="softmax", teacher="model", teacher_weight=0.7)
+    dataset = read(pairs, encoder, cfg)
+    rows = np.flatnonzero(dataset.target == 0)
     frame = pd.read_parquet(pairs)
     scores = encoder.score(list(frame["user_ctx"]), list(frame["book_text"]))
     off = (scores - frame["score"])[frame["label"] == 0]
-    stepped = stepper(encoder, examples, cfg).take(0, rows)
-    assert stepped.loss == pytest.approx(0.7 * (off**2).mean(), rel=1e-5)
-    assert stepped.grad_norm > 0
+    result = stepper(encoder, dataset, cfg).take(0, rows)
+    assert result.loss == pytest.approx(0.7 * (off**2).mean(), rel=1e-5)
+    assert result.grad_norm > 0
 
 
-def test_a_step_says_what_it_did(pairs: Path) -> None:
+def test_the_result_of_a_step_has_loss_norm_rate_spread_and_work(pairs: Path) -> None:
     encoder, cfg = (
         load(TINY),
         TrainerConfig(loss="ranknet", learning_rate=1e-3, warmup_fraction=0.5, batch_tokens=300),
     )
-    wanted_loss, wanted = fixed_batch(encoder, pairs, cfg)
-    examples = read(pairs, encoder, cfg)
-    rows = np.arange(len(examples.target))
+    wanted_loss, wanted = padded_batch(encoder, pairs, cfg)
+    dataset = read(pairs, encoder, cfg)
+    rows = np.arange(len(dataset.target))
     frame = pd.read_parquet(pairs)
     scores = pd.Series(encoder.score(list(frame["user_ctx"]), list(frame["book_text"])))
     off = scores - scores.groupby(frame["user_ctx"]).transform("mean")
-    stepped = stepper(encoder, examples, cfg).take(0, rows)
-    assert stepped.loss == pytest.approx(wanted_loss, abs=1e-6)
-    assert stepped.grad_norm == pytest.approx(float(wanted.norm()), rel=1e-4)
-    assert stepped.learning_rate == 0.5e-3  # the first of two steps of warm-up
-    assert stepped.spread == pytest.approx(
+    result = stepper(encoder, dataset, cfg).take(0, rows)
+    assert result.loss == pytest.approx(wanted_loss, abs=1e-6)
+    assert result.grad_norm == pytest.approx(float(wanted.norm()), rel=1e-4)
+    assert result.learning_rate == 0.5e-3  # the first of two steps of warm-up
+    assert result.spread == pytest.approx(
         float(np.sqrt((off**2).sum() / (len(frame) - N_GROUPS))), rel=1e-3
     )
-    assert stepped.total_spread == pytest.approx(scores.std(), rel=1e-3)
-    assert (stepped.work.n_pairs, stepped.work.n_tokens, stepped.work.n_rows) == (
+    assert result.total_spread == pytest.approx(scores.std(), rel=1e-3)
+    assert (result.work.n_pairs, result.work.n_tokens, result.work.n_rows) == (
         len(frame),
-        *[examples.length.sum()] * 2,
+        *[dataset.length.sum()] * 2,
     )
     assert all(p.grad is None for p in encoder.model.parameters())
 
@@ -159,9 +161,9 @@ def test_dropout_is_a_function_of_seed_and_step(pairs: Path) -> None:
 
     def loss(step: int, seed: int = 0) -> float:
         encoder = load(ModelConfig(name="tiny", source="random", max_length=48, dropout=0.3))
-        examples = read(pairs, encoder, cfg)
-        torch.rand(3)  # what else is drawn does not matter
-        return stepper(encoder, examples, TrainerConfig(seed=seed)).take(step, np.arange(8)).loss
+        dataset = read(pairs, encoder, cfg)
+        torch.rand(3)  # other draws have no effect
+        return stepper(encoder, dataset, TrainerConfig(seed=seed)).take(step, np.arange(8)).loss
 
     assert loss(1) == loss(1)
     assert len({loss(1), loss(2), loss(1, seed=1)}) == 3

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from reranker.cache import Cache
 from reranker.config import EngineConfig, SamplingConfig
-from reranker.data import ContextBuilder, Contexts, Tables
+from reranker.data import ContextBuilder, Contexts, Corpus, Tables
 from reranker.sampling import build_pairs
 from reranker.sampling.negatives import Choice
 from reranker.sampling.parts import Part, draw
@@ -28,7 +28,8 @@ def prepare(task: Task) -> Callable[[], Path]:
 
     def work() -> Path:
         tables = read_tables(task)
-        return build_pairs(tables, read_contexts(task, tables), cfg, engine, Cache(task.out)).path
+        corpus = Corpus(tables, read_contexts(task, tables))
+        return build_pairs(corpus, cfg, engine, Cache(task.out)).path
 
     return work
 

@@ -1,1 +1,1 @@
-"""First-stage retrievers that rank the whole catalogue."""
+"""First-stage retrievers that rank all books of the catalogue."""

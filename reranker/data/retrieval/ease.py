@@ -1,4 +1,4 @@
-"""EASE: a linear first stage from ratings, which can leave out what the asking reader added to it."""
+"""EASE: a linear item-item model fitted on ratings, which can exclude a user's own ratings."""
 
 from __future__ import annotations
 
@@ -12,100 +12,122 @@ from safetensors.numpy import load_file, save_file
 
 from reranker.data.draws import FloatArray, IntArray
 
-# Mean NDCG@10 of three list kinds, 138 dev users of 1,321 Goodreads members: .465 for 30, .473 for 100, .480 for 200,
-# .478 for 300, .475 for 500, .476 for 1000.
+# Mean NDCG@10 of three kinds of candidate lists, 138 dev users of 1,321 Goodreads members:
+# .465 for 30, .473 for 100, .480 for 200, .478 for 300, .475 for 500, .476 for 1000.
 EASE_L2 = 200.0
-EASE_BOOKS = 5000  # the most rated books, that have weights
+# Default number of books that have weights: the most rated ones.
+EASE_BOOKS = 5000
 
 
 class Ease:
-    """Linear weights from book to book that best rebuild who is known to have rated what, none from a book to itself.
+    """Linear weights between books that best reconstruct the matrix of known ratings.
 
-    With the Gram matrix G of the books, P = (G + EASE_L2 I)^-1, the weight from i to j is -P_ij / P_jj. P is dense: the
-    n_kept books that are rated most often (ties: ascending code) have weights, and all others score 0. Seconds grow
-    with the cube of n_kept, memory with 16 B times its square: 5,000 books took 2.7 s and 10,000 20 s on 2 cores.
+    No book has a weight to itself. With the Gram matrix G of the books, P = (G + EASE_L2 I)^-1 and
+    the weight from i to j is -P_ij / P_jj. P is dense, so only the n_kept most rated books (ties:
+    ascending code) have weights; all others score 0. Time grows with the cube of n_kept, memory is
+    16 B times its square: 5,000 books took 2.7 s and 10,000 took 20 s on 2 cores.
 
     Source: Steck 2019, "Embarrassingly shallow autoencoders for sparse data".
 
     Attributes:
         kept: (n_kept,) codes of the books that have weights, ascending.
         inverse: (n_kept, n_kept) P.
+
+    Example:
+        >>> known = pd.DataFrame({"user": [0, 0, 1], "book": [0, 1, 1]})
+        >>> ease = Ease.fit(known, n_users=2, n_books=3)
+        >>> ease.scores(np.array([0, 1]), known).shape
+        (2, 3)
     """
 
     def __init__(self, kept: IntArray, inverse: FloatArray, *, n_books: int) -> None:
         self.kept, self.inverse, self._n_books = kept, inverse, n_books
 
     @classmethod
-    def fit(cls, known: pd.DataFrame, *, n_users: int, n_books: int, n_kept: int) -> Ease:
-        """The weights of what is known: user, book."""
+    def fit(
+        cls, known: pd.DataFrame, *, n_users: int, n_books: int, n_kept: int = EASE_BOOKS
+    ) -> Ease:
+        """Return the weights fitted on the known ratings.
+
+        Args:
+            known: user, book.
+            n_users, n_books: Numbers of codes.
+            n_kept: Number of books that have weights.
+        """
         count = np.bincount(known["book"], minlength=n_books)
         kept = np.sort(np.argsort(-count, kind="stable")[:n_kept])
         ratings = incidence(known, (n_users, n_books))[:, kept]
         return cls(kept, _inverse((ratings.T @ ratings).toarray(order="F")), n_books=n_books)
 
     def rounded(self) -> Ease:
-        """The same with P rounded to float32, as `save` keeps it: what is read again scores alike to the bit."""
-        return Ease(
-            self.kept, self.inverse.astype(np.float32).astype(np.float64), n_books=self._n_books
-        )
+        """Return a copy with P rounded to float32, which is what `save` writes.
+
+        A model that `read` loads gives exactly the same scores as this copy.
+        """
+        inverse = self.inverse.astype(np.float32).astype(np.float64)
+        return Ease(self.kept, inverse, n_books=self._n_books)
 
     def save(self, path: Path) -> None:
-        """Write safetensors: kept int64, inverse float32; 100 MB for 5,000 books."""
-        save_file(
-            {"kept": self.kept.astype(np.int64), "inverse": self.inverse.astype(np.float32)}, path
-        )
+        """Write a safetensors file: kept as int64, inverse as float32; 100 MB for 5,000 books."""
+        kept, inverse = self.kept.astype(np.int64), self.inverse.astype(np.float32)
+        save_file({"kept": kept, "inverse": inverse}, path)
 
     @classmethod
     def read(cls, path: Path, *, n_books: int) -> Ease:
-        """What `save` wrote, of a catalogue of n_books."""
+        """Return the model that `save` wrote, for a catalogue of n_books books."""
         file = load_file(path)
         return cls(file["kept"], file["inverse"].astype(np.float64), n_books=n_books)
 
     def scores(
         self, users: np.ndarray, context: pd.DataFrame, own: pd.DataFrame | None = None
     ) -> sp.csr_array:
-        """(n_users, n_books) sparse, only the kept books stored: the sum of the weights from the user's context books.
+        """Return (n_users, n_books) scores, sparse, which store the kept books only.
+
+        A score is the sum of the weights from the user's context books.
 
         Args:
-            users: Codes, whose rows come back in this order.
+            users: User codes, one for each row of the result.
             context: user, book.
-            own: user, book: what of the known ratings is a user's own. Each user's weights are then, exactly, those of
-                all other users (Sherman and Morrison 1950), as they are for one who was never seen.
+            own: user, book: the known ratings of each user. If set, every user is scored with
+                exactly the weights that a fit on all other users gives (Sherman & Morrison 1950),
+                as a user who was not in the training data would be.
         """
-        mine = self._rows(users, context)
-        product = mine @ self.inverse
+        history = self._rows(users, context)
+        product = history @ self.inverse
         diagonal = self.inverse.diagonal()
         if own is not None:
-            theirs = self._rows(users, own)
-            removed = theirs @ self.inverse
-            share = 1 / (1 - theirs.multiply(removed).sum(axis=1))
-            product += (mine.multiply(removed).sum(axis=1) * share)[:, None] * removed
-            diagonal = diagonal + removed**2 * share[:, None]
-        dense = (
-            mine - product / diagonal
-        )  # -P_jj / P_jj is no weight of EASE's: a context book's own 1 comes off again
-        place = np.tile(self.kept, len(users)), np.arange(len(users) + 1) * len(self.kept)
-        return sp.csr_array((np.asarray(dense).ravel(), *place), shape=(len(users), self._n_books))
+            rated = self._rows(users, own)
+            removed = rated @ self.inverse
+            scale = 1 / (1 - rated.multiply(removed).sum(axis=1))
+            product += (history.multiply(removed).sum(axis=1) * scale)[:, None] * removed
+            diagonal = diagonal + removed**2 * scale[:, None]
+        # The diagonal of P is not a weight, so the 1 that it gives each context book is removed.
+        dense = history - product / diagonal
+        columns, rows = np.tile(self.kept, len(users)), np.arange(len(users) + 1) * len(self.kept)
+        values = np.asarray(dense).ravel()
+        return sp.csr_array((values, columns, rows), shape=(len(users), self._n_books))
 
     def _rows(self, users: np.ndarray, rows: pd.DataFrame) -> sp.csr_array:
-        """(n_users, n_kept) which of the kept books stand in the users' rows."""
+        """Return (n_users, n_kept) 1 where `rows` has the user and the kept book."""
         n_users = 1 + max(int(users.max(initial=0)), int(rows["user"].max()) if len(rows) else 0)
         return incidence(rows, (n_users, self._n_books))[users][:, self.kept]
 
 
 def incidence(rows: pd.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
-    """(n_users, n_books) 1 where `rows` (user, book) has the pair."""
-    return sp.csr_array(
-        (np.ones(len(rows)), (rows["user"].to_numpy(), rows["book"].to_numpy())), shape=shape
-    )
+    """Return (n_users, n_books) 1 where `rows` (user, book) has the pair."""
+    codes = rows["user"].to_numpy(), rows["book"].to_numpy()
+    return sp.csr_array((np.ones(len(rows)), codes), shape=shape)
 
 
 def _inverse(gram: FloatArray) -> FloatArray:
-    """(n, n) the inverse of Gram matrix + EASE_L2 I; the matrix is overwritten: two such are in memory at the peak."""
+    """Return (n, n) the inverse of the Gram matrix + EASE_L2 I.
+
+    The Gram matrix is overwritten. Two matrices of this size are in memory at the peak.
+    """
     np.fill_diagonal(gram, gram.diagonal() + EASE_L2)
-    factor, _ = lapack.dpotrf(gram, overwrite_a=True)  # positive definite by EASE_L2 > 0
-    inverse, _ = lapack.dpotri(
-        factor, overwrite_c=True
-    )  # of the symmetric inverse, the upper triangle
+    # The matrix is positive definite because EASE_L2 > 0.
+    factor, _ = lapack.dpotrf(gram, overwrite_a=True)
+    # The inverse is symmetric; LAPACK fills its upper triangle only.
+    inverse, _ = lapack.dpotri(factor, overwrite_c=True)
     inverse += np.triu(inverse, 1).T
     return np.asarray(inverse)

@@ -1,4 +1,4 @@
-"""First stages that rank the whole catalogue for a reader: item-kNN and EASE from ratings, BM25 from texts."""
+"""First stages that rank all books for a user: item-kNN and EASE on ratings, BM25 on texts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from reranker.data.draws import FloatArray
-from reranker.data.retrieval.ease import Ease, incidence
+from reranker.data.retrieval.ease import EASE_BOOKS, Ease, incidence
 
 
 class ItemKNN:
-    """Cosine similarity of books over who is known to have rated them, all neighbours kept.
+    """Item-based nearest neighbours: cosine similarity of books over the users who rated them.
+
+    All neighbours are kept.
 
     Source: Deshpande & Karypis 2004.
     """
@@ -23,28 +25,32 @@ class ItemKNN:
         self._shape = (n_users, n_books)
         ratings = incidence(known, self._shape)
         norm = np.sqrt(np.asarray(ratings.multiply(ratings).sum(axis=0)).ravel())
-        self._unit = ratings @ sp.diags_array(
-            np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-        )
+        scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+        self._unit = ratings @ sp.diags_array(scale)
 
     def scores(self, users: np.ndarray, context: pd.DataFrame) -> sp.csr_array:
-        """(n_users, n_books) sparse: the sum of a book's similarities to the user's context books.
+        """Return (n_users, n_books) scores, sparse.
+
+        A score is the sum of a book's similarities to the user's context books.
 
         Args:
-            users: Codes, whose rows come back in this order.
+            users: User codes, one for each row of the result.
             context: user, book.
         """
-        mine = incidence(context, self._shape)[users]
-        return ((mine @ self._unit.T) @ self._unit).tocsr()
+        history = incidence(context, self._shape)[users]
+        return ((history @ self._unit.T) @ self._unit).tocsr()
 
 
 def fit_first_stage(
-    name: str, known: pd.DataFrame, *, n_users: int, n_books: int, ease_books: int
+    name: str, known: pd.DataFrame, *, n_users: int, n_books: int, ease_books: int = EASE_BOOKS
 ) -> ItemKNN | Ease:
-    """The first stage from ratings of this name, `item_knn` or `ease`, fitted on what is known: user, book.
+    """Return the first stage `item_knn` or `ease`, fitted on the known ratings.
 
     Args:
-        ease_books: Books that `ease` keeps.
+        name: `item_knn` or `ease`.
+        known: user, book.
+        n_users, n_books: Numbers of codes.
+        ease_books: Number of books that have weights in `ease`.
     """
     if name == "ease":
         return Ease.fit(known, n_users=n_users, n_books=n_books, n_kept=ease_books)
@@ -52,16 +58,15 @@ def fit_first_stage(
 
 
 class Bm25:
-    """BM25 over the book texts of the catalogue, English stop words left out."""
+    """BM25 over the book texts of the catalogue, without English stop words."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._index = bm25s.BM25()
-        self._index.index(
-            bm25s.tokenize(list(texts), stopwords="en", show_progress=False), show_progress=False
-        )
+        tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+        self._index.index(tokens, show_progress=False)
 
     def scores(self, query: str) -> FloatArray:
-        """(n_books,) float32 scores of all books for a text."""
+        """Return (n_books,) float32 scores of all books for a query text."""
         [words] = bm25s.tokenize([query], stopwords="en", return_ids=False, show_progress=False)
-        found: FloatArray = self._index.get_scores(words)
-        return found
+        scores: FloatArray = self._index.get_scores(words)
+        return scores

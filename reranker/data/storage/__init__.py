@@ -1,1 +1,1 @@
-"""Local folders and S3 object storage."""
+"""Push and pull data between local folders and S3 object storage."""

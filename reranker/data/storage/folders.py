@@ -1,4 +1,4 @@
-"""Folders to and from object storage: what is there, push, pull, and the local copy that a run reads."""
+"""List, push and pull folders of an object store, and the local copy of a data source's root."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from reranker.cache import MANIFEST, digest, digest_file
 from reranker.config import DataConfig, StorageConfig, check_storage
 from reranker.data.storage import s3
-from reranker.data.storage.pull import STAGING, Pulled, heads, pull
+from reranker.data.storage.pull import STAGING, Pulled, fetch_metadata, pull
 from reranker.data.storage.s3 import RemoteObject
-from reranker.data.storage.transfers import Transfers, on_disk, transfers
+from reranker.data.storage.transfers import TransferPool, disk_errors, transfer_pool
 from reranker.errors import StorageError
 
 __all__ = [
@@ -30,7 +30,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did: names of the files sent (`n_bytes` in all) and of those that were there already."""
+    """The result of a push.
+
+    Attributes:
+        url: The root, `s3://BUCKET/PREFIX/`.
+        moved: Names of the files that were uploaded.
+        kept: Names of the files that the store already had with the same bytes.
+        n_bytes: Total size of the files in `moved`.
+    """
 
     url: str
     moved: tuple[str, ...]
@@ -39,19 +46,22 @@ class Pushed:
 
 
 def is_remote(root: str) -> bool:
-    """Whether a root is `s3://…` rather than a local folder."""
+    """Return whether a root is `s3://…` and not a local folder."""
     return root.startswith("s3://")
 
 
 def list_objects(root: str, cfg: StorageConfig) -> list[RemoteObject]:
-    """The objects below an `s3://` root, or the files below a local folder (without hashes), ascending by name.
+    """Return the objects below an `s3://` root or the files below a local folder, sorted by name.
+
+    Local files have no hashes.
 
     Raises:
-        StorageError: The store cannot be reached or refuses, or there is no such folder.
+        StorageError: The store cannot be reached or refuses the request, or the folder does not
+            exist.
     """
     if is_remote(root):
         with s3.Root(root, cfg) as remote:
-            return heads(remote, [o.name for o in remote.entries()])
+            return fetch_metadata(remote, [o.name for o in remote.entries()])
     check_storage(root, cfg)
     stats = {name: path.stat() for name, path in _local_files(Path(root)).items()}
     return [
@@ -61,115 +71,127 @@ def list_objects(root: str, cfg: StorageConfig) -> list[RemoteObject]:
 
 
 def push(source: Path | Sequence[Path], root: str, cfg: StorageConfig) -> Pushed:
-    """Send a folder (names below it), a file, or several files to `root`, each with its SHA-256 as metadata.
+    """Upload a folder, a file or several files to `root`, each with its SHA-256 as metadata.
 
-    What is there with the same SHA-256 is not sent again. A manifest goes last: where it is, all that it names is.
+    Files that the store has with the same SHA-256 are not uploaded again. Manifests are uploaded
+    last: if one exists in the store, the files that it lists exist there too.
+
+    Args:
+        source: A folder, whose files keep their relative paths as names; or files, which are named
+            by their last part.
+        root: `s3://BUCKET/PREFIX`.
+        cfg: How to reach the store.
 
     Raises:
-        StorageError: The store refuses, there is nothing to send, two files have one name, or a file changed
-            meanwhile.
+        StorageError: The store refuses the request, there is nothing to upload, two files have the
+            same name, or a file changed during the upload.
     """
-    files = _named(source)
+    files = _files_to_push(source)
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    last = [name for name in files if name.rsplit("/", 1)[-1] == MANIFEST]
+    manifests = [name for name in files if name.rsplit("/", 1)[-1] == MANIFEST]
     with s3.Root(root, cfg) as remote:
-        there = {
-            o.name: o for o in heads(remote, [o.name for o in remote.entries() if o.name in files])
-        }
-        with transfers("push", sum(sizes.values()), cfg.n_transfers) as threads:
+        names = [o.name for o in remote.entries() if o.name in files]
+        existing = {o.name: o for o in fetch_metadata(remote, names)}
+        with transfer_pool("push", sum(sizes.values()), cfg.n_transfers) as pool:
+            n_threads = max(1, pool.n_threads // len(files))
+
+            def send(name: str) -> bool:
+                path, known = files[name], existing.get(name)
+                return _push_file(remote, path, name, known=known, pool=pool, n_threads=n_threads)
+
             moved: set[str] = set()
-            for batch in ([name for name in files if name not in last], last):
-                sent = threads.run(
-                    lambda name: _send(remote, files, name, there.get(name), threads), batch
-                )
-                moved |= {name for name, went in zip(batch, sent, strict=True) if went}
+            for batch in ([name for name in files if name not in manifests], manifests):
+                results = pool.run(send, batch)
+                moved |= {name for name, sent in zip(batch, results, strict=True) if sent}
     kept = tuple(name for name in files if name not in moved)
-    return Pushed(
-        remote.url, tuple(n for n in files if n in moved), kept, sum(sizes[name] for name in moved)
-    )
+    n_bytes = sum(sizes[name] for name in moved)
+    return Pushed(remote.url, tuple(name for name in files if name in moved), kept, n_bytes)
 
 
 def local_root(cfg: DataConfig, cache_root: Path, patterns: Iterable[str] = ("*",)) -> Path | None:
-    """The local folder of `cfg.root`: itself, or the pulled copy of an `s3://` root; None where there is no root.
+    """Return the local folder of `cfg.root`, or None if there is no root.
 
-    The copy is `<cache_root>/remote/<digest of endpoint and root>`. It follows the store: what changed there is
-    fetched again, what is gone there is removed. Credentials have no part in its name.
+    A local root is returned as it is. An `s3://` root is pulled into
+    `<cache_root>/remote/<digest of endpoint and root>`. Later calls download what changed in the
+    store and remove what was deleted there. Credentials are not part of the digest.
 
     Args:
-        patterns: Names of the source's files, `*` allowed, directly below the root; others are left where they are.
+        cfg: The data source.
+        cache_root: Folder of the cache.
+        patterns: Names of the source's files, with `*` as a wildcard. Only objects directly below
+            the root that match a pattern are downloaded.
 
     Raises:
-        ConfigError: Neither a folder nor `s3://BUCKET/PREFIX`.
-        StorageError: As `pull`, and where no object matches.
+        ConfigError: The root is neither a folder nor `s3://BUCKET/PREFIX`.
+        StorageError: As `pull`, or no object matches.
     """
     if cfg.root is None or not is_remote(cfg.root):
         check_storage(cfg.root, cfg.storage)
         return None if cfg.root is None else Path(cfg.root)
     chosen = tuple(patterns)
 
-    def belongs(name: str) -> bool:
+    def matches(name: str) -> bool:
         return "/" not in name and any(fnmatchcase(name, pattern) for pattern in chosen)
 
     with s3.Root(cfg.root, cfg.storage) as remote:
-        names = [o.name for o in remote.entries() if belongs(o.name)]
+        names = [o.name for o in remote.entries() if matches(o.name)]
     if not names:
         raise StorageError(f"{remote.url}: no object matches {', '.join(chosen)}; check data.root.")
-    folder = (
-        cache_root
-        / "remote"
-        / digest({"endpoint": cfg.storage.endpoint_url, "root": remote.url})[:16]
-    )
-    pull(cfg.root, folder, cfg.storage, names)
+    key = digest({"endpoint": cfg.storage.endpoint_url, "root": remote.url})
+    folder = cache_root / "remote" / key[:16]
+    pull(cfg.root, folder, cfg.storage, names=names)
     for path in folder.iterdir():
-        if path.is_file() and belongs(path.name) and path.name not in names:
+        if path.is_file() and matches(path.name) and path.name not in names:
             path.unlink(missing_ok=True)
     return folder
 
 
-def _send(
+def _push_file(
     remote: s3.Root,
-    files: dict[str, Path],
+    path: Path,
     name: str,
-    there: RemoteObject | None,
-    threads: Transfers,
+    *,
+    known: RemoteObject | None,
+    pool: TransferPool,
+    n_threads: int,
 ) -> bool:
-    """Send one file unless the store has it; whether it was sent."""
-    path = files[name]
-    share = max(1, threads.n_threads // len(files))  # of the transfers, for the parts of one file
-    with on_disk(path):
+    """Upload one file unless the store has the same bytes; return whether it was uploaded."""
+    with disk_errors(path):
         before = path.stat()
         sha256 = digest_file(path)
-        if there is not None and (there.sha256, there.size) == (sha256, before.st_size):
-            threads.tick(before.st_size)
+        if known is not None and (known.sha256, known.size) == (sha256, before.st_size):
+            pool.tick(before.st_size)
             return False
-        remote.write(path, name, sha256, n_threads=share, tick=threads.tick)
+        remote.write(path, name, sha256, n_threads=n_threads, tick=pool.tick)
         after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise StorageError(
-            f"{path} changed while it was pushed; {remote.url}{name} is not to be used. Push again."
+            f"{path} changed while it was pushed, so {remote.url}{name} is not valid. Push again."
         )
     return True
 
 
-def _named(source: Path | Sequence[Path]) -> dict[str, Path]:
+def _files_to_push(source: Path | Sequence[Path]) -> dict[str, Path]:
+    """Return name -> path."""
     if isinstance(source, Path) and not source.is_file():
-        named = _local_files(source)
+        files = _local_files(source)
     else:
         paths = [source] if isinstance(source, Path) else list(source)
-        named = {path.name: path for path in paths}
-        if len(named) < len(paths):
+        files = {path.name: path for path in paths}
+        if len(files) < len(paths):
             raise StorageError(
-                f"{len(paths)} files have {len(named)} names; give each its own, or push a folder."
+                f"{len(paths)} files have {len(files)} names; rename files with the same name, or "
+                "push their folder."
             )
-        if lost := [str(path) for path in paths if not path.is_file()]:
-            raise StorageError(f"{', '.join(lost)}: no such file.")
-    if not named:
+        if missing := [str(path) for path in paths if not path.is_file()]:
+            raise StorageError(f"{', '.join(missing)}: no such file.")
+    if not files:
         raise StorageError(f"{source}: no files to push.")
-    return named
+    return files
 
 
 def _local_files(folder: Path) -> dict[str, Path]:
-    """Name -> path of every file below a folder, ascending, but for what a pull keeps for itself."""
+    """Return name -> path of every file below a folder, sorted, without the staging folder."""
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder.")
     found = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}

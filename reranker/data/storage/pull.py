@@ -1,4 +1,4 @@
-"""Objects into a folder: resumed where they broke off, proven, whole or absent."""
+"""Download objects into a folder: resumable, verified by hash, and atomic for each file."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from reranker.cache import digest, digest_file
 from reranker.config import StorageConfig
 from reranker.data.storage import s3
 from reranker.data.storage.s3 import RemoteObject
-from reranker.data.storage.transfers import Transfers, on_disk, transfers
+from reranker.data.storage.transfers import TransferPool, disk_errors, transfer_pool
 from reranker.errors import StorageError
 
-STAGING = ".pull"  # below a pulled folder: the lock, half downloads, and what is known of objects without a SHA-256
-FIRST_PAUSE_S, LONGEST_PAUSE_S = (
-    0.25,
-    8.0,
-)  # between attempts: a random share of a pause that doubles
+# Subfolder of a pulled folder that holds the lock, partial downloads, and one JSON file for each
+# object without a SHA-256 with the digest of the bytes that were fetched.
+STAGING = ".pull"
+# Pauses between attempts are random, up to a limit that doubles from the first value to the second.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did.
+    """The result of a pull.
 
     Attributes:
         folder: Where the files are.
-        moved: Names of the files that were fetched.
-        kept: Names of the files that were there already with the same bytes.
-        checked: Name -> how its bytes were proven: "sha256" (the object's own metadata), "md5" (its ETag), or "size"
-            (the store knows no more; a later pull keeps the file while the object's ETag stays).
-        n_bytes: Of the files in `moved`.
+        moved: Names of the files that were downloaded.
+        kept: Names of the files that already had the same bytes.
+        checked: Name -> how the bytes were verified: "sha256" (by the object's metadata), "md5"
+            (by its ETag), or "size" (the store has no hash; later pulls keep the file as long as
+            the object's ETag stays the same).
+        n_bytes: Total size of the files in `moved`.
     """
 
     folder: Path
@@ -48,64 +49,73 @@ class Pulled:
 
 
 def pull(
-    root: str, folder: Path, cfg: StorageConfig, names: Collection[str] | None = None
+    root: str, folder: Path, cfg: StorageConfig, *, names: Collection[str] | None = None
 ) -> Pulled:
-    """Fetch the objects below `root` into a folder, each whole or not at all.
+    """Download the objects below `root` into a folder.
 
-    A file that is there with the object's bytes is not fetched again, and a half download goes on where it broke off.
-    Bytes are proven before a file takes its name: by the SHA-256 of the object's metadata, as `push` writes it, else
-    by its MD5 where the ETag is one, else by size alone. One pull at a time works in a folder; a second one waits.
+    Files that already have the object's bytes are not downloaded again. A partial download is
+    resumed. A file gets its name only after its bytes were verified: by the SHA-256 in the
+    object's metadata, which `push` writes, else by the MD5 if the ETag is one, else by size. Only
+    one pull at a time runs in a folder; a second one waits.
 
     Args:
-        names: The objects to fetch, as `list_objects` names them; None takes all.
+        root: `s3://BUCKET/PREFIX`.
+        folder: Created if it does not exist.
+        cfg: How to reach the store.
+        names: Names of the objects to download, as in `list_objects`; None means all.
 
     Raises:
-        StorageError: The store refuses; an object is missing, has a name that would leave the folder, or came wrong
-            `cfg.max_attempts` times; or the folder cannot be written.
+        StorageError: The store refuses the request; an object is missing, has a name that would
+            leave the folder, or fails verification `cfg.max_attempts` times; or the folder cannot
+            be written.
+
+    Example:
+        >>> pulled = pull("s3://books/raw", Path("data"), StorageConfig())  # doctest: +SKIP
     """
     with s3.Root(root, cfg) as remote:
-        paths = {name: _inside(folder, name) for name in _choose(remote, names)}
-        objects = heads(remote, list(paths))
-        with on_disk(folder):
+        paths = {name: _local_path(folder, name) for name in _select(remote, names)}
+        objects = fetch_metadata(remote, list(paths))
+        with disk_errors(folder):
             (folder / STAGING).mkdir(parents=True, exist_ok=True)
             with FileLock(folder / STAGING / "lock"):
-                held = {o.name: how for o in objects if (how := _held(o, folder, paths[o.name]))}
-                wanted = [o for o in objects if o.name not in held]
+                checks = {o.name: _check_existing(o, folder, paths[o.name]) for o in objects}
+                kept = {name: check for name, check in checks.items() if check}
+                wanted = [o for o in objects if o.name not in kept]
                 n_bytes = sum(o.size for o in wanted)
-                with transfers("pull", n_bytes, cfg.n_transfers) as threads:
-                    proofs = threads.run(
-                        lambda o: _fetch(remote, o, folder, paths[o.name], threads), wanted
+                with transfer_pool("pull", n_bytes, cfg.n_transfers) as pool:
+                    fetched = pool.run(
+                        lambda o: _fetch(remote, o, folder, path=paths[o.name], pool=pool), wanted
                     )
-    moved = {o.name: how for o, how in zip(wanted, proofs, strict=True)}
-    return Pulled(folder, tuple(moved), tuple(held), {**held, **moved}, n_bytes)
+    moved = {o.name: check for o, check in zip(wanted, fetched, strict=True)}
+    return Pulled(folder, tuple(moved), tuple(kept), {**kept, **moved}, n_bytes)
 
 
-def heads(remote: s3.Root, names: Sequence[str]) -> list[RemoteObject]:
-    """The objects of these names with the SHA-256 of their metadata, several asked for at once."""
-    with transfers("look", 0, remote.cfg.n_transfers) as threads:
-        return threads.run(remote.head, names)
+def fetch_metadata(remote: s3.Root, names: Sequence[str]) -> list[RemoteObject]:
+    """Return the objects with these names and their SHA-256, by concurrent HEAD requests."""
+    with transfer_pool("look", 0, remote.cfg.n_transfers) as pool:
+        return pool.run(remote.head, names)
 
 
-def _choose(remote: s3.Root, names: Collection[str] | None) -> list[str]:
-    there = [o.name for o in remote.entries()]
-    missing = sorted(set(names or ()) - set(there))
-    if missing or not there:
+def _select(remote: s3.Root, names: Collection[str] | None) -> list[str]:
+    existing = [o.name for o in remote.entries()]
+    missing = sorted(set(names or ()) - set(existing))
+    if missing or not existing:
         lacks = f"no object {', '.join(map(repr, missing))}" if missing else "no objects"
-        found = ", ".join(map(repr, there[:10])) or "nothing"
-        raise StorageError(
-            f"{remote.url}: {lacks}; found {found}{' …' if len(there) > 10 else ''}."
-        )
-    return there if names is None else sorted(set(names))
+        found = ", ".join(map(repr, existing[:10])) or "nothing"
+        more = " …" if len(existing) > 10 else ""
+        raise StorageError(f"{remote.url}: {lacks}; found {found}{more}.")
+    return existing if names is None else sorted(set(names))
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The path of an object's file; the name comes from the store and is not to be trusted."""
+def _local_path(folder: Path, name: str) -> Path:
+    """Return the path of an object's file. The name comes from the store and is not trusted."""
     parts = name.split("/")
     ok = all(p not in ("", ".", "..") for p in parts) and parts[0] != STAGING
     if not ok or not name.isprintable() or "\\" in name:
         raise StorageError(
-            f"{name!r} is not a name that may be written below {folder}: no absolute path, no empty part, '.', '..', "
-            f"backslash or control character, and nothing below {STAGING}. Rename the object, or pull others by name."
+            f"{name!r} is not a name that may be written below {folder}. Names must not be "
+            "absolute, have an empty part, '.', '..', a backslash or a control character, or start "
+            f"with {STAGING}/. Rename the object, or pull the others by name."
         )
     path = folder.joinpath(*parts)
     if not path.parent.resolve().is_relative_to(folder.resolve()):
@@ -115,20 +125,20 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _held(wanted: RemoteObject, folder: Path, path: Path) -> str | None:
-    """How a file that is there is known to have the object's bytes; None where it is to be fetched."""
+def _check_existing(wanted: RemoteObject, folder: Path, path: Path) -> str | None:
+    """Return how an existing file was verified, or None if it must be downloaded."""
     if not path.is_file() or path.stat().st_size != wanted.size:
         return None
-    note = folder / STAGING / f"{_mark(wanted)}.json"
+    note = folder / STAGING / f"{_staging_name(wanted)}.json"
     if wanted.sha256 is None and note.exists():
         known = json.loads(note.read_text())
         return known["checked"] if known["sha256"] == digest_file(path) else None
-    how = _proof(wanted, path)
-    return None if how == "size" else how
+    check = _verify(wanted, path)
+    return None if check == "size" else check
 
 
-def _proof(wanted: RemoteObject, path: Path) -> str | None:
-    """How a file's bytes are proven to be the object's; None where they are not."""
+def _verify(wanted: RemoteObject, path: Path) -> str | None:
+    """Return how a file's bytes match the object's, or None if they do not."""
     if path.stat().st_size != wanted.size:
         return None
     if wanted.sha256 is not None:
@@ -140,65 +150,67 @@ def _proof(wanted: RemoteObject, path: Path) -> str | None:
     return "md5" if found.hexdigest() == wanted.md5 else None
 
 
-def _mark(wanted: RemoteObject) -> str:
-    """One name for an object and its present bytes, so that a half download of older bytes is never continued."""
+def _staging_name(wanted: RemoteObject) -> str:
+    """Return a name for this version of an object.
+
+    It contains the ETag, so a partial download of an older version is never resumed.
+    """
     return f"{digest(wanted.name)[:16]}-{digest(wanted.etag)[:16]}"
 
 
 def _fetch(
-    remote: s3.Root, wanted: RemoteObject, folder: Path, path: Path, threads: Transfers
+    remote: s3.Root, wanted: RemoteObject, folder: Path, *, path: Path, pool: TransferPool
 ) -> str:
-    part = folder / STAGING / f"{_mark(wanted)}.part"
+    """Download one object to `path` and return how its bytes were verified."""
+    part = folder / STAGING / f"{_staging_name(wanted)}.part"
     for old in part.parent.glob(f"{digest(wanted.name)[:16]}-*"):
-        if (
-            old != part or wanted.sha256 is None
-        ):  # without a SHA-256 nothing would tell that a half file is wrong
+        # Without a SHA-256 a corrupt partial download would not be detected, so it is not resumed.
+        if old != part or wanted.sha256 is None:
             old.unlink()
-    threads.tick(part.stat().st_size if part.exists() else 0)
-    how = _download(remote, wanted, part, threads)
+    pool.tick(part.stat().st_size if part.exists() else 0)
+    check = _download(remote, wanted, part, pool=pool)
     if wanted.sha256 is None:
         note = part.with_suffix(".json.new")
-        note.write_text(json.dumps({"sha256": digest_file(part), "checked": how}))
+        note.write_text(json.dumps({"sha256": digest_file(part), "checked": check}))
         os.replace(note, part.with_suffix(".json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, path)
-    return how
+    return check
 
 
-def _download(remote: s3.Root, wanted: RemoteObject, part: Path, threads: Transfers) -> str:
-    """Bring the object's bytes into `part`, and say how they were proven."""
+def _download(remote: s3.Root, wanted: RemoteObject, part: Path, *, pool: TransferPool) -> str:
+    """Write the object's bytes to `part`, with retries; return how they were verified."""
     for attempt in range(1, remote.cfg.max_attempts + 1):
         try:
-            return _attempt(remote, wanted, part, threads)
-        except s3.BrokenOff as error:
-            broken = error
+            return _download_once(remote, wanted, part, pool=pool)
+        except s3.DownloadInterrupted as error:
+            reason = error
             if attempt < remote.cfg.max_attempts:
                 time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)))
     raise StorageError(
-        f"{remote.url}{wanted.name}: {broken}, at the last of {remote.cfg.max_attempts} attempts. Try again; if it "
-        "stays, push the file anew."
-    ) from broken
+        f"{remote.url}{wanted.name}: {reason}, at the last of {remote.cfg.max_attempts} attempts. "
+        "Try again; if the error persists, push the file again."
+    ) from reason
 
 
-def _attempt(remote: s3.Root, wanted: RemoteObject, part: Path, threads: Transfers) -> str:
+def _download_once(remote: s3.Root, wanted: RemoteObject, part: Path, *, pool: TransferPool) -> str:
     with part.open("ab") as file:
         try:
             if file.tell() < wanted.size:
-                remote.read(wanted, file, threads.tick)
-        except s3.BrokenOff as error:
-            raise s3.BrokenOff(
-                f"the download broke off at byte {file.tell()} of {wanted.size} ({error})"
+                remote.read(wanted, file, pool.tick)
+        except s3.DownloadInterrupted as error:
+            raise s3.DownloadInterrupted(
+                f"the download stopped at byte {file.tell()} of {wanted.size} ({error})"
             ) from error
         finally:
             file.flush()
             os.fsync(file.fileno())
-    if how := _proof(wanted, part):
-        return how
+    if check := _verify(wanted, part):
+        return check
     size = part.stat().st_size
     if size < wanted.size:
-        raise s3.BrokenOff(f"the download broke off at byte {size} of {wanted.size}")
+        raise s3.DownloadInterrupted(f"the download stopped at byte {size} of {wanted.size}")
     part.unlink()
-    threads.tick(-size)
-    raise s3.BrokenOff(
-        f"the bytes that came do not have the object's {'SHA-256' if wanted.sha256 else 'MD5 or size'}"
-    )
+    pool.tick(-size)
+    expected = "SHA-256" if wanted.sha256 else "MD5 or size"
+    raise s3.DownloadInterrupted(f"the bytes received do not have the object's {expected}")

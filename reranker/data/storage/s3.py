@@ -1,4 +1,4 @@
-"""Objects under one `s3://bucket/prefix`, listed, read and written, with every failure as a sentence; boto3's home."""
+"""List, read and write objects below one `s3://bucket/prefix`, with readable errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 from reranker.config import StorageConfig, check_storage
 from reranker.errors import StorageError
 
-PART_BYTES = (
-    64 * 2**20
-)  # larger files go up in parts of this size; 10,000 parts, S3's limit, are 640 GB
+# Larger files are uploaded in parts of this size. S3 allows 10,000 parts: 640 GB.
+PART_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
-CONNECT_TIMEOUT_S = 10  # boto3's 60 s make five attempts at a dead endpoint five minutes long
+# With boto3's default of 60 s, five attempts at a dead endpoint take five minutes.
+CONNECT_TIMEOUT_S = 10
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
@@ -37,7 +37,10 @@ _REGION = {
     "IllegalLocationConstraintException",
     "301",
 }
-_CREDENTIALS = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or a profile of the AWS chain"
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or use a profile of the "
+    "AWS chain"
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class RemoteObject:
     """An object below a root.
 
     Attributes:
-        name: Its key below the root's prefix, `/` between folders.
+        name: The key without the root's prefix; folders are separated by `/`.
         size: Bytes.
         modified: When it was written.
-        sha256: Of its bytes, 64 hex digits, as its metadata says; None where it says nothing.
-        etag: The store's own mark of these bytes, with its quotes.
-        md5: The ETag, where that is the MD5 of the bytes (one part, not encrypted with a key of its own).
+        sha256: SHA-256 of the bytes from the object's metadata, 64 hex digits; None if absent.
+        etag: The ETag of this version, with its quotes.
+        md5: MD5 of the bytes if the ETag is one: the object was uploaded in one part and is not
+            encrypted with a customer key.
     """
 
     name: str
@@ -61,16 +65,18 @@ class RemoteObject:
     md5: str | None = None
 
 
-class BrokenOff(Exception):
-    """A download ended before its last byte; what came is kept."""
+class DownloadInterrupted(Exception):
+    """A download ended before its last byte; the bytes received are kept."""
 
 
 class Root:
-    """One `s3://bucket/prefix`, with the credentials of the environment or the AWS chain. To be used with `with`.
+    """One `s3://bucket/prefix`, opened with the credentials of the environment or the AWS chain.
+
+    Use it as a context manager. Every method raises StorageError if the store cannot be reached or
+    refuses the request.
 
     Raises:
-        ConfigError: Not such a URL, or an endpoint that is malformed or holds credentials.
-        StorageError: From every method, when the store cannot be reached or refuses.
+        ConfigError: The URL is not of this form, or the endpoint is malformed or holds credentials.
     """
 
     def __init__(self, url: str, cfg: StorageConfig) -> None:
@@ -79,7 +85,7 @@ class Root:
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{self.bucket}/{self.prefix}"
         self.cfg = cfg
-        with self._explained(self.url):
+        with self._translate_errors(self.url):
             self.client = _client(cfg)
 
     def __enter__(self) -> Root:
@@ -89,66 +95,62 @@ class Root:
         self.client.close()
 
     def entries(self) -> list[RemoteObject]:
-        """All objects below the root as a listing shows them, without their SHA-256, ascending by name."""
-        with self._explained(self.url):
+        """Return all objects below the root, sorted by name; a listing has no SHA-256."""
+        with self._translate_errors(self.url):
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self.prefix
             )
             found = [o for page in pages for o in page.get("Contents", [])]
-        return sorted(
-            (
-                RemoteObject(
-                    o["Key"].removeprefix(self.prefix), o["Size"], o["LastModified"], etag=o["ETag"]
-                )
-                for o in found
-                if not (
-                    o["Key"].endswith("/") and o["Size"] == 0
-                )  # how consoles mark an empty folder
-            ),
-            key=lambda o: o.name,
-        )
+        objects = [
+            RemoteObject(
+                o["Key"].removeprefix(self.prefix), o["Size"], o["LastModified"], etag=o["ETag"]
+            )
+            for o in found
+            if not _is_empty_folder(o)
+        ]
+        return sorted(objects, key=lambda o: o.name)
 
     def head(self, name: str) -> RemoteObject:
-        """One object with the SHA-256 of its metadata."""
-        with self._explained(self.url + name):
+        """Return one object with the SHA-256 from its metadata."""
+        with self._translate_errors(self.url + name):
             h = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)
-        own = h["Metadata"].get("sha256", "").lower()
-        sha256 = own if re.fullmatch("[0-9a-f]{64}", own) else None
-        plain = re.fullmatch('"([0-9a-f]{32})"', h["ETag"]) if _etag_is_md5(h) else None
+        stored = h["Metadata"].get("sha256", "").lower()
         return RemoteObject(
             name,
             h["ContentLength"],
             h["LastModified"],
-            sha256,
-            h["ETag"],
-            plain.group(1) if plain else None,
+            sha256=stored if re.fullmatch("[0-9a-f]{64}", stored) else None,
+            etag=h["ETag"],
+            md5=_md5(h),
         )
 
     def read(self, wanted: RemoteObject, file: BinaryIO, tick: Callable[[int], None]) -> None:
-        """Append an object's bytes to a file, from the byte where the file ends; afterwards it has at most one more.
+        """Append the object's bytes to a file, starting at the byte where the file ends.
+
+        If the store sends more bytes than expected, at most one extra chunk is written.
 
         Raises:
-            BrokenOff: The connection ended before the last byte.
-            StorageError: The object is gone, was replaced, or may not be read.
+            DownloadInterrupted: The connection ended before the last byte.
+            StorageError: The object does not exist, was replaced, or may not be read.
         """
         start = file.seek(0, 2)
-        span = {"Range": f"bytes={start}-"} if start else {}
-        with self._explained(self.url + wanted.name):
-            answer = self.client.get_object(
-                Bucket=self.bucket, Key=self.prefix + wanted.name, IfMatch=wanted.etag, **span
+        part = {"Range": f"bytes={start}-"} if start else {}
+        with self._translate_errors(self.url + wanted.name):
+            response = self.client.get_object(
+                Bucket=self.bucket, Key=self.prefix + wanted.name, IfMatch=wanted.etag, **part
             )
-        if start and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
-            file.truncate(0)  # the store sends the whole object
+        if start and not response.get("ContentRange", "").startswith(f"bytes {start}-"):
+            file.truncate(0)  # the store ignored the range and sends all bytes
             tick(-start)
-        for chunk in _chunks(answer["Body"]):
+        for chunk in _chunks(response["Body"]):
             tick(file.write(chunk))
-            if file.tell() > wanted.size:  # never fill the disk with what is not the object
+            if file.tell() > wanted.size:  # do not fill the disk with unexpected bytes
                 return
 
     def write(
         self, path: Path, name: str, sha256: str, *, n_threads: int, tick: Callable[[int], None]
     ) -> None:
-        """Upload a file with its SHA-256 as metadata, in parts if it is large; whole or not at all."""
+        """Upload a file with its SHA-256 as metadata, in parts if it is large; atomic."""
         from boto3.s3.transfer import TransferConfig
 
         parts = TransferConfig(
@@ -156,7 +158,7 @@ class Root:
             multipart_chunksize=PART_BYTES,
             max_concurrency=n_threads,
         )
-        with self._explained(self.url + name):
+        with self._translate_errors(self.url + name):
             self.client.upload_file(
                 str(path),
                 self.bucket,
@@ -167,26 +169,22 @@ class Root:
             )
 
     @contextmanager
-    def _explained(self, where: str) -> Iterator[None]:
+    def _translate_errors(self, where: str) -> Iterator[None]:
+        """Convert errors of boto3 into a StorageError that starts with `where`."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
         except ClientError as error:
-            raise StorageError(f"{where}: {_refusal(error, self.cfg)}") from error
-        except (
-            Boto3Error
-        ) as error:  # of an upload: it quotes the store's answer, which is its context
+            raise StorageError(f"{where}: {_explain_response(error, self.cfg)}") from error
+        except Boto3Error as error:
+            # Raised by uploads. Its message quotes the response, so only its context is used.
             cause = error.__context__
-            why = (
-                _refusal(cause, self.cfg)
-                if isinstance(cause, ClientError)
-                else _failure(cause, self.cfg)
-            )
-            raise StorageError(f"{where}: {why}") from cause
+            explain = _explain_response if isinstance(cause, ClientError) else _explain_failure
+            raise StorageError(f"{where}: {explain(cause, self.cfg)}") from cause
         except BotoCoreError as error:
-            raise StorageError(f"{where}: {_failure(error, self.cfg)}") from error
+            raise StorageError(f"{where}: {_explain_failure(error, self.cfg)}") from error
 
 
 def _client(cfg: StorageConfig) -> Any:
@@ -195,7 +193,8 @@ def _client(cfg: StorageConfig) -> Any:
     from botocore.config import Config
 
     settings = Config(
-        # Bucket names as host names need a wildcard certificate, which other stores than AWS often lack.
+        # Bucket names in host names need a wildcard certificate, which stores other than AWS often
+        # lack.
         s3={"addressing_style": "auto" if cfg.endpoint_url is None else "path"},
         retries={"total_max_attempts": cfg.max_attempts, "mode": "standard"},
         request_checksum_calculation=cfg.checksum,
@@ -203,29 +202,37 @@ def _client(cfg: StorageConfig) -> Any:
         max_pool_connections=2 * cfg.n_transfers,
         connect_timeout=CONNECT_TIMEOUT_S,
     )
-    own = (
-        botocore.session.Session()
-    )  # credentials are read anew; boto3's default session is not made for threads
-    own.register_component("data_loader", _models())
-    session = boto3.session.Session(botocore_session=own)
+    # A new session reads the credentials again. boto3's default session is not thread-safe.
+    core = botocore.session.Session()
+    core.register_component("data_loader", _service_models())
+    session = boto3.session.Session(botocore_session=core)
     return session.client(
         "s3", endpoint_url=cfg.endpoint_url, region_name=cfg.region, config=settings
     )
 
 
 @functools.cache
-def _models() -> Any:
-    """What botocore knows of services, read once: 0.03 s for a further client in place of 0.2 s."""
+def _service_models() -> Any:
+    """Return botocore's service definitions, loaded once.
+
+    Each further client then takes 0.03 s instead of 0.2 s.
+    """
     from botocore.loaders import create_loader
 
     return create_loader()
 
 
-def _etag_is_md5(head: dict[str, Any]) -> bool:
-    return (
-        head.get("ServerSideEncryption", "AES256") == "AES256"
-        and "SSECustomerAlgorithm" not in head
-    )
+def _is_empty_folder(entry: dict[str, Any]) -> bool:
+    """Return whether an entry is the marker that consoles write for an empty folder."""
+    return bool(entry["Key"].endswith("/") and entry["Size"] == 0)
+
+
+def _md5(head: dict[str, Any]) -> str | None:
+    """Return the MD5 of an object, or None if its ETag is not the MD5."""
+    if head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head:
+        return None
+    match = re.fullmatch('"([0-9a-f]{32})"', head["ETag"])
+    return match.group(1) if match else None
 
 
 def _chunks(body: Any) -> Iterator[bytes]:
@@ -236,60 +243,68 @@ def _chunks(body: Any) -> Iterator[bytes]:
         try:
             yield from body.iter_chunks(CHUNK_BYTES)
         except (BotoCoreError, HTTPError) as error:
-            raise BrokenOff(type(error).__name__) from error
+            raise DownloadInterrupted(type(error).__name__) from error
 
 
-def _refusal(error: Any, cfg: StorageConfig) -> str:
-    """Why the store refused, and what to do. Its own message is left out: it may quote the request."""
+def _explain_response(error: Any, cfg: StorageConfig) -> str:
+    """Return why the store refused the request, and what to do.
+
+    The store's own message is left out because it may quote the request.
+    """
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = re.sub(r"\W", "", str(error.response.get("Error", {}).get("Code", "")))[:60]
-    answer = f"{status} {code}" if code not in ("", str(status)) else str(status)
-    return f"{_reason(code, status, cfg)} ({error.operation_name} was answered {answer})"
+    response = f"{status} {code}" if code not in ("", str(status)) else str(status)
+    return f"{_reason(code, status, cfg)} ({error.operation_name} returned {response})"
 
 
 def _reason(code: str, status: int, cfg: StorageConfig) -> str:
     if code in _EXPIRED:
-        return "the session token has expired; fetch fresh credentials."
+        return "the session token has expired; get new credentials."
     if code in _SKEWED:
-        return "this machine's clock is off by more than the store allows; set it, and try again."
+        return "this machine's clock differs too much from the store's; set it and try again."
     if code in _THROTTLED or status in (429, 503):
-        return f"still throttled after {cfg.max_attempts} attempts; wait, or lower data.storage.n_transfers."
+        attempts = f"still throttled after {cfg.max_attempts} attempts"
+        return f"{attempts}; wait, or lower data.storage.n_transfers."
     if code in _REGION or status == 301:
-        return f"the bucket is not in region {cfg.region}; set data.storage.region to its own."
+        return f"the bucket is not in region {cfg.region}; set data.storage.region to the bucket's."
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        return f"the store does not know this pair of key id and secret; {_CREDENTIALS}."
+        return f"the store does not accept this key id and secret; {_CREDENTIALS}."
     if code == "NoSuchBucket":
         return "there is no such bucket; check its name, data.storage.endpoint_url and the account."
     if status == 412:
-        return "it was replaced while it was read; pull again."
+        return "the object was replaced during the download; pull again."
     if status == 403:
-        return "these credentials may not do this; ask the bucket's owner, or use others."
+        return "these credentials do not allow this; use others, or contact the bucket's owner."
     if status == 404:
-        return "there is no such object (or bucket); `reranker data list` shows what is there."
+        return "there is no such object or bucket; `reranker data list` shows the objects."
     if status in (400, 401, 501) and cfg.checksum == "when_supported":
-        return "the store may refuse new checksum headers; set data.storage.checksum=when_required (--checksum)."
+        remedy = "set data.storage.checksum=when_required (--checksum)."
+        return f"the store may not support the newer checksum headers; {remedy}"
     if status == 401:
         return f"the store does not accept these credentials; {_CREDENTIALS}."
     if status >= 500:
         return f"the store failed at each of {cfg.max_attempts} attempts; try again later."
-    return "the store refuses the request; check the root, data.storage.endpoint_url and data.storage.region."
+    settings = "the root, data.storage.endpoint_url and data.storage.region"
+    return f"the store refuses the request; check {settings}."
 
 
-def _failure(error: BaseException | None, cfg: StorageConfig) -> str:
-    """Why no answer came. botocore's own message is left out: it may quote a header or a credential process."""
+def _explain_failure(error: BaseException | None, cfg: StorageConfig) -> str:
+    """Return why there was no response, and what to do.
+
+    botocore's own message is left out because it may quote a header or a credential process.
+    """
     from botocore import exceptions as known
 
     kind = type(error).__name__
-    if isinstance(
-        error, known.NoCredentialsError | known.PartialCredentialsError | known.ProfileNotFound
-    ):
+    missing = known.NoCredentialsError | known.PartialCredentialsError | known.ProfileNotFound
+    if isinstance(error, missing):
         return f"no credentials ({kind}); {_CREDENTIALS}."
-    if isinstance(
-        error, known.CredentialRetrievalError | known.TokenRetrievalError | known.SSOError
-    ):
-        return f"the AWS chain gave no credentials ({kind}); log in again, or {_CREDENTIALS}."
+    failed = known.CredentialRetrievalError | known.TokenRetrievalError | known.SSOError
+    if isinstance(error, failed):
+        return f"the AWS chain returned no credentials ({kind}); log in again, or {_CREDENTIALS}."
     if isinstance(error, known.ConnectionError | known.HTTPClientError):
-        place = cfg.endpoint_url or "the AWS endpoint"
+        endpoint = cfg.endpoint_url or "the AWS endpoint"
         advice = "check data.storage.endpoint_url and the network."
-        return f"{place} was not reached in {cfg.max_attempts} attempts ({kind}); {advice}"
-    return f"the request could not be made ({kind}); check data.storage and the AWS settings of the environment."
+        return f"{endpoint} was not reached in {cfg.max_attempts} attempts ({kind}); {advice}"
+    settings = "data.storage and the AWS settings of the environment"
+    return f"the request could not be sent ({kind}); check {settings}."

@@ -1,4 +1,4 @@
-"""Several transfers at once, with one bar; the first failure, or Ctrl-C, stops them all."""
+"""A thread pool for concurrent transfers with one progress bar; the first failure stops all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Transfers:
-    """Threads that move bytes: `run` starts them, and each of them tells `tick` how many bytes it has moved."""
+class TransferPool:
+    """Threads that transfer files: `run` starts them, and each one reports its bytes to `tick`."""
 
     def __init__(self, n_threads: int, advance: Callable[[int], None]) -> None:
         self.n_threads = n_threads
@@ -25,20 +25,21 @@ class Transfers:
         self._stop = threading.Event()
 
     def tick(self, n_bytes: int) -> None:
-        """Count bytes moved (below 0: thrown away).
+        """Count transferred bytes; a negative number means that bytes were discarded.
 
         Raises:
-            StorageError: Another transfer has failed, and this one is to end.
+            StorageError: Another transfer has failed, so this one stops.
         """
         if self._stop.is_set():
-            raise StorageError("stopped, for another transfer failed.")
+            raise StorageError("stopped because another transfer failed.")
         self._advance(n_bytes)
 
     def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Results in the order of the items.
+        """Return `work(item)` for every item, in the order of the items.
 
         Raises:
-            BaseException: The first failure; what waits is not started, what runs ends at its next tick.
+            BaseException: The first failure, or Ctrl-C. Waiting items are not started, and running
+                ones stop at their next tick.
         """
         with ThreadPoolExecutor(self.n_threads) as pool:
             futures = [pool.submit(work, item) for item in items]
@@ -53,36 +54,29 @@ class Transfers:
 
 
 @contextmanager
-def transfers(what: str, n_bytes: int, n_threads: int) -> Iterator[Transfers]:
-    """Transfers whose ticks move a bar on stderr, where that is a terminal."""
+def transfer_pool(label: str, n_bytes: int, n_threads: int) -> Iterator[TransferPool]:
+    """Yield a pool whose ticks move a progress bar on stderr if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
-        task = bar.add_task(what, total=n_bytes)
-        yield Transfers(n_threads, lambda n: bar.advance(task, n))
+    text = TextColumn("{task.description}")
+    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task(label, total=n_bytes)
+        yield TransferPool(n_threads, lambda n: bar.advance(task, n))
 
 
 @contextmanager
-def on_disk(path: Path) -> Iterator[None]:
-    """Turn a failure of the local disk into a sentence.
+def disk_errors(path: Path) -> Iterator[None]:
+    """Convert errors of the local disk into a StorageError.
 
     Raises:
-        StorageError: An OSError came; the file is named, or `path` where the error names none.
+        StorageError: An OSError occurred. The message names its file, or `path` if it has none.
     """
     try:
         yield
     except OSError as error:
-        place, why = error.filename or path, error.strerror or type(error).__name__
-        raise StorageError(
-            f"{place}: {why}. Mend the disk or the folder, and try again."
-        ) from error
+        place, reason = error.filename or path, error.strerror or type(error).__name__
+        message = f"{place}: {reason}. Fix the disk or the folder, and try again."
+        raise StorageError(message) from error

@@ -1,4 +1,4 @@
-"""EASE against the ridge regression that it is the closed form of."""
+"""EASE equals the ridge regressions that it solves in closed form; item-kNN equals its formula."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reranker.data.retrieval.ease import EASE_L2, Ease
+from reranker.data.retrieval.ease import EASE_BOOKS, EASE_L2, Ease
 from reranker.data.retrieval.first_stages import fit_first_stage
 
 N_USERS, N_BOOKS = 30, 9
@@ -15,51 +15,56 @@ KNOWN = pd.DataFrame(np.argwhere(RATED), columns=["user", "book"])
 
 
 def ridge(rated: np.ndarray) -> np.ndarray:
-    """For each book the ridge weights of all others that rebuild its column, by least squares on stacked rows."""
+    """Return (n_books, n_books) ridge weights: column j predicts book j from all other books.
+
+    Each column is a least-squares fit on the ratings with the penalty stacked below them.
+    """
     n = rated.shape[1]
     out = np.zeros((n, n))
     for j in range(n):
         others = np.delete(np.arange(n), j)
         a = np.vstack([rated[:, others], np.sqrt(EASE_L2) * np.eye(n - 1)])
-        out[others, j] = np.linalg.lstsq(
-            a, np.concatenate([rated[:, j], np.zeros(n - 1)]), rcond=None
-        )[0]
+        target = np.concatenate([rated[:, j], np.zeros(n - 1)])
+        out[others, j] = np.linalg.lstsq(a, target, rcond=None)[0]
     return out
 
 
-def test_ease_is_each_books_ridge_regression_on_the_others() -> None:
+def test_ease_equals_the_ridge_regression_of_each_book_on_the_others() -> None:
     users = np.array([4, 2, 17])
     ease = Ease.fit(KNOWN, n_users=N_USERS, n_books=N_BOOKS, n_kept=N_BOOKS)
     expected = RATED[users].astype(float) @ ridge(RATED.astype(float))
     assert ease.scores(users, KNOWN).toarray() == pytest.approx(expected, abs=1e-12)
 
 
-def test_ease_keeps_the_most_rated_books_and_scores_the_others_0() -> None:
+def test_ease_keeps_the_most_rated_books_and_gives_0_to_the_others() -> None:
     order = np.argsort(-RATED.sum(axis=0), kind="stable")
     kept, dropped = np.sort(order[:5]), np.sort(order[5:])
-    scores = (
-        Ease.fit(KNOWN, n_users=N_USERS, n_books=N_BOOKS, n_kept=5)
-        .scores(np.arange(N_USERS), KNOWN)
-        .toarray()
-    )
+    ease = Ease.fit(KNOWN, n_users=N_USERS, n_books=N_BOOKS, n_kept=5)
+    scores = ease.scores(np.arange(N_USERS), KNOWN).toarray()
     assert (scores[:, dropped] == 0).all()
     expected = RATED[:, kept].astype(float) @ ridge(RATED[:, kept].astype(float))
     assert scores[:, kept] == pytest.approx(expected, abs=1e-12)
 
 
-def test_ease_without_a_users_own_ratings_is_ease_fitted_on_the_others() -> None:
+def test_scores_without_own_ratings_equal_those_of_a_fit_on_the_other_users() -> None:
     shape = {"n_users": N_USERS, "n_books": N_BOOKS, "n_kept": N_BOOKS}
     context = KNOWN[KNOWN.index % 2 == 0]
     users = np.array([4, 2, 17])
     scores = Ease.fit(KNOWN, **shape).scores(users, context, own=KNOWN).toarray()
     for row, user in enumerate(users):
         others = Ease.fit(KNOWN[KNOWN["user"] != user], **shape)
-        assert scores[[row]] == pytest.approx(
-            others.scores(np.array([user]), context).toarray(), abs=1e-12
-        )
+        expected = others.scores(np.array([user]), context).toarray()
+        assert scores[[row]] == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_first_stage_is_fitted_by_its_name() -> None:
+def test_ease_keeps_ease_books_by_default() -> None:
+    shape = {"n_users": N_USERS, "n_books": N_BOOKS}
+    assert len(Ease.fit(KNOWN, **shape).kept) == N_BOOKS < EASE_BOOKS
+    stage = fit_first_stage("ease", KNOWN, **shape)
+    assert isinstance(stage, Ease) and len(stage.kept) == N_BOOKS
+
+
+def test_fit_first_stage_returns_the_model_of_that_name() -> None:
     shape = {"n_users": N_USERS, "n_books": N_BOOKS, "ease_books": 4}
     users = np.arange(N_USERS)
     ease = fit_first_stage("ease", KNOWN, **shape).scores(users, KNOWN).toarray()

@@ -1,4 +1,4 @@
-"""What is pushed to a real S3 server comes back to the byte, and a run reads it as it reads a folder."""
+"""Files pushed to a real S3 server are pulled unchanged, and runs read them like a local folder."""
 
 from __future__ import annotations
 
@@ -12,57 +12,65 @@ import pytest
 from reranker.cache import Cache, digest, digest_file
 from reranker.cli import main
 from reranker.config import DataConfig, EngineConfig, SamplingConfig, StorageConfig
-from reranker.data import build_contexts, load_tables
+from reranker.data import load, load_tables
 from reranker.data.sources import bookdb
 from reranker.data.storage import folders, s3
 from reranker.sampling import build_pairs
-from tests.helpers.flaky import Flaky
-from tests.helpers.objects import BUCKET, NAMES, contents, message, plain_client, put, written
+from tests.helpers.faulty_proxy import FaultyProxy
+from tests.helpers.objects import (
+    BUCKET,
+    FILES,
+    error_message,
+    put_object,
+    read_files,
+    s3_client,
+    write_files,
+)
 
 pytestmark = pytest.mark.usefixtures("credentials")
 slow = pytest.mark.slow
 
 
 @slow
-def test_what_was_pushed_comes_back_to_the_byte(
+def test_pushed_files_are_pulled_unchanged(
     named_files: Path, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     pushed = folders.push(named_files, s3_root, storage_cfg)
     assert (pushed.moved, pushed.kept, pushed.n_bytes) == (
-        tuple(sorted(NAMES)),
+        tuple(sorted(FILES)),
         (),
-        sum(map(len, NAMES.values())),
+        sum(map(len, FILES.values())),
     )
     listed = folders.list_objects(s3_root, storage_cfg)
     assert {o.name: (o.size, o.sha256) for o in listed} == {
-        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in NAMES.items()
+        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()
     }
     pulled = folders.pull(s3_root, tmp_path / "copy", storage_cfg)
-    assert contents(tmp_path / "copy") == NAMES
-    assert (set(pulled.moved), pulled.kept) == (set(NAMES), ())
+    assert read_files(tmp_path / "copy") == FILES
+    assert (set(pulled.moved), pulled.kept) == (set(FILES), ())
     assert set(pulled.checked.values()) == {"sha256"}
 
 
 @slow
-def test_a_manifest_goes_last(
-    tmp_path: Path, s3_root: str, between: Flaky, through: StorageConfig
+def test_manifests_are_uploaded_last(
+    tmp_path: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig
 ) -> None:
-    folder = written(
+    folder = write_files(
         tmp_path / "source",
         {f"{n}/manifest.json": b"{}" for n in "ab"} | {f"b/{i}": b"1" for i in "xyz"},
     )
-    folders.push(folder, s3_root, through)
-    order = [path.rsplit("/", 1)[-1] for path, _ in between.of("PUT")]
+    folders.push(folder, s3_root, proxy_cfg)
+    order = [path.rsplit("/", 1)[-1] for path, _ in proxy.object_requests("PUT")]
     assert (sorted(order[:3]), order[3:]) == (["x", "y", "z"], ["manifest.json"] * 2)
 
 
 @slow
-def test_a_large_file_goes_up_in_parts(
+def test_a_large_file_is_uploaded_in_parts(
     s3_root: str, storage_cfg: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "PART_BYTES", 5 * 2**20)  # the least that S3 takes
+    monkeypatch.setattr(s3, "PART_BYTES", 5 * 2**20)  # the minimum that S3 allows
     data = bytes(range(256)) * (11 * 2**20 // 256)
-    folders.push(written(tmp_path / "source", {"large": data}) / "large", s3_root, storage_cfg)
+    folders.push(write_files(tmp_path / "source", {"large": data}) / "large", s3_root, storage_cfg)
     [large] = folders.list_objects(s3_root, storage_cfg)
     assert (large.etag[-3:], large.md5, large.sha256) == (
         '-3"',
@@ -75,31 +83,35 @@ def test_a_large_file_goes_up_in_parts(
 
 
 @slow
-def test_a_file_that_changes_meanwhile_is_not_passed_over(
-    named_files: Path, s3_root: str, between: Flaky, through: StorageConfig
+def test_a_file_that_changes_during_the_upload_is_an_error(
+    named_files: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig
 ) -> None:
-    between.on_upload = lambda: (named_files / "a.parquet").write_bytes(b"new")
-    assert "a.parquet changed while it was pushed" in message(
-        lambda: folders.push(named_files / "a.parquet", s3_root, through)
+    proxy.on_upload = lambda: (named_files / "a.parquet").write_bytes(b"new")
+    assert "a.parquet changed while it was pushed" in error_message(
+        lambda: folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
     )
 
 
-def test_nothing_to_push_and_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_push_rejects_missing_files_empty_folders_and_equal_names(tmp_path: Path) -> None:
     cfg = StorageConfig()
     (tmp_path / "a").mkdir()
-    assert "no such folder" in message(
+    assert "no such folder" in error_message(
         lambda: folders.push(tmp_path / "missing", "s3://books", cfg)
     )
-    assert "no files to push" in message(lambda: folders.push(tmp_path / "a", "s3://books", cfg))
-    written(tmp_path, {"a/x": b"1", "b/x": b"2"})
-    assert "have 1 names" in message(
+    assert "no files to push" in error_message(
+        lambda: folders.push(tmp_path / "a", "s3://books", cfg)
+    )
+    write_files(tmp_path, {"a/x": b"1", "b/x": b"2"})
+    assert "have 1 names" in error_message(
         lambda: folders.push([tmp_path / "a/x", tmp_path / "b/x"], "s3://books", cfg)
     )
-    assert "no such file" in message(lambda: folders.push([tmp_path / "c"], "s3://books", cfg))
+    assert "no such file" in error_message(
+        lambda: folders.push([tmp_path / "c"], "s3://books", cfg)
+    )
 
 
 @slow
-def test_tables_from_the_store_equal_those_of_the_folder(
+def test_tables_of_a_remote_root_equal_those_of_the_folder(
     data_cfg: DataConfig, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     folders.push(Path(str(data_cfg.root)), s3_root, storage_cfg)
@@ -107,7 +119,7 @@ def test_tables_from_the_store_equal_those_of_the_folder(
     copy = folders.local_root(remote, tmp_path / "cache", bookdb.SCHEMA)
     name = digest({"endpoint": storage_cfg.endpoint_url, "root": f"{s3_root}/"})[:16]
     assert copy == tmp_path / "cache" / "remote" / name
-    assert contents(copy) == contents(Path(str(data_cfg.root)))
+    assert read_files(copy) == read_files(Path(str(data_cfg.root)))
     here, there = (
         load_tables(replace(data_cfg, root=str(r)), Cache(tmp_path / c))
         for r, c in ((data_cfg.root, "1"), (copy, "2"))
@@ -116,55 +128,54 @@ def test_tables_from_the_store_equal_those_of_the_folder(
 
 
 @slow
-def test_a_run_from_the_store_has_the_pairs_of_a_run_from_the_folder(
+def test_pairs_of_a_remote_root_equal_those_of_the_folder(
     data_cfg: DataConfig, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     folders.push(Path(str(data_cfg.root)), s3_root, storage_cfg)
     built = []
     for source in (data_cfg, replace(data_cfg, root=s3_root, storage=storage_cfg)):
         cache = Cache(tmp_path / str(len(built)))
-        tables = load_tables(source, cache)
-        contexts = build_contexts(tables, source)
-        built.append(
-            build_pairs(tables, contexts, SamplingConfig(), EngineConfig("synchronous", 1), cache)
-        )
+        corpus = load(source, cache)
+        built.append(build_pairs(corpus, SamplingConfig(), EngineConfig("synchronous", 1), cache))
     assert built[0].digest == built[1].digest
     assert built[0].path.read_bytes() == built[1].path.read_bytes()
 
 
 @slow
-def test_the_local_copy_follows_the_store(
+def test_the_local_copy_is_synchronised_with_the_store(
     swift_port: int, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     for name in ("a.csv", "b.csv", "b.txt", "sub/c.csv"):
-        put(swift_port, s3_root, name, name.encode())
+        put_object(swift_port, s3_root, name, data=name.encode())
     data = DataConfig(root=f"{s3_root}/", storage=storage_cfg)
-    assert "no object matches *.gz" in message(lambda: folders.local_root(data, tmp_path, ["*.gz"]))
+    assert "no object matches *.gz" in error_message(
+        lambda: folders.local_root(data, tmp_path, ["*.gz"])
+    )
     copy = folders.local_root(data, tmp_path, ["*.csv"])
-    assert copy and contents(copy) == {"a.csv": b"a.csv", "b.csv": b"b.csv"}
-    put(swift_port, s3_root, "a.csv", b"new")
-    plain_client(swift_port).delete_object(
+    assert copy and read_files(copy) == {"a.csv": b"a.csv", "b.csv": b"b.csv"}
+    put_object(swift_port, s3_root, "a.csv", data=b"new")
+    s3_client(swift_port).delete_object(
         Bucket=BUCKET, Key=f"{s3_root.removeprefix(f's3://{BUCKET}/')}/b.csv"
     )
     assert folders.local_root(data, tmp_path, ["*.csv"]) == copy
-    assert contents(copy) == {"a.csv": b"new"}
+    assert read_files(copy) == {"a.csv": b"new"}
 
 
-def test_a_local_folder_is_its_own_root_and_can_be_listed(tmp_path: Path) -> None:
-    folder = written(tmp_path / "source", NAMES)
+def test_a_local_root_is_returned_as_it_is_and_can_be_listed(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "source", FILES)
     assert folders.local_root(DataConfig(root=str(folder)), tmp_path) == folder
     assert folders.local_root(DataConfig(), tmp_path) is None
     listed = folders.list_objects(str(folder), StorageConfig())
     assert [(o.name, o.size, o.sha256) for o in listed] == [
-        (n, len(NAMES[n]), None) for n in sorted(NAMES)
+        (n, len(FILES[n]), None) for n in sorted(FILES)
     ]
-    assert "no such folder" in message(
+    assert "no such folder" in error_message(
         lambda: folders.list_objects(str(tmp_path / "no"), StorageConfig())
     )
 
 
 @slow
-def test_the_command_line_pushes_lists_and_pulls(
+def test_the_command_line_can_push_list_and_pull(
     named_files: Path,
     s3_root: str,
     storage_cfg: StorageConfig,
@@ -174,14 +185,14 @@ def test_the_command_line_pushes_lists_and_pulls(
     flags = ["--endpoint-url", str(storage_cfg.endpoint_url), "--region", "auto"]
     assert main.main(["data", "push", str(named_files), s3_root, *flags]) == 0
     assert main.main(["data", "pull", s3_root, str(tmp_path / "copy"), *flags]) == 0
-    n_bytes = sum(map(len, NAMES.values()))
+    n_bytes = sum(map(len, FILES.values()))
     out = capsys.readouterr().out
     assert f"{s3_root}/: 4 files sent ({n_bytes / 1000:.1f} kB), 0 were there." in out
     assert f"copy: 4 files fetched ({n_bytes / 1000:.1f} kB), 0 were there." in out
     assert main.main(["data", "list", s3_root, "--format", "json", *flags]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"]: (row["bytes"], row["sha256"]) for row in rows} == {
-        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in NAMES.items()
+        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()
     }
     assert main.main(["data", "list", "s3://missing", *flags]) == 2
     assert "reranker: s3://missing/: there is no such bucket" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A pull goes on where it broke off, proves what it fetched, and writes nothing outside its folder."""
+"""A pull resumes partial downloads, verifies the bytes, and writes nothing outside its folder."""
 
 from __future__ import annotations
 
@@ -13,184 +13,194 @@ from hypothesis import strategies as st
 
 from reranker.config import StorageConfig
 from reranker.data.storage import folders
-from reranker.data.storage.pull import STAGING, _inside
+from reranker.data.storage.pull import STAGING, _local_path
 from reranker.errors import StorageError
-from tests.helpers.flaky import Flaky
-from tests.helpers.objects import NAMES, contents, message, put, put_in_parts
+from tests.helpers.faulty_proxy import FaultyProxy
+from tests.helpers.objects import FILES, error_message, put_multipart, put_object, read_files
 
 pytestmark = pytest.mark.usefixtures("credentials")
 slow = pytest.mark.slow
 
 
+def interrupt_pull(root: str, folder: Path, cfg: StorageConfig) -> None:
+    """Start a pull that fails at its first attempt, and leave the partial download."""
+    error_message(lambda: folders.pull(root, folder, replace(cfg, max_attempts=1)))
+
+
 @slow
-def test_what_is_there_is_not_moved_again(
+def test_files_with_the_same_bytes_are_not_transferred_again(
     named_files: Path, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     folders.push(named_files, s3_root, storage_cfg)
     folders.pull(s3_root, tmp_path / "copy", storage_cfg)
     again = folders.pull(s3_root, tmp_path / "copy", storage_cfg)
-    assert (again.moved, set(again.kept), again.n_bytes) == ((), set(NAMES), 0)
+    assert (again.moved, set(again.kept), again.n_bytes) == ((), set(FILES), 0)
     (tmp_path / "copy" / "a.parquet").unlink()
     (tmp_path / "copy" / "empty").write_bytes(b"no longer")
     assert set(folders.pull(s3_root, tmp_path / "copy", storage_cfg).moved) == {
         "a.parquet",
         "empty",
     }
-    assert contents(tmp_path / "copy") == NAMES
-    (named_files / "a.parquet").write_bytes(b"PAR2" * 5000)  # of the same size
+    assert read_files(tmp_path / "copy") == FILES
+    (named_files / "a.parquet").write_bytes(b"PAR2" * 5000)  # the same size
     pushed = folders.push(tmp_path / "source", s3_root, storage_cfg)
     assert (pushed.moved, len(pushed.kept)) == (("a.parquet",), 3)
     assert folders.pull(s3_root, tmp_path / "copy", storage_cfg).moved == ("a.parquet",)
 
 
 @slow
-def test_a_pull_by_name_leaves_the_rest(
+def test_a_pull_by_name_fetches_these_objects_only(
     named_files: Path, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     folders.push([named_files / "a.parquet", named_files / "empty"], s3_root, storage_cfg)
     assert folders.pull(s3_root, tmp_path / "copy", storage_cfg, names=["empty"]).moved == (
         "empty",
     )
-    assert contents(tmp_path / "copy") == {"empty": b""}
-    assert "no object 'b'; found 'a.parquet', 'empty'" in message(
+    assert read_files(tmp_path / "copy") == {"empty": b""}
+    assert "no object 'b'; found 'a.parquet', 'empty'" in error_message(
         lambda: folders.pull(s3_root, tmp_path / "copy", storage_cfg, names=["b", "empty"])
     )
 
 
 @slow
-def test_a_download_that_breaks_off_goes_on_from_there(
-    named_files: Path, s3_root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+def test_an_interrupted_download_is_resumed(
+    named_files: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    folders.push(named_files / "a.parquet", s3_root, through)
-    between.faults = ["cut"]
-    folders.pull(s3_root, tmp_path / "copy", through)
-    assert contents(tmp_path / "copy") == {"a.parquet": NAMES["a.parquet"]}
-    assert [h.get("Range") for _, h in between.of("GET")] == [None, "bytes=10000-"]
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    proxy.faults = ["truncate"]
+    folders.pull(s3_root, tmp_path / "copy", proxy_cfg)
+    assert read_files(tmp_path / "copy") == {"a.parquet": FILES["a.parquet"]}
+    assert [h.get("Range") for _, h in proxy.object_requests("GET")] == [None, "bytes=10000-"]
 
 
 @slow
-def test_a_later_pull_goes_on_too(
-    named_files: Path, s3_root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+def test_a_later_pull_resumes_the_download(
+    named_files: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    folders.push(named_files / "a.parquet", s3_root, through)
-    between.faults = ["cut"]
-    message(lambda: folders.pull(s3_root, tmp_path / "copy", replace(through, max_attempts=1)))
-    folders.pull(s3_root, tmp_path / "copy", through)
-    assert contents(tmp_path / "copy") == {"a.parquet": NAMES["a.parquet"]}
-    assert [h.get("Range") for _, h in between.of("GET")] == [None, "bytes=10000-"]
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    proxy.faults = ["truncate"]
+    interrupt_pull(s3_root, tmp_path / "copy", proxy_cfg)
+    folders.pull(s3_root, tmp_path / "copy", proxy_cfg)
+    assert read_files(tmp_path / "copy") == {"a.parquet": FILES["a.parquet"]}
+    assert [h.get("Range") for _, h in proxy.object_requests("GET")] == [None, "bytes=10000-"]
     assert list((tmp_path / "copy" / STAGING).glob("*.part")) == []
 
 
 @slow
-@pytest.mark.parametrize("half", [b"wrong" * 2000, b"wrong" * 4000, b"too long" * 5000])
-def test_a_half_file_is_not_trusted(
-    half: bytes,
+@pytest.mark.parametrize("partial", [b"wrong" * 2000, b"wrong" * 4000, b"too long" * 5000])
+def test_a_wrong_partial_download_is_replaced(
+    partial: bytes,
     named_files: Path,
     s3_root: str,
-    between: Flaky,
-    through: StorageConfig,
+    proxy: FaultyProxy,
+    proxy_cfg: StorageConfig,
     tmp_path: Path,
 ) -> None:
-    folders.push(named_files / "a.parquet", s3_root, through)
-    between.faults = ["cut"]
-    message(lambda: folders.pull(s3_root, tmp_path / "copy", replace(through, max_attempts=1)))
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    proxy.faults = ["truncate"]
+    interrupt_pull(s3_root, tmp_path / "copy", proxy_cfg)
     [part] = (tmp_path / "copy" / STAGING).glob("*.part")
-    part.write_bytes(half)
-    folders.pull(s3_root, tmp_path / "copy", through)
-    assert contents(tmp_path / "copy") == {"a.parquet": NAMES["a.parquet"]}
+    part.write_bytes(partial)
+    folders.pull(s3_root, tmp_path / "copy", proxy_cfg)
+    assert read_files(tmp_path / "copy") == {"a.parquet": FILES["a.parquet"]}
 
 
 @slow
-def test_the_half_of_a_replaced_object_is_thrown_away(
-    named_files: Path, s3_root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+def test_the_partial_download_of_a_replaced_object_is_deleted(
+    named_files: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    folders.push(named_files / "a.parquet", s3_root, through)
-    between.faults = ["cut"]
-    message(lambda: folders.pull(s3_root, tmp_path / "copy", replace(through, max_attempts=1)))
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    proxy.faults = ["truncate"]
+    interrupt_pull(s3_root, tmp_path / "copy", proxy_cfg)
     (named_files / "a.parquet").write_bytes(b"PAR2" * 5000)
-    folders.push(named_files / "a.parquet", s3_root, through)
-    folders.pull(s3_root, tmp_path / "copy", replace(through, max_attempts=1))
-    assert contents(tmp_path / "copy") == {"a.parquet": b"PAR2" * 5000}
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    folders.pull(s3_root, tmp_path / "copy", replace(proxy_cfg, max_attempts=1))
+    assert read_files(tmp_path / "copy") == {"a.parquet": b"PAR2" * 5000}
     assert list((tmp_path / "copy" / STAGING).glob("*.part")) == []
 
 
 @slow
-def test_a_half_file_that_nothing_would_prove_is_thrown_away(
-    swift_port: int, s3_root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+def test_a_partial_download_that_cannot_be_verified_is_deleted(
+    swift_port: int, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    put_in_parts(swift_port, s3_root, "parts", b"right" * 2000)
-    between.faults = ["cut"]
-    message(lambda: folders.pull(s3_root, tmp_path / "copy", replace(through, max_attempts=1)))
+    put_multipart(swift_port, s3_root, "parts", data=b"right" * 2000)
+    proxy.faults = ["truncate"]
+    interrupt_pull(s3_root, tmp_path / "copy", proxy_cfg)
     [part] = (tmp_path / "copy" / STAGING).glob("*.part")
     part.write_bytes(b"wrong" * 1000)
-    assert folders.pull(s3_root, tmp_path / "copy", through).checked == {"parts": "size"}
-    assert contents(tmp_path / "copy") == {"parts": b"right" * 2000}
+    assert folders.pull(s3_root, tmp_path / "copy", proxy_cfg).checked == {"parts": "size"}
+    assert read_files(tmp_path / "copy") == {"parts": b"right" * 2000}
 
 
 @slow
-def test_flipped_bytes_are_fetched_again_from_the_start(
-    named_files: Path, s3_root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+def test_flipped_bytes_are_downloaded_again_from_the_start(
+    named_files: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    folders.push(named_files / "a.parquet", s3_root, through)
-    between.faults = ["flip", "cut", "flip"]  # the last one flips the second half
-    folders.pull(s3_root, tmp_path / "copy", replace(through, max_attempts=4))
-    assert contents(tmp_path / "copy") == {"a.parquet": NAMES["a.parquet"]}
-    assert [h.get("Range") for _, h in between.of("GET")] == [None, None, "bytes=10000-", None]
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    proxy.faults = ["flip", "truncate", "flip"]  # the last fault flips a byte of the second half
+    folders.pull(s3_root, tmp_path / "copy", replace(proxy_cfg, max_attempts=4))
+    assert read_files(tmp_path / "copy") == {"a.parquet": FILES["a.parquet"]}
+    assert [h.get("Range") for _, h in proxy.object_requests("GET")] == [
+        None,
+        None,
+        "bytes=10000-",
+        None,
+    ]
 
 
 @slow
 @pytest.mark.parametrize(
-    ("fault", "why"),
+    ("fault", "reason"),
     [
-        ("cut", "the download broke off at byte 17500 of 20000"),
+        ("truncate", "the download stopped at byte 17500 of 20000"),
         ("flip", "do not have the object's SHA-256"),
     ],
 )
-def test_a_download_that_stays_wrong_is_an_error_and_no_file(
+def test_a_download_that_fails_at_every_attempt_is_an_error_and_leaves_no_file(
     fault: str,
-    why: str,
+    reason: str,
     named_files: Path,
     s3_root: str,
-    between: Flaky,
-    through: StorageConfig,
+    proxy: FaultyProxy,
+    proxy_cfg: StorageConfig,
     tmp_path: Path,
 ) -> None:
-    folders.push(named_files / "a.parquet", s3_root, through)
-    between.faults = [fault] * 3
-    with pytest.raises(StorageError, match=rf"a\.parquet: .*{why}.*, at the last of 3 attempts"):
-        folders.pull(s3_root, tmp_path / "copy", through)
-    assert contents(tmp_path / "copy") == {}
-    assert len(between.of("GET")) == 3
+    folders.push(named_files / "a.parquet", s3_root, proxy_cfg)
+    proxy.faults = [fault] * 3
+    with pytest.raises(StorageError, match=rf"a\.parquet: .*{reason}.*, at the last of 3 attempts"):
+        folders.pull(s3_root, tmp_path / "copy", proxy_cfg)
+    assert read_files(tmp_path / "copy") == {}
+    assert len(proxy.object_requests("GET")) == 3
 
 
 @slow
-def test_objects_of_others_are_checked_by_what_the_store_knows(
+def test_objects_without_a_sha256_are_verified_by_md5_or_size(
     swift_port: int,
     s3_root: str,
     storage_cfg: StorageConfig,
     tmp_path: Path,
-    between: Flaky,
-    through: StorageConfig,
+    proxy: FaultyProxy,
+    proxy_cfg: StorageConfig,
 ) -> None:
-    put(swift_port, s3_root, "small", b"some bytes")
-    put_in_parts(swift_port, s3_root, "parts", b"more bytes")
-    between.faults = ["flip"]
+    put_object(swift_port, s3_root, "small", data=b"some bytes")
+    put_multipart(swift_port, s3_root, "parts", data=b"more bytes")
+    proxy.faults = ["flip"]
     pulled = folders.pull(
-        s3_root, tmp_path / "copy", replace(through, n_transfers=1), names=["small"]
+        s3_root, tmp_path / "copy", replace(proxy_cfg, n_transfers=1), names=["small"]
     )
-    assert (pulled.checked, len(between.of("GET"))) == ({"small": "md5"}, 2)
+    assert (pulled.checked, len(proxy.object_requests("GET"))) == ({"small": "md5"}, 2)
     assert folders.pull(s3_root, tmp_path / "copy", storage_cfg).checked == {
         "small": "md5",
         "parts": "size",
     }
     assert folders.pull(s3_root, tmp_path / "copy", storage_cfg).moved == ()
-    (tmp_path / "copy" / "parts").write_bytes(b"lost bytes")  # of the same size
+    (tmp_path / "copy" / "parts").write_bytes(b"lost bytes")  # the same size
     assert folders.pull(s3_root, tmp_path / "copy", storage_cfg).moved == ("parts",)
-    assert contents(tmp_path / "copy") == {"small": b"some bytes", "parts": b"more bytes"}
+    assert read_files(tmp_path / "copy") == {"small": b"some bytes", "parts": b"more bytes"}
 
 
 @slow
-def test_two_pulls_into_one_folder_fetch_once(
+def test_two_concurrent_pulls_download_each_object_once(
     named_files: Path, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     folders.push(named_files, s3_root, storage_cfg)
@@ -199,20 +209,20 @@ def test_two_pulls_into_one_folder_fetch_once(
             pool.submit(folders.pull, s3_root, tmp_path / "copy", storage_cfg) for _ in range(2)
         ]
         moved = sorted(len(p.result().moved) for p in pulls)
-    assert moved == [0, len(NAMES)]
-    assert contents(tmp_path / "copy") == NAMES
+    assert moved == [0, len(FILES)]
+    assert read_files(tmp_path / "copy") == FILES
 
 
 @slow
 @pytest.mark.parametrize(
     "name", ["../out", "/out", "a//out", "a\\out", "line\nout", ".pull/out", "a/../../out"]
 )
-def test_an_object_that_would_leave_the_folder_is_refused_before_any_work(
+def test_an_object_name_that_leaves_the_folder_is_rejected_before_any_download(
     name: str, swift_port: int, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    put(swift_port, s3_root, "good", b"1")
-    put(swift_port, s3_root, name, b"1")
-    assert f"{name!r} is not a name that may be written" in message(
+    put_object(swift_port, s3_root, "good", data=b"1")
+    put_object(swift_port, s3_root, name, data=b"1")
+    assert f"{name!r} is not a name that may be written" in error_message(
         lambda: folders.pull(s3_root, tmp_path / "copy", storage_cfg)
     )
     assert list(tmp_path.rglob("*")) == []
@@ -220,29 +230,29 @@ def test_an_object_that_would_leave_the_folder_is_refused_before_any_work(
 
 
 @given(st.text(st.sampled_from("./\\\0\n~: aé\u202e"), max_size=8))
-def test_a_name_is_refused_or_stays_below_the_folder(name: str) -> None:
+def test_a_name_is_rejected_or_its_path_is_below_the_folder(name: str) -> None:
     folder = Path("/no/such/folder")
     try:
-        path = _inside(folder, name)
+        path = _local_path(folder, name)
     except StorageError:
         return
     assert folder in Path(os.path.normpath(path)).parents
     assert path.relative_to(folder).as_posix() == name
 
 
-def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_a_link_that_leaves_the_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "copy" / "sub").symlink_to(tmp_path / "out")
-    assert "through a link" in message(lambda: _inside(tmp_path / "copy", "sub/x"))
+    assert "through a link" in error_message(lambda: _local_path(tmp_path / "copy", "sub/x"))
 
 
 @slow
-def test_a_folder_in_the_place_of_a_file_is_named(
+def test_a_folder_in_place_of_a_file_is_an_error(
     named_files: Path, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     folders.push(named_files / "empty", s3_root, storage_cfg)
     (tmp_path / "copy" / "empty" / "x").mkdir(parents=True)
-    assert "Is a directory" in message(
+    assert "Is a directory" in error_message(
         lambda: folders.pull(s3_root, tmp_path / "copy", storage_cfg)
     )

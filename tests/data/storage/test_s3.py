@@ -1,4 +1,4 @@
-"""Requests to a real S3 server, straight and through a proxy that refuses; no secret is shown."""
+"""Errors of an S3 server are explained, and no output contains a secret."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from reranker.config import DataConfig, StorageConfig
 from reranker.data.storage import folders, s3
 from reranker.errors import ConfigError
 from tests.helpers import swift
-from tests.helpers.flaky import Flaky
-from tests.helpers.objects import NAMES, contents, message, written
+from tests.helpers.faulty_proxy import FaultyProxy
+from tests.helpers.objects import FILES, error_message, read_files, write_files
 
 pytestmark = pytest.mark.usefixtures("credentials")
 slow = pytest.mark.slow
@@ -20,62 +20,65 @@ slow = pytest.mark.slow
 
 @slow
 @pytest.mark.parametrize("status", [400, 401, 501])
-def test_a_store_that_refuses_new_checksum_headers(
+def test_a_store_without_the_newer_checksum_headers(
     status: int,
     named_files: Path,
     s3_root: str,
-    between: Flaky,
-    through: StorageConfig,
+    proxy: FaultyProxy,
+    proxy_cfg: StorageConfig,
     tmp_path: Path,
 ) -> None:
-    between.refuse_checksums = status
-    folders.push(named_files, s3_root, through)
-    folders.pull(s3_root, tmp_path / "copy", through)
-    assert contents(tmp_path / "copy") == NAMES
-    new = replace(through, checksum="when_supported")
-    hint = "may refuse new checksum headers; set data.storage.checksum=when_required"
-    assert hint in message(
-        lambda: folders.push(written(tmp_path / "other", {"b": b"1"}), s3_root, new)
+    proxy.checksum_status = status
+    folders.push(named_files, s3_root, proxy_cfg)
+    folders.pull(s3_root, tmp_path / "copy", proxy_cfg)
+    assert read_files(tmp_path / "copy") == FILES
+    new = replace(proxy_cfg, checksum="when_supported")
+    hint = "may not support the newer checksum headers; set data.storage.checksum=when_required"
+    assert hint in error_message(
+        lambda: folders.push(write_files(tmp_path / "other", {"b": b"1"}), s3_root, new)
     )
-    assert hint in message(lambda: folders.pull(s3_root, tmp_path / "third", new))
+    assert hint in error_message(lambda: folders.pull(s3_root, tmp_path / "third", new))
 
 
 @slow
-def test_new_checksum_headers_work_where_they_are_known(
-    named_files: Path, s3_root: str, between: Flaky, through: StorageConfig, tmp_path: Path
+def test_the_newer_checksum_headers_work_if_the_store_supports_them(
+    named_files: Path, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    new = replace(through, checksum="when_supported")
+    new = replace(proxy_cfg, checksum="when_supported")
     folders.push(named_files, s3_root, new)
     folders.pull(s3_root, tmp_path / "copy", new)
-    assert contents(tmp_path / "copy") == NAMES
-    assert all(any(name.startswith("x-amz-checksum-") for name in h) for _, h in between.of("PUT"))
+    assert read_files(tmp_path / "copy") == FILES
+    assert all(
+        any(name.startswith("x-amz-checksum-") for name in h)
+        for _, h in proxy.object_requests("PUT")
+    )
 
 
 @slow
-def test_a_failure_says_what_to_do(
+def test_an_error_says_what_to_do(
     s3_root: str, storage_cfg: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no such bucket" in message(
+    assert "no such bucket" in error_message(
         lambda: folders.pull("s3://missing/x", tmp_path, storage_cfg)
     )
-    assert "no such bucket" in message(
-        lambda: folders.push(written(tmp_path / "s", NAMES), "s3://missing/x", storage_cfg)
+    assert "no such bucket" in error_message(
+        lambda: folders.push(write_files(tmp_path / "s", FILES), "s3://missing/x", storage_cfg)
     )
-    assert "no objects; found nothing" in message(
+    assert "no objects; found nothing" in error_message(
         lambda: folders.pull(s3_root, tmp_path / "copy", storage_cfg)
     )
     with s3.Root(s3_root, storage_cfg) as remote:
-        assert "no such object" in message(lambda: remote.head("missing"))
+        assert "no such object" in error_message(lambda: remote.head("missing"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{swift.SECRET_KEY}x")
-    assert "does not know this pair of key id and secret" in message(
+    assert "does not accept this key id and secret" in error_message(
         lambda: folders.list_objects(s3_root, storage_cfg)
     )
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "no credentials (PartialCredentialsError)" in message(
+    assert "no credentials (PartialCredentialsError)" in error_message(
         lambda: folders.list_objects(s3_root, storage_cfg)
     )
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert "no credentials (NoCredentialsError)" in message(
+    assert "no credentials (NoCredentialsError)" in error_message(
         lambda: folders.list_objects(s3_root, storage_cfg)
     )
     assert not (tmp_path / "copy").exists()
@@ -83,11 +86,11 @@ def test_a_failure_says_what_to_do(
 
 @slow
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "text"),
     [
         (400, "ExpiredToken", "the session token has expired"),
-        (403, "RequestTimeTooSkewed", "this machine's clock is off"),
-        (403, "AccessDenied", "these credentials may not do this"),
+        (403, "RequestTimeTooSkewed", "this machine's clock differs"),
+        (403, "AccessDenied", "these credentials do not allow this"),
         (503, "SlowDown", "still throttled after 2 attempts"),
         (500, "InternalError", "the store failed at each of 2 attempts"),
         (400, "AuthorizationHeaderMalformed", "not in region auto; set data.storage.region"),
@@ -95,26 +98,26 @@ def test_a_failure_says_what_to_do(
         (418, "<script>&amp;\x1b", "the store refuses the request"),
     ],
 )
-def test_an_answer_of_the_store_is_told_apart(
-    status: int, code: str, said: str, s3_root: str, between: Flaky, through: StorageConfig
+def test_each_response_of_the_store_has_its_own_message(
+    status: int, code: str, text: str, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig
 ) -> None:
-    between.answers = [(status, code)] * 2
-    text = message(lambda: folders.list_objects(s3_root, replace(through, max_attempts=2)))
-    assert said in text
-    assert text.isprintable()
+    proxy.errors = [(status, code)] * 2
+    cfg = replace(proxy_cfg, max_attempts=2)
+    message = error_message(lambda: folders.list_objects(s3_root, cfg))
+    assert text in message
+    assert message.isprintable()
 
 
 def test_a_dead_endpoint_is_named() -> None:
-    [port] = swift._free_ports(1)
+    [port] = swift.free_ports(1)
     cfg = StorageConfig(endpoint_url=f"http://127.0.0.1:{port}", region="auto", max_attempts=1)
-    text = message(lambda: folders.list_objects("s3://books", cfg))
-    assert (
-        f"http://127.0.0.1:{port} was not reached in 1 attempts (EndpointConnectionError)" in text
-    )
+    reason = "was not reached in 1 attempts (EndpointConnectionError)"
+    message = error_message(lambda: folders.list_objects("s3://books", cfg))
+    assert f"http://127.0.0.1:{port} {reason}" in message
 
 
 @pytest.mark.parametrize(
-    ("root", "endpoint", "named"),
+    ("root", "endpoint", "text"),
     [
         (f"s3://key:{swift.SECRET_KEY}@books/x", None, "data.root=s3://…"),
         ("gs://books/x", None, "data.root=gs://… is neither a folder nor s3://BUCKET/PREFIX"),
@@ -133,19 +136,19 @@ def test_a_dead_endpoint_is_named() -> None:
         ("s3://books/x", "https://host:port", "data.storage.endpoint_url is not of the form"),
     ],
 )
-def test_a_root_or_endpoint_with_a_secret_is_refused_and_not_repeated(
-    root: str, endpoint: str, named: str
+def test_a_root_or_endpoint_with_a_secret_is_rejected_without_showing_it(
+    root: str, endpoint: str, text: str
 ) -> None:
     cfg = StorageConfig(endpoint_url=endpoint)
     for call in (
         lambda: folders.list_objects(root, cfg),
         lambda: folders.local_root(DataConfig(root=root, storage=cfg), Path("x")),
     ):
-        assert named in message(call, ConfigError)
+        assert text in error_message(call, ConfigError)
 
 
 @slow
-def test_the_secret_is_in_no_output(
+def test_no_output_contains_the_secret(
     named_files: Path,
     s3_root: str,
     storage_cfg: StorageConfig,
@@ -154,15 +157,15 @@ def test_the_secret_is_in_no_output(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    done = [
+    results = [
         folders.push(named_files, s3_root, storage_cfg),
         folders.pull(s3_root, tmp_path / "copy", storage_cfg),
         folders.list_objects(s3_root, storage_cfg),
     ]
     with s3.Root(s3_root, storage_cfg) as remote:
-        shown = repr((done, storage_cfg, remote, remote.client, vars(remote)))
+        shown = repr((results, storage_cfg, remote, remote.client, vars(remote)))
     out, err = capfd.readouterr()
     assert swift.SECRET_KEY not in shown + out + err + caplog.text
-    kept = [p for p in (tmp_path / "copy").rglob("*") if p.is_file()]
-    assert len(kept) > len(NAMES)  # with the lock
-    assert not any(swift.SECRET_KEY.encode() in p.read_bytes() for p in kept)
+    written = [p for p in (tmp_path / "copy").rglob("*") if p.is_file()]
+    assert len(written) > len(FILES)  # the lock file too
+    assert not any(swift.SECRET_KEY.encode() in p.read_bytes() for p in written)

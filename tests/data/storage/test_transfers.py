@@ -1,4 +1,4 @@
-"""Threads that move bytes: results in order, and one failure ends them all."""
+"""The transfer pool returns results in order and stops all transfers after the first failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reranker.data.storage.transfers import on_disk, transfers
+from reranker.data.storage.transfers import disk_errors, transfer_pool
 from reranker.errors import StorageError
 
 
@@ -16,15 +16,15 @@ def test_results_keep_the_order_of_the_items() -> None:
 
     def work(i: int) -> int:
         if i + 1 < len(done):
-            done[i + 1].wait(5)  # the last one ends first
+            done[i + 1].wait(5)  # the last item ends first
         done[i].set()
         return i * i
 
-    with transfers("test", 0, 4) as threads:
-        assert threads.run(work, range(4)) == [0, 1, 4, 9]
+    with transfer_pool("test", 0, 4) as pool:
+        assert pool.run(work, range(4)) == [0, 1, 4, 9]
 
 
-def test_the_first_failure_ends_what_runs_and_what_waits() -> None:
+def test_the_first_failure_stops_running_and_waiting_items() -> None:
     running, started = threading.Event(), []
 
     def work(item: str) -> None:
@@ -33,25 +33,20 @@ def test_the_first_failure_ends_what_runs_and_what_waits() -> None:
             running.wait(5)
             raise StorageError("the cause")
         running.set()
-        while True:  # until the tick says that another transfer failed
-            threads.tick(1)
+        while True:  # until the tick raises because another transfer failed
+            pool.tick(1)
 
-    with transfers("test", 0, 2) as threads, pytest.raises(StorageError, match="the cause"):
-        threads.run(work, ["fails", "runs", *["waits"] * 50])
+    with transfer_pool("test", 0, 2) as pool, pytest.raises(StorageError, match="the cause"):
+        pool.run(work, ["fails", "runs", *["waits"] * 50])
     assert {"fails", "runs"} <= set(started)
-    assert (
-        len(started) <= 4
-    )  # a thread that is set free may take one more before the others are cancelled
+    # A free thread may start one more item before the others are cancelled.
+    assert len(started) <= 4
 
 
-def test_a_failure_of_the_disk_names_the_file(tmp_path: Path) -> None:
-    with (
-        pytest.raises(StorageError, match=r"/missing: No such file or directory"),
-        on_disk(tmp_path),
-    ):
+def test_a_disk_error_names_the_file(tmp_path: Path) -> None:
+    missing = "/missing: No such file or directory"
+    with pytest.raises(StorageError, match=missing), disk_errors(tmp_path):
         (tmp_path / "missing").read_bytes()
-    with (
-        pytest.raises(StorageError, match=f"{tmp_path}: No space left on device"),
-        on_disk(tmp_path),
-    ):
+    full = f"{tmp_path}: No space left on device"
+    with pytest.raises(StorageError, match=full), disk_errors(tmp_path):
         raise OSError(28, "No space left on device")
