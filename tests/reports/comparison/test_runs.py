@@ -18,9 +18,9 @@ from reranker import sweep
 from reranker.cache import Cache
 from reranker.cli import main
 from reranker.config import EvalConfig, TrackingConfig
-from reranker.data import Tables
+from reranker.data import Contexts, Corpus, Tables
 from reranker.errors import ComparisonError
-from reranker.eval import build_lists, digest_of_kind
+from reranker.eval import EvalSet
 from reranker.reports.comparison.runs import find
 from reranker.tracking import store
 from reranker.tracking.lifecycle import PARENT
@@ -253,21 +253,20 @@ def test_a_missing_store_is_not_created(tmp_path: Path, capsys: pytest.CaptureFi
     )
 
 
-def test_a_run_logs_the_hash_of_each_list_kind(tables: Tables, cache: Cache) -> None:
-    lists = build_lists(
-        tables, EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15), "test", cache
-    )
-    kept: dict[str, str] = {}
+def test_a_run_logs_the_hash_of_each_list_kind(
+    tables: Tables, contexts: Contexts, cache: Cache
+) -> None:
+    cfg = EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15)
+    test = EvalSet.from_lists(Corpus(tables, contexts), cfg, cache, split="test")
+    logged: dict[str, str] = {}
 
     class Log:
-        hash = staticmethod(kept.__setitem__)
-        input = table = staticmethod(lambda *args: None)
+        hash = staticmethod(logged.__setitem__)
+        record = table = staticmethod(lambda *args: None)
 
-    RunLog.lists(Log, lists, tables)
-    assert kept == {
-        f"lists/test/{kind}": digest_of_kind(lists, tables, kind)
-        for kind in ("popularity", "uniform")
-    }
+    RunLog.candidate_lists(Log, test)
+    kinds = ("popularity", "uniform")
+    assert logged == {f"lists/test/{kind}": test.digest_of_kind(kind) for kind in kinds}
 
 
 # The end of a sweep

@@ -95,7 +95,7 @@ def scored(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def test_set(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
+def eval_set(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
     """Lists of three kinds with scores; titles and user ids are markup."""
     folder = tmp_path_factory.mktemp("run_page")
     ratings = [(f"<b>{user}", book, rating) for user, book, rating in some_ratings()]
@@ -114,15 +114,15 @@ def test_set(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
     return EvalSet(corpus, lists, config().eval, scored(frame))
 
 
-def summarised(cfg: Config, test_set: EvalSet) -> RunSummary:
+def summarised(cfg: Config, eval_set: EvalSet) -> RunSummary:
     """Evaluate the scores and choose examples."""
-    results = evaluate(test_set)
-    return RunSummary(cfg, results, find_examples(results, test_set), HISTORY, RESULT)
+    results = evaluate(eval_set)
+    return RunSummary(cfg, results, find_examples(results, eval_set), HISTORY, RESULT)
 
 
 @pytest.fixture(scope="module")
-def summary(test_set: EvalSet) -> RunSummary:
-    made = summarised(config(), test_set)
+def summary(eval_set: EvalSet) -> RunSummary:
+    made = summarised(config(), eval_set)
     warnings = ("uniform lists: saturation",)
     results = dataclasses.replace(made.evaluation, checks=CHECKS, depth=DEPTH, warnings=warnings)
     return dataclasses.replace(made, evaluation=results)
@@ -380,12 +380,12 @@ def test_sections_without_numbers_are_left_out(
     assert "Training curve" not in less and "beats the best baseline" in less
 
 
-def test_a_run_of_one_user_says_that_it_has_no_interval(test_set: EvalSet) -> None:
-    rows = test_set.rows[test_set.rows["user"] == test_set.rows["user"].iloc[0]]
-    lists = dataclasses.replace(test_set.lists, frame=rows)
+def test_a_run_of_one_user_says_that_it_has_no_interval(eval_set: EvalSet) -> None:
+    rows = eval_set.rows[eval_set.rows["user"] == eval_set.rows["user"].iloc[0]]
+    lists = dataclasses.replace(eval_set.lists, frame=rows)
     cfg = config()
     cfg.eval.list_kinds = ["uniform"]
-    one_user = EvalSet(test_set.corpus, lists, cfg.eval, scored(rows))
+    one_user = EvalSet(eval_set.corpus, lists, cfg.eval, scored(rows))
     text = words(page(summarised(cfg, one_user)))
     assert "an interval needs at least two users with a positive" in text
     assert not re.search(r"\bnan\b", text)
