@@ -12,7 +12,7 @@ from reranker import reports
 from reranker.cache import Cache
 from reranker.config import Config, EvalConfig
 from reranker.data import Contexts, Corpus, Tables
-from reranker.eval import CandidateLists, Evaluation, build_lists, evaluate
+from reranker.eval import EvalSet, evaluate
 from reranker.tracking.lifecycle import start
 from reranker.trainer import History
 from tests.helpers.paired import AUDIT, WordCounter, drawn
@@ -23,16 +23,6 @@ pytestmark = pytest.mark.slow
 HISTORY = History(
     logs=[{"step": 5, "loss": 0.7}, {"step": 5, "dev_ndcg_10": 0.3}], best_step=5, best_dev=0.3
 )
-
-
-def evaluated(
-    tables: Tables, cache: Cache, cfg: EvalConfig
-) -> tuple[CandidateLists, dict[str, np.ndarray], Evaluation]:
-    """Lists of test users, random scores of two scorers, and their evaluation."""
-    lists = build_lists(tables, cfg, "test", cache)
-    rng = np.random.default_rng(0)
-    scores = {name: rng.normal(size=len(lists.frame)) for name in ("fine_tuned", "random")}
-    return lists, scores, evaluate(tables, lists, scores, cfg)
 
 
 def test_the_data_report_is_logged_as_metrics_and_a_page(
@@ -60,16 +50,13 @@ def test_the_run_report_is_logged_as_figures_and_a_page(
     run_cfg: Config, tmp_path: Path, tables: Tables, contexts: Contexts, cache: Cache
 ) -> None:
     run_cfg.eval = EvalConfig(list_kinds=["uniform"], n_candidates=12, n_bootstrap=100)
-    lists, scores, evaluation = evaluated(tables, cache, run_cfg.eval)
+    corpus = Corpus(tables, contexts)
+    test = EvalSet.from_lists(corpus, run_cfg.eval, cache, split="test")
+    rng = np.random.default_rng(0)
+    for name in ("fine_tuned", "random"):
+        test.scores[name] = rng.normal(size=len(test.rows))
     with start(run_cfg, tmp_path / "run") as log:
-        reports.write_run_report(
-            log,
-            evaluation,
-            HISTORY,
-            lists_frame=lists.frame,
-            scores=scores,
-            corpus=Corpus(tables, contexts),
-        )
+        reports.write_run_report(log, evaluate(test), HISTORY, test=test)
     page = tmp_path / "run" / "run_report.html"
     assert account(tmp_path / "run")["paths"]["run_report"] == str(page)
     stored = artifacts(run_cfg, log.run_id)

