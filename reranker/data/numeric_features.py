@@ -91,9 +91,9 @@ class NumericFeatures:
 
     - ease: 4 log2(n_books / rank), where rank is the candidate's rank by EASE among all books
       except the context books. The rank uses the ratings of other users only.
-    - authors: 5 ln(1 + sum), where sum is over context books and adds the cosines between the
+    - authors: 5 ln(1 + sum), where sum adds, over the context books, the cosines between the
       candidate's and the book's set of authors.
-    - genres: 50 x mean over context books of the cosines between sets of genres.
+    - genres: 50 x the mean, over the context books, of the cosine between the sets of genres.
     - readers: 3 ln(1 + n), where n users have the candidate among their context books.
 
     Source: Askari et al. 2023, "Injecting the BM25 score as text improves BERT-based re-rankers".

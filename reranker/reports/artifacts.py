@@ -47,11 +47,7 @@ def write_data_report(
 
 
 def write_run_report(
-    log: RunLog,
-    evaluation: Evaluation,
-    history: History,
-    *,
-    test: EvalSet,
+    log: RunLog, evaluation: Evaluation, history: History, *, test: EvalSet
 ) -> None:
     """Log the figures `plots/*.png` of the training and the evaluation, and `run_report.html`.
 
@@ -68,12 +64,10 @@ def write_run_report(
     from reranker.reports.run.page import RunSummary, find_examples, page
     from reranker.reports.run.plots import training
 
-    for name, figure in {
-        "training": training(history.logs),
-        **evaluation_figures(evaluation),
-    }.items():
+    figures = {"training": training(history.logs), **evaluation_figures(evaluation)}
+    for name, figure in figures.items():
         _log_figure(log, name, figure)
-    examples = find_examples(evaluation, test.rows, test.scores, corpus=test.corpus)
+    examples = find_examples(evaluation, test)
     summary = RunSummary(log.cfg, evaluation, examples, history, log.result)
     _log_page(log, "run_report", page(summary))
 

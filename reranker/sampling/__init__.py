@@ -1,4 +1,4 @@
-"""Training pairs from tables and contexts, and the audit that lets them pass."""
+"""Build training pairs from a corpus, and audit them for leaked answers."""
 
 from reranker.sampling.audit import audit
 from reranker.sampling.pairs import Pairs, build_pairs

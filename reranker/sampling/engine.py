@@ -1,4 +1,4 @@
-"""Dask runs a pure function over parts: in threads, in processes, or on a cluster whose scheduler is named."""
+"""Run a pure function over parts with Dask: in threads, in processes or on a cluster."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from reranker.errors import EngineError
 T = TypeVar("T")
 R = TypeVar("R")
 
-CONNECT_S = 30  # a scheduler that has not answered by then is not there
+CONNECT_S = 30  # time limit to reach a scheduler
 SHOW_AFTER_S = 2.0
-# By function, not by name: to look a name up Dask imports distributed, 60 MB that only a cluster needs.
+# Functions, because Dask imports distributed (60 MB, needed only by a cluster) to look up a name.
 LOCAL = {
     "synchronous": dask.local.get_sync,
     "threads": dask.threaded.get,
@@ -30,22 +30,22 @@ LOCAL = {
 
 
 def run(function: Callable[[T], R], parts: Sequence[T], cfg: EngineConfig) -> list[R]:
-    """`function` of every part, in order, with a progress bar in a terminal.
+    """Return `function` of every part, in order, with a progress bar in a terminal.
 
-    The parts are spread over at most n_partitions tasks. On a cluster a task whose worker dies is run again elsewhere,
-    so `function` must give the same for the same part and leave nothing half-written; the workers need this package
-    and see the cache folder under the same path.
+    The parts are distributed over at most n_partitions tasks. If a worker of a cluster dies, its
+    task runs again on another worker. `function` must therefore be deterministic and write files
+    atomically. The workers need this package, and the cache folder at the same path.
 
     Raises:
-        EngineError: No scheduler answers at engine.address, or the cluster gave up.
+        EngineError: No scheduler answers at engine.address, or a task lost too many workers.
     """
     bag = dask.bag.from_sequence(parts, npartitions=min(cfg.n_partitions, len(parts)))
     tasks = bag.map_partitions(_run_all, function)
     if cfg.scheduler == "cluster":
         return _on_cluster(tasks, str(cfg.address))
-    with (
-        ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr) if sys.stderr.isatty() else nullcontext()
-    ):
+    is_terminal = sys.stderr.isatty()
+    bar = ProgressBar(minimum=SHOW_AFTER_S, out=sys.stderr) if is_terminal else nullcontext()
+    with bar:
         return list(tasks.compute(scheduler=LOCAL[cfg.scheduler]))
 
 
@@ -71,6 +71,6 @@ def _on_cluster(tasks: dask.bag.Bag, address: str) -> list[R]:
             return list(future.result())
         except KilledWorker as error:
             raise EngineError(
-                f"the cluster at {address} lost every worker that tried a part ({error}). Give the workers more memory "
-                "or lower sampling.part_pairs."
+                f"the cluster at {address} lost every worker that ran a certain part ({error}). "
+                "Give the workers more memory or lower sampling.part_pairs."
             ) from error

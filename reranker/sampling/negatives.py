@@ -1,4 +1,4 @@
-"""Where negatives come from: unseen books uniformly or by popularity, a retriever's near misses, disliked books."""
+"""Draw negatives: unrated books (uniform, by popularity, or hard negatives) and disliked books."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ UNIFORM, POPULARITY, RETRIEVER, DISLIKED = range(1, len(SOURCES))
 
 
 def no_books() -> UserBooks:
-    """A shelf without a book."""
+    """Return an empty `UserBooks`."""
     return UserBooks(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the negatives of a part are drawn from; row i is user i of the part.
+    """The books from which the negatives of a part are drawn; row i is user i of the part.
 
     Attributes:
-        key: (n_users,) of the user ids.
-        rated: All that the users rated: never drawn, but for `disliked`.
-        near: What a retriever ranks high for them.
-        disliked: Target books that they rated low.
-        n_books: In the catalogue.
-        popularity: (n_books + 1,) cumulative integer weights; None where no source needs them.
+        key: (n_users,) hash keys of the user ids.
+        rated: Rated books; they are never drawn, except as `disliked`.
+        near: Books that a retriever ranks high.
+        disliked: Target books with a low rating.
+        n_books: Books in the catalogue.
+        popularity: (n_books + 1,) cumulative integer weights; None if no source needs them.
     """
 
     key: KeyArray
@@ -41,45 +41,46 @@ class Choice:
 
 
 def draw(choice: Choice, k: IntArray, cfg: SamplingConfig) -> tuple[IntArray, IntArray]:
-    """For every user, k distinct negatives in the order in which they are drawn.
+    """Draw k distinct negatives for every user.
 
-    A source that has run out hands over to `uniform`; when no unseen book is left either, the draw is MISSING. Draw m
-    of a user does not depend on k, so the negatives of a smaller neg_ratio are among those of a larger one. Under
-    `retriever` and `mix` the uniform and popular draws leave out what the retriever offers, whether it is taken or not.
+    When a source is exhausted, `uniform` replaces it; when no unrated book is left, the draw is
+    MISSING. Draw m of a user does not depend on k, so the negatives of a smaller neg_ratio are a
+    subset of those of a larger one. With `retriever` and `mix` the uniform and popularity draws
+    exclude all books of the retriever, drawn or not.
 
     Returns:
-        book and source (an index of SOURCES), (sum of k,) each; user by user.
+        book and source (an index of SOURCES), (sum of k,) each, sorted by user, in drawing order.
     """
     if cfg.strategy == "uniform":
-        return _uniform(choice.key, choice.rated, k, choice.n_books, cfg.seed)
+        return _uniform(choice, choice.rated, k, cfg.seed)
     source = _sources(choice.key, k, cfg)
     book = np.full(len(source), MISSING)
-    for pool, shelf in ((RETRIEVER, choice.near), (DISLIKED, choice.disliked)):
-        _take(pool, shelf, k, choice.key, cfg.seed, book, source)
+    for pool, books in ((RETRIEVER, choice.near), (DISLIKED, choice.disliked)):
+        _fill(book, source, pool, books=books, k=k, key=choice.key, seed=cfg.seed)
     rest = np.flatnonzero(book == MISSING)
     row = np.repeat(np.arange(len(k)), k)[rest]
     n_rest = np.bincount(row, minlength=len(k))
-    taboo = _together(choice.rated, choice.near)
+    excluded = _union(choice.rated, choice.near)
     if choice.popularity is None:
-        book[rest], source[rest] = _uniform(choice.key, taboo, n_rest, choice.n_books, cfg.seed)
+        book[rest], source[rest] = _uniform(choice, excluded, n_rest, cfg.seed)
     else:
-        lines = [choice.popularity, np.arange(choice.n_books + 1)]
-        line = np.where(source[rest] == POPULARITY, 0, 1)
-        book[rest], line = sample_weighted(
-            lines, taboo, n_rest, line, key=choice.key, seed=cfg.seed
+        weights = [choice.popularity, np.arange(choice.n_books + 1)]
+        which = np.where(source[rest] == POPULARITY, 0, 1)
+        book[rest], which = sample_weighted(
+            weights, excluded, n_rest, which=which, key=choice.key, seed=cfg.seed
         )
-        source[rest] = np.where(line == 0, POPULARITY, UNIFORM)
+        source[rest] = np.where(which == 0, POPULARITY, UNIFORM)
     return book, source
 
 
 def _uniform(
-    key: KeyArray, taboo: UserBooks, k: IntArray, n_books: int, seed: int
+    choice: Choice, excluded: UserBooks, k: IntArray, seed: int
 ) -> tuple[IntArray, IntArray]:
-    ends = taboo.ends(len(k))
-    n_open = n_books - np.diff(ends)
-    n_drawn = np.minimum(k, n_open)
-    rank = distinct(n_open, n_drawn, seed=seed, purpose="negatives", key=key)
-    book = unseen(rank, n_drawn, ends, taboo.book)
+    ends = excluded.ends(len(k))
+    n_available = choice.n_books - np.diff(ends)
+    n_drawn = np.minimum(k, n_available)
+    rank = distinct(n_available, n_drawn, seed=seed, purpose="negatives", key=choice.key)
+    book = unseen(rank, n_drawn, ends, excluded.book)
     if len(book) < k.sum():
         padded = np.full(int(k.sum()), MISSING)
         padded[ranges(k) < np.repeat(n_drawn, k)] = book
@@ -88,7 +89,7 @@ def _uniform(
 
 
 def _sources(key: KeyArray, k: IntArray, cfg: SamplingConfig) -> IntArray:
-    """(sum of k,) the source that each draw is to come from."""
+    """Return (sum of k,) the source that each draw should use."""
     if cfg.strategy != "mix":
         return np.full(int(k.sum()), SOURCES.index(cfg.strategy), dtype=np.int8)
     edges = np.cumsum([asdict(cfg.mix)[name] for name in SOURCES[1:]])
@@ -96,28 +97,32 @@ def _sources(key: KeyArray, k: IntArray, cfg: SamplingConfig) -> IntArray:
     return (1 + np.searchsorted(edges[:-1], chance, side="right")).astype(np.int8)
 
 
-def _take(
+def _fill(
+    book: IntArray,
+    source: IntArray,
     pool: int,
-    shelf: UserBooks,
+    *,
+    books: UserBooks,
     k: IntArray,
     key: KeyArray,
     seed: int,
-    book: IntArray,
-    source: IntArray,
 ) -> None:
-    """Fill the draws of a pool with its books, in random order and each once; what it lacks becomes uniform."""
+    """Fill the draws of a pool in place with its books, in random order and without repetition.
+
+    The source of draws that exceed the pool becomes uniform.
+    """
     mine = np.flatnonzero(source == pool)
     row = np.repeat(np.arange(len(k)), k)[mine]
-    n_wanted, n_held = np.bincount(row, minlength=len(k)), shelf.sizes(len(k))
+    n_wanted, n_held = np.bincount(row, minlength=len(k)), books.sizes(len(k))
     n_taken = np.minimum(n_wanted, n_held)
     place = distinct(n_held, n_taken, seed=seed, purpose=SOURCES[pool], key=key)
     has = ranges(n_wanted) < np.repeat(n_taken, n_wanted)
     first = np.cumsum(n_held) - n_held
-    book[mine[has]] = shelf.book[np.repeat(first, n_taken) + place]
+    book[mine[has]] = books.book[np.repeat(first, n_taken) + place]
     source[mine[~has]] = UNIFORM
 
 
-def _together(one: UserBooks, other: UserBooks) -> UserBooks:
+def _union(one: UserBooks, other: UserBooks) -> UserBooks:
     if not len(other.row):
         return one
     row, book = np.concatenate([one.row, other.row]), np.concatenate([one.book, other.book])

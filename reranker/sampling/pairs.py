@@ -1,4 +1,4 @@
-"""Training pairs: each train user's positives and, for each, negatives from the sources that the strategy names."""
+"""Build the training pairs: positives of train users, and sampled negatives for each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reranker.errors import DataError
 from reranker.sampling import engine as dask_engine
 from reranker.sampling import parts, retriever
 from reranker.sampling.negatives import SOURCES, Choice
-from reranker.sampling.parts import Part, Written
+from reranker.sampling.parts import Part, WrittenPart
 from reranker.sampling.weighted import UserBooks, popularity_weights
 
 VERSION = 4  # raise it when the same inputs give other pairs
@@ -35,19 +35,20 @@ Candidates = Callable[[IntArray, IntArray], pa.Array]  # users and books -> text
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a run, refined.
+    """The refined pairs of a run.
 
     Attributes:
-        path: `pairs.parquet`, the seed's schema: user_id, user_ctx, book_id, book_text, label; texts
-            dictionary-encoded. Where refinement keeps every pair as it is, they are not written twice: it is `parts`
-            then.
-        parts: `training_pairs.parquet/`: all pairs before refinement in part files of that schema, with the books' own
-            texts, and `_manifest.json` with their rows and SHA-256.
-        codes: The rows of `path` as codes: user, context, book int32, label int8, source (a name of SOURCES); by user,
-            a positive before its negatives. A context is its user's code, or under leave_one_out a number of its own.
-        has_own_contexts: Every positive has a context of its own (leave_one_out), not one for each user.
+        path: `pairs.parquet` with user_id, user_ctx, book_id, book_text, label (the original
+            system's columns); texts are dictionary-encoded. If refinement changes nothing, the
+            file is not written, and `path` is `parts`.
+        parts: `training_pairs.parquet/`: all pairs before refinement, in part files with the same
+            columns and the books' own texts, and `_manifest.json` with their rows and SHA-256.
+        codes: The rows of `path` as codes: user, context, book int32, label int8, source (a name
+            of SOURCES); sorted by user, a positive before its negatives. The code of a context is
+            its user's code, or with leave_one_out a separate number.
+        has_own_contexts: Whether every positive has a separate context (leave_one_out).
         digest: SHA-256 of the folder that holds them.
-        hit: They came from the cache.
+        hit: Whether they came from the cache.
         counts: Users and pairs in, out and dropped, by reason.
     """
 
@@ -61,16 +62,23 @@ class Pairs:
 
 
 def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache: Cache) -> Pairs:
-    """Return the pairs of the train users, from the cache if tables, contexts and sampling are the same.
+    """Return the pairs of the train users; they are cached by tables, contexts and sampling.
 
-    Positives are the target books rated positive_rating or more (`split`), or all such books of the history, each with
-    a context of the user's others (`leave_one_out`). All is drawn as codes; refinement (min_positives, max_positives)
-    is decided before any text is touched. A user's negatives are distinct over all of the user's positives. The result
-    depends on seeds and ids alone: not on partitions, order or workers.
+    Positives are the books with a rating of at least positive_rating: the target books (`holdout`),
+    or all books of the history, each with a context of the user's other books (`leave_one_out`).
+    Pairs are drawn as codes, and refinement (min_positives, max_positives) happens before texts are
+    read. A user's negatives are distinct over all positives of the user. The result depends only
+    on seeds and ids, not on partitions, order or workers.
 
     Raises:
-        DataError: No train user has enough positives, or a user has too few unrated books for neg_ratio.
-        EngineError: engine=cluster, and the cluster cannot be had.
+        DataError: No train user has enough positives, or a user has too few unrated books for
+            neg_ratio.
+        EngineError: The cluster of engine=cluster cannot be reached.
+
+    Example:
+        >>> pairs = build_pairs(corpus, cfg.sampling, cfg.engine, cache)
+        >>> pd.read_parquet(pairs.path).columns.to_list()
+        ['user_id', 'user_ctx', 'book_id', 'book_text', 'label']
     """
     tables, contexts = corpus.tables, corpus.contexts
     key = {
@@ -82,18 +90,16 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
     }
 
     def build(folder: Path) -> dict[str, object]:
-        made, counts = _parts(corpus, cfg)
+        work, counts = _parts(corpus, cfg)
         for name in (PARTS, CODES):
             (folder / name).mkdir()
         books = tables.path / "books.parquet"
         write = partial(
             parts.write, cfg=cfg, books=books, folder=folder / PARTS, codes_folder=folder / CODES
         )
-        written = dask_engine.run(write, made, engine)
-        for half in folder.glob(
-            "*/.*.tmp"
-        ):  # of a worker that was killed; another wrote the part again
-            half.unlink()
+        written = dask_engine.run(write, work, engine)
+        for temp in folder.glob("*/.*.tmp"):  # files of killed workers; others wrote the parts
+            temp.unlink()
         _write_refined(
             written,
             folder,
@@ -121,9 +127,8 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
 
 def _hash(texts: list[str]) -> str:
     content = hashlib.sha256()
-    for buffer in pa.array(texts, pa.large_string()).buffers()[
-        1:
-    ]:  # where each text ends, and all texts
+    _, ends, values = pa.array(texts, pa.large_string()).buffers()
+    for buffer in (ends, values):
         content.update(buffer)
     return content.hexdigest()
 
@@ -159,14 +164,14 @@ def _of_train(tables: Tables) -> np.ndarray:
 def _users(
     tables: Tables, n_positives: IntArray, cfg: SamplingConfig
 ) -> tuple[IntArray, dict[str, int]]:
-    """The users that give pairs: train users with a positive, or a sample by hash of those that refinement keeps."""
+    """Return the train users with a positive, or max_users of those that refinement keeps."""
     train = np.flatnonzero(tables.users["split"] == "train")
     kept = train[n_positives[train] >= cfg.min_positives]
     counts = {"users_in": len(train), "users_dropped_few_positives": len(train) - len(kept)}
     if len(kept) == 0:
         raise DataError(
-            f"none of {len(train)} train users has {cfg.min_positives} positives among the target books. Lower "
-            "sampling.min_positives or data.positive_rating."
+            f"none of {len(train)} train users has {cfg.min_positives} positives among the target "
+            "books. Lower sampling.min_positives or data.positive_rating."
         )
     users = train[n_positives[train] > 0]
     if cfg.max_users is not None and len(kept) > cfg.max_users:
@@ -180,18 +185,17 @@ def _users(
 def _refuse_shortfall(
     tables: Tables, users: IntArray, n_kept: IntArray, cfg: SamplingConfig
 ) -> None:
-    ends = np.searchsorted(
-        tables.histories["user"].to_numpy(), np.arange(len(tables.users) + 1, dtype=np.int32)
-    )
+    user_codes = np.arange(len(tables.users) + 1, dtype=np.int32)
+    ends = np.searchsorted(tables.histories["user"].to_numpy(), user_codes)
     n_unseen = len(tables.books) - np.diff(ends)[users]
     short = np.flatnonzero(n_unseen < n_kept * cfg.neg_ratio)
     if len(short) and cfg.shortfall == "error":
         i = short[0]
         raise DataError(
-            f"sampling.neg_ratio={cfg.neg_ratio}: {len(short)} users have too few unrated books (first: user_id="
-            f"{tables.user_ids(users[i])} needs {n_kept[i]} x {cfg.neg_ratio} distinct negatives, has "
-            f"{n_unseen[i]} unrated of {len(tables.books)} books). Lower sampling.neg_ratio or sampling.max_positives, "
-            "or set sampling.shortfall=truncate."
+            f"sampling.neg_ratio={cfg.neg_ratio}: {len(short)} users have too few unrated books "
+            f"(first: user_id={tables.user_ids(users[i])} needs {n_kept[i]} x {cfg.neg_ratio} "
+            f"distinct negatives, has {n_unseen[i]} unrated of {len(tables.books)} books). Lower "
+            "sampling.neg_ratio or sampling.max_positives, or set sampling.shortfall=truncate."
         )
 
 
@@ -207,7 +211,7 @@ def _split(
     positives: pd.DataFrame,
     near: pd.DataFrame | None,
 ) -> Iterator[Part]:
-    """Yield the users in parts of about part_pairs pairs before refinement, the same for every engine."""
+    """Yield parts with about part_pairs pairs before refinement, independent of the engine."""
     tables, contexts = corpus.tables, corpus.contexts
     frames = {
         "positive": positives,
@@ -243,7 +247,7 @@ def _split(
 
 
 def _disliked(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame | None:
-    """Return the low ratings of train users that `disliked` draws from; None if no draw needs them."""
+    """Return the low ratings of train users for the source `disliked`; None if it is not used."""
     if not _uses(cfg, "disliked"):
         return None
     h = tables.histories
@@ -252,13 +256,13 @@ def _disliked(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame | None:
 
 
 def _cuts(n_pairs: IntArray, size: int) -> IntArray:
-    """Where a part ends: after the user with whom it reaches `size` pairs."""
+    """Return where parts end: with the user that fills the part up to `size` pairs."""
     before = np.cumsum(n_pairs) - n_pairs
     return np.flatnonzero(np.diff(before // size)) + 1
 
 
 def _user_books(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> UserBooks:
-    """The users' rows of (user, book) columns sorted by both; users are ascending codes."""
+    """Return the users' rows of sorted (user, book) columns; `users` are ascending codes."""
     if columns is None:
         return UserBooks(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
     user, book = columns
@@ -274,7 +278,7 @@ def _user_books(columns: tuple[IntArray, IntArray] | None, users: IntArray) -> U
 def _leave_one_out_contexts(
     contexts: Contexts, histories: pd.DataFrame, users: IntArray, positive: UserBooks
 ) -> pa.Array:
-    """A context for every positive, of the user's other books."""
+    """Return one context text per positive, made of the user's other books."""
     user = histories["user"].to_numpy()
     low, high = np.searchsorted(user, [users[0], users[-1] + 1])
     rows = histories.iloc[low:high]
@@ -287,16 +291,13 @@ def _leave_one_out_contexts(
 
 def _read_codes(folder: Path) -> pd.DataFrame:
     columns = pq.read_table(folder)
-    codes = pd.DataFrame(
-        {name: columns[name].to_numpy() for name in columns.column_names if name != "source"}
-    )
-    return codes.assign(
-        source=pd.Categorical.from_codes(columns["source"].to_numpy(), list(SOURCES))
-    )
+    codes = {name: columns[name].to_numpy() for name in columns.column_names}
+    source = pd.Categorical.from_codes(codes.pop("source"), list(SOURCES))
+    return pd.DataFrame(codes).assign(source=source)
 
 
-def _write_refined(written: list[Written], folder: Path, candidates: Candidates | None) -> None:
-    """`pairs.parquet`, where refinement left rows out or texts are put to their user; a row group for each part."""
+def _write_refined(written: list[WrittenPart], folder: Path, candidates: Candidates | None) -> None:
+    """Write `pairs.parquet`, one row group per part, if refinement or text features change rows."""
     if candidates is None and all(result.is_kept is None for result in written):
         return
     with pq.ParquetWriter(folder / "pairs.parquet", parts.FLAT, **parts.WRITE) as writer:
@@ -311,13 +312,13 @@ def _write_refined(written: list[Written], folder: Path, candidates: Candidates 
                 writer.write_table(table)
 
 
-def _write_manifest(written: list[Written], folder: Path) -> None:
+def _write_manifest(written: list[WrittenPart], folder: Path) -> None:
     files = {result.name: {"rows": result.rows, "sha256": result.sha256} for result in written}
     manifest = {"rows": sum(result.rows for result in written), "files": files}
     (folder / "_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _totals(written: list[Written]) -> dict[str, int]:
+def _totals(written: list[WrittenPart]) -> dict[str, int]:
     totals = {name: sum(result.counts[name] for result in written) for name in written[0].counts}
     n_pairs = sum(result.n_pairs for result in written)
     n_positives = sum(result.n_positives for result in written)

@@ -1,4 +1,4 @@
-"""One part of the pairs: some users, whole, drawn and written by a pure function that any worker can run again."""
+"""Draw and write one part of the pairs (all pairs of some users); workers can repeat it safely."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reranker.sampling.negatives import SOURCES, Choice
 from reranker.sampling.weighted import UserBooks
 
 if TYPE_CHECKING:
-    from reranker.sampling.kernels import Laid
+    from reranker.sampling.kernels import PairRows
 
 FLAT = pa.schema(
     [
@@ -34,25 +34,26 @@ FLAT = pa.schema(
 )
 WRITE = {
     "compression": COMPRESSION,
-    # Above its default of 1 MiB a dictionary page falls back to plain strings, each text once for every pair.
+    # Above its default of 1 MiB a dictionary page falls back to plain strings, one text per pair.
     "dictionary_pagesize_limit": 64 * 2**20,
-    # The least and the greatest of the texts tell a reader nothing, and take half of the time of writing.
+    # Minima and maxima of texts are not useful, and take half of the writing time.
     "write_statistics": ["book_id", "label"],
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """What the pairs of some users are made from; row i is user i of the part.
+    """The inputs for the pairs of some users; row i is user i of the part.
 
     Attributes:
-        number: Of the part, from 0.
+        number: Number of the part, from 0.
         user: (n_users,) codes, ascending.
         user_id: (n_users,) str.
         positive: All positives of the users.
-        choice: What negatives are drawn from.
-        context: Texts: one of each user, or one of each positive (leave_one_out).
-        first_context: Where the contexts of a positive's own are numbered from; None: a context is its user's code.
+        choice: The books from which negatives are drawn.
+        context: Context texts: one per user, or one per positive (leave_one_out).
+        first_context: Code of the first context if there is one per positive; None if the code of
+            a context is its user's code.
     """
 
     number: int
@@ -65,14 +66,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What `write` did.
+class WrittenPart:
+    """The result of `write`.
 
     Attributes:
-        name, rows, sha256: Of the part file, which holds all pairs.
-        is_kept: (rows,) bool, what refinement keeps; None where it keeps all.
-        n_positives, n_pairs: Kept.
-        counts: Draws that found no book, or came from another source than asked for.
+        name, rows, sha256: Name, number of rows and hash of the part file, which holds all pairs.
+        is_kept: (rows,) bool, whether refinement keeps a pair; None if it keeps all.
+        n_positives, n_pairs: Number of kept positives and pairs.
+        counts: Number of negatives by source, and of draws that found no book.
     """
 
     name: str
@@ -85,30 +86,30 @@ class Written:
 
 
 def write(
-    part: Part, cfg: SamplingConfig, books: Path, folder: Path, codes_folder: Path
-) -> Written:
-    """Draw the part's pairs and write `part-<number>.parquet` in both folders, whole or not at all.
+    part: Part, *, cfg: SamplingConfig, books: Path, folder: Path, codes_folder: Path
+) -> WrittenPart:
+    """Draw the part's pairs and write `part-<number>.parquet` atomically in both folders.
 
-    All pairs as texts in `folder`, and those that refinement keeps as codes in `codes_folder`: user, context, book
-    int32, label, source int8; by user, each positive before its negatives.
+    The file in `folder` has all pairs with texts. The file in `codes_folder` has the pairs that
+    refinement keeps as codes: user, context, book int32, label, source int8; sorted by user, each
+    positive before its negatives.
 
     Args:
-        books: books.parquet of the tables: book_id, book_text by book code.
+        books: books.parquet of the tables, with book_id and book_text by book code.
 
     Raises:
         DataError: A user has too few books to draw from, and sampling.shortfall is `error`.
     """
     codes, row, context, is_kept, counts = draw(part, cfg)
     name = f"part-{part.number:05d}.parquet"
-    _write(flat(part, codes, row, context, books), folder / name, **WRITE)
-    kept = (
-        pa.table(codes)
-        if is_kept.all()
-        else pa.table({key: column[is_kept] for key, column in codes.items()})
-    )
-    # LZ4, without a dictionary of users: twice as fast as zstd to write, read and hash, for 1.8 times the bytes.
+    _write(flat(part, codes, books, row=row, context=context), folder / name, **WRITE)
+    if not is_kept.all():
+        codes = {key: column[is_kept] for key, column in codes.items()}
+    kept = pa.table(codes)
+    # LZ4 without a dictionary of users is twice as fast as zstd to write, read and hash; the files
+    # are 1.8 times as large.
     _write(kept, codes_folder / name, compression="lz4", use_dictionary=["book", "label", "source"])
-    return Written(
+    return WrittenPart(
         name=name,
         rows=len(row),
         sha256=digest_file(folder / name),
@@ -126,10 +127,9 @@ def _write(table: pa.Table, path: Path, **settings: Any) -> None:
 
 
 def refined(path: Path, is_kept: BoolArray | None) -> pa.Table:
-    """The kept pairs of a part file, FLAT, with no text in a dictionary that none of them has."""
-    table = pq.read_table(
-        path, read_dictionary=["user_id", "user_ctx", "book_text"]
-    ).combine_chunks()
+    """Return the kept pairs of a part file, schema FLAT, without unused dictionary values."""
+    texts = ["user_id", "user_ctx", "book_text"]
+    table = pq.read_table(path, read_dictionary=texts).combine_chunks()
     if is_kept is not None:
         table = table.filter(pa.array(is_kept)).combine_chunks()
     columns = [column.chunk(0) for column in table.columns]
@@ -141,67 +141,68 @@ def refined(path: Path, is_kept: BoolArray | None) -> pa.Table:
 
 
 def with_texts(table: pa.Table, book_text: pa.Array) -> pa.Table:
-    """The pairs of a FLAT table with other candidate texts, (n_pairs,)."""
+    """Return a table of schema FLAT with other candidate texts, (n_pairs,)."""
     codes, distinct = _distinct(book_text.cast(pa.string()))
-    return table.set_column(
-        FLAT.get_field_index("book_text"), FLAT.field("book_text"), _encoded(codes, distinct)
-    )
+    index, field = FLAT.get_field_index("book_text"), FLAT.field("book_text")
+    return table.set_column(index, field, _encoded(codes, distinct))
 
 
 def draw(
     part: Part, cfg: SamplingConfig
 ) -> tuple[dict[str, IntArray], IntArray, IntArray, BoolArray, dict[str, int]]:
-    """The part's pairs as codes (user, context, book, label, source), places of users and contexts, which are kept.
+    """Draw the part's pairs.
 
-    Refinement: a user with at least min_positives keeps max_positives of them, by hash; they are first in the order
-    of drawing, and the user's other positives come after them. So kept pairs do not depend on the others, and those of
-    neg_ratio=3 are among those of 5.
+    Refinement: a user with at least min_positives keeps max_positives of them, selected by hash.
+    These are drawn first, before the user's other positives. The kept pairs therefore do not
+    depend on the others, and those of neg_ratio=3 are a subset of those of neg_ratio=5.
+
+    Returns:
+        Codes (user, context, book, label, source) of all pairs; (n_pairs,) indices of users and of
+        contexts in the part; (n_pairs,) whether refinement keeps a pair; and counts.
     """
     from reranker.sampling import kernels
 
     n = np.bincount(part.positive.row, minlength=len(part.user))
-    n_kept = np.where(
-        n >= cfg.min_positives,
-        n if cfg.max_positives is None else np.minimum(n, cfg.max_positives),
-        0,
-    )
+    at_most = n if cfg.max_positives is None else np.minimum(n, cfg.max_positives)
+    n_kept = np.where(n >= cfg.min_positives, at_most, 0)
     order = _order(part, cfg)
     drawn, source = negatives.draw(part.choice, n * cfg.neg_ratio, cfg)
-    laid = kernels.Laid(
-        *kernels.build_rows(n, n_kept, part.positive.book[order], drawn, source, cfg.neg_ratio)
-    )
-    counts = _account(part, cfg, n_kept, laid)
-    context = laid.row if part.first_context is None else order[laid.positive].astype(np.int32)
-    user = part.user.astype(np.int32)[laid.row]
+    books = part.positive.book[order]
+    columns = kernels.build_rows(n, n_kept, books, drawn, source, cfg.neg_ratio)
+    rows = kernels.PairRows(*columns)
+    counts = _count_negatives(part, cfg, n_kept, rows)
+    context = rows.row if part.first_context is None else order[rows.positive].astype(np.int32)
+    user = part.user.astype(np.int32)[rows.row]
     codes = {
         "user": user,
         "context": user if part.first_context is None else np.int32(part.first_context) + context,
-        "book": laid.book,
-        "label": laid.label,
-        "source": laid.source,
+        "book": rows.book,
+        "label": rows.label,
+        "source": rows.source,
     }
-    return codes, laid.row, context, laid.is_kept, counts
+    return codes, rows.row, context, rows.is_kept, counts
 
 
 def _order(part: Part, cfg: SamplingConfig) -> IntArray:
-    """Where the positives stand by (row, hash): in the order in which refinement keeps them."""
+    """Return the order of the positives by (row, hash), in which refinement keeps them."""
     row = part.positive.row
     chance = bits(cfg.seed, "positives", part.choice.key[row], part.positive.book)
     n_bits = np.uint64(len(part.user).bit_length())
-    # Row and hash in one integer, for one sort; a stable one, for the hashes lose some bits.
-    return np.argsort(
-        row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits, kind="stable"
-    )
+    # Row and hash in one integer need only one sort. It is stable, because the hashes lose bits.
+    combined = row.astype(np.uint64) << (np.uint64(64) - n_bits) | chance >> n_bits
+    return np.argsort(combined, kind="stable")
 
 
-def _account(part: Part, cfg: SamplingConfig, n_kept: IntArray, laid: Laid) -> dict[str, int]:
-    """Kept negatives by source, and how many could not be drawn."""
-    is_negative = laid.is_kept & (laid.label == 0)
-    n_of_source = np.bincount(laid.source[is_negative], minlength=len(SOURCES))
+def _count_negatives(
+    part: Part, cfg: SamplingConfig, n_kept: IntArray, rows: PairRows
+) -> dict[str, int]:
+    """Return the number of kept negatives by source, and of those that could not be drawn."""
+    is_negative = rows.is_kept & (rows.label == 0)
+    n_of_source = np.bincount(rows.source[is_negative], minlength=len(SOURCES))
     counts = {f"negatives_{name}": int(n_of_source[i]) for i, name in enumerate(SOURCES) if i}
     counts["negatives_missing"] = int(n_kept.sum()) * cfg.neg_ratio - int(is_negative.sum())
     if counts["negatives_missing"] and cfg.shortfall == "error":
-        n_found = np.bincount(laid.row[is_negative], minlength=len(n_kept))
+        n_found = np.bincount(rows.row[is_negative], minlength=len(n_kept))
         u = int(np.flatnonzero(n_found < n_kept * cfg.neg_ratio)[0])
         raise DataError(
             f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few "
@@ -215,9 +216,9 @@ def _account(part: Part, cfg: SamplingConfig, n_kept: IntArray, laid: Laid) -> d
 
 
 def flat(
-    part: Part, codes: dict[str, IntArray], row: IntArray, context: IntArray, books: Path
+    part: Part, codes: dict[str, IntArray], books: Path, *, row: IntArray, context: IntArray
 ) -> pa.Table:
-    """Pairs in the seed's schema, FLAT: every text stands once in a dictionary, not once for each pair."""
+    """Return the pairs with schema FLAT; dictionaries hold every text once, not once per pair."""
     book_id, book_code, book_text = _catalogue(books)
     book = np.asarray(codes["book"])
     context_code, context_text = _distinct(part.context)
@@ -233,25 +234,25 @@ def flat(
 
 @lru_cache(maxsize=2)
 def _catalogue(books: Path) -> tuple[IntArray, IntArray, pa.Array]:
-    """The id of every book, the code of its text, and the texts, each once."""
+    """Return the id of every book, the code of its text, and the distinct texts."""
     table = pq.read_table(books, columns=["book_id", "book_text"])
-    return table["book_id"].to_numpy(), *_distinct(
-        table["book_text"].cast(pa.string()).combine_chunks()
-    )
+    texts = table["book_text"].cast(pa.string()).combine_chunks()
+    return table["book_id"].to_numpy(), *_distinct(texts)
 
 
 def _distinct(texts: pa.Array) -> tuple[IntArray, pa.Array]:
-    """The code of every text, and the texts, each once.
+    """Return the code of every text, and the distinct texts.
 
-    Two users may have one context text. Of a dictionary with a repeated value Arrow 25 writes plain strings and, before
-    them, a dictionary page whose last bytes it never set: larger files, of other bytes each time.
+    Two users may have the same context text. For a dictionary with a repeated value Arrow 25 writes
+    plain strings, after a dictionary page with uninitialised bytes: the files are larger and
+    differ in each run.
     """
     encoded = texts.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary
 
 
 def _encoded(codes: IntArray, values: pa.Array) -> pa.DictionaryArray:
-    """Distinct values by code, with a dictionary of those that come up."""
+    """Return the values of the codes, with a dictionary of the used values only."""
     is_used = np.zeros(len(values), dtype=bool)
     is_used[codes] = True
     place = np.cumsum(is_used, dtype=np.int32) - np.int32(1)

@@ -1,4 +1,4 @@
-"""Draws in turn without replacement where books have weights: exact, by cutting what is drawn out of a line."""
+"""Exact sequential weighted sampling without replacement, by inverting the cumulative weights."""
 
 from __future__ import annotations
 
@@ -8,161 +8,166 @@ import numpy as np
 
 from reranker.data.draws import IntArray, KeyArray, below, bits
 
-TOTAL_WEIGHT = (
-    1 << 30
-)  # popularity weights are integers of about this sum, so that intervals of them are exact
-CELLS = 1 << 19  # users x draws in turn at a time: 4 MiB an array
+TOTAL_WEIGHT = 1 << 30  # approximate sum of the popularity weights; as integers they add up exactly
+CELLS = 1 << 19  # users x draws per iteration: 4 MiB per array
 MISSING = -1
 
 
 @dataclass(frozen=True)
 class UserBooks:
-    """Some books of every user of a part: sorted by (row, book), no book twice in a row."""
+    """Some books of every user of a part, sorted by (row, book), without repetitions."""
 
     row: IntArray
     book: IntArray
 
     def sizes(self, n_rows: int) -> IntArray:
-        """(n_rows,) books of each row."""
+        """Return (n_rows,) number of books of each row."""
         return np.diff(self.ends(n_rows))
 
     def ends(self, n_rows: int) -> IntArray:
-        """(n_rows + 1,) where the books of each row begin, and where the last end."""
+        """Return (n_rows + 1,) index of each row's first book, and the end of the last row."""
         return np.searchsorted(self.row, np.arange(n_rows + 1, dtype=self.row.dtype))
 
 
 def popularity_weights(n_ratings: IntArray, exponent: float) -> IntArray:
-    """(n_books + 1,) cumulative weights n_ratings ** exponent as integers; a book that nobody rated weighs nothing."""
+    """Return (n_books + 1,) cumulative integer weights in proportion to n_ratings ** exponent.
+
+    A book without ratings has weight 0, every other book at least 1.
+    """
     weight = np.where(n_ratings > 0, n_ratings.astype(np.float64) ** exponent, 0.0)
-    whole = np.rint(weight / max(weight.sum(), 1e-300) * TOTAL_WEIGHT).astype(np.int64)
-    return np.concatenate([[0], np.cumsum(np.where(n_ratings > 0, np.maximum(whole, 1), 0))])
+    rounded = np.rint(weight / max(weight.sum(), 1e-300) * TOTAL_WEIGHT).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(np.where(n_ratings > 0, np.maximum(rounded, 1), 0))])
 
 
 def sample_weighted(
-    lines: list[IntArray],
-    taboo: UserBooks,
+    weights: list[IntArray],
+    excluded: UserBooks,
     k: IntArray,
-    line: IntArray,
     *,
+    which: IntArray,
     key: KeyArray,
     seed: int,
 ) -> tuple[IntArray, IntArray]:
-    """Draws one after another, each from what the earlier ones of its user left.
+    """Draw k distinct books for every user, one after another, with the given weights.
 
-    Every draw inverts the cumulative weights of the books that are left: the line of all books from which the taboo
-    and the drawn ones are cut (an order-statistic shift by weights). A user's k draws cost k * k / 2 comparisons. Draw
-    m of a user does not depend on k.
+    Every draw inverts the cumulative weights of the books that remain: excluded and drawn books
+    are removed from the cumulative weights of all books (an order-statistic shift by weights). The
+    k draws of a user take k * k / 2 comparisons. Draw m of a user does not depend on k.
 
     Args:
-        lines: (n_books + 1,) cumulative integer weights; a draw whose line has nothing left goes on to the next.
-        taboo: Books that are never drawn.
-        k: (n_users,) draws of each user.
-        line: (sum of k,) which line each draw is from, user by user.
-        key: (n_users,)
+        weights: Arrays (n_books + 1,) of cumulative integer weights. If no book with a weight
+            remains, a draw uses the next array.
+        excluded: Books that are never drawn.
+        k: (n_users,) number of draws.
+        which: (sum of k,) index in `weights` for each draw, sorted by user.
+        key: (n_users,) hash keys of the users.
 
     Returns:
-        The books, MISSING where no line had one left, and the lines that they came from; (sum of k,) each.
+        (sum of k,) books, MISSING if no book remained, and (sum of k,) indices of the used weights.
     """
-    scales = [_Scale(cumulative, taboo, len(k)) for cumulative in lines]
-    book, line = np.full(len(line), MISSING), line.copy()
+    remaining = [_Weights(cumulative, excluded, len(k)) for cumulative in weights]
+    book, which = np.full(len(which), MISSING), which.copy()
     first = np.cumsum(k) - k
     by_length = np.argsort(-k, kind="stable")
     while len(by_length) and k[by_length[0]] > 0:
         n = max(1, CELLS // int(k[by_length[0]]))
         rows, by_length = by_length[:n], by_length[n:]
-        _Turns(scales, key[rows], rows, k[rows], seed).run(first[rows], book, line)
-    return book, line
+        draws = _Draws(remaining, rows, k[rows], key=key[rows], seed=seed)
+        draws.run(first[rows], book, which)
+    return book, which
 
 
-class _Scale:
-    """All books on a line, each as long as its weight; of every row its taboo books are cut out."""
+class _Weights:
+    """Cumulative weights of all books; every row has its own excluded books removed.
 
-    def __init__(self, cumulative: IntArray, taboo: UserBooks, n_rows: int) -> None:
-        self.line = cumulative
-        # Row and point share one integer, which 32 bits do not hold.
-        self.taboo = taboo = UserBooks(taboo.row.astype(np.int64), taboo.book.astype(np.int64))
-        self.first = taboo.ends(n_rows)
-        self.cut = np.concatenate(
-            [[0], np.cumsum(np.diff(cumulative)[taboo.book])]
-        )  # lengths cut before each
-        self.left = cumulative[-1] - (self.cut[self.first[1:]] - self.cut[self.first[:-1]])
+    A book is an interval as long as its weight. `point` and `start` are positions on the line of
+    the intervals that remain.
+    """
+
+    def __init__(self, cumulative: IntArray, excluded: UserBooks, n_rows: int) -> None:
+        self.cumulative = cumulative
+        # int64, because row and point are combined in one integer.
+        row, book = excluded.row.astype(np.int64), excluded.book.astype(np.int64)
+        self.excluded = UserBooks(row, book)
+        self.first = self.excluded.ends(n_rows)
+        # Weight of all excluded books before each of them.
+        self.removed = np.concatenate([[0], np.cumsum(np.diff(cumulative)[book])])
+        removed_of_row = self.removed[self.first[1:]] - self.removed[self.first[:-1]]
+        self.left = cumulative[-1] - removed_of_row
         self.span = int(cumulative[-1]) + 1
-        start = cumulative[taboo.book] - (self.cut[:-1] - self.cut[self.first[taboo.row]])
-        self.starts = taboo.row * self.span + start
+        start = cumulative[book] - (self.removed[:-1] - self.removed[self.first[row]])
+        self.starts = row * self.span + start
 
-    def place(self, row: IntArray, book: IntArray) -> tuple[IntArray, IntArray]:
-        """Where a book begins once the row's taboo books are cut, and how long it is."""
-        n_books = len(self.line) - 1
-        before = np.searchsorted(self.taboo.row * n_books + self.taboo.book, row * n_books + book)
-        start = self.line[book] - (self.cut[before] - self.cut[self.first[row]])
-        return start, self.line[book + 1] - self.line[book]
+    def interval(self, row: IntArray, book: IntArray) -> tuple[IntArray, IntArray]:
+        """Return start and length of each book's interval."""
+        n_books = len(self.cumulative) - 1
+        code = self.excluded.row * n_books + self.excluded.book
+        before = np.searchsorted(code, row * n_books + book)
+        start = self.cumulative[book] - (self.removed[before] - self.removed[self.first[row]])
+        return start, self.cumulative[book + 1] - self.cumulative[book]
 
     def book_at(self, row: IntArray, point: IntArray) -> IntArray:
-        """The book at a point of the line without the row's taboo books."""
+        """Return the book whose interval contains the point."""
         after = np.searchsorted(self.starts, row * self.span + point, side="right")
-        whole = point + self.cut[after] - self.cut[self.first[row]]
-        return np.searchsorted(self.line, whole, side="right") - 1
+        shifted = point + self.removed[after] - self.removed[self.first[row]]
+        return np.searchsorted(self.cumulative, shifted, side="right") - 1
 
 
-class _Turns:
-    """The draws of some users, the one with most first; what a user drew is kept sorted by book."""
+class _Draws:
+    """The draws of some users, sorted by descending k; each user's drawn books are sorted."""
 
     def __init__(
-        self, scales: list[_Scale], key: KeyArray, rows: IntArray, k: IntArray, seed: int
+        self, weights: list[_Weights], rows: IntArray, k: IntArray, *, key: KeyArray, seed: int
     ) -> None:
-        self.scales, self.key, self.rows, self.k, self.seed = scales, key, rows, k, seed
+        self.weights, self.rows, self.k, self.key, self.seed = weights, rows, k, key, seed
         shape = (len(rows), int(k[0]))
         self.drawn = np.zeros(shape, dtype=np.int64)
-        self.start = [np.zeros(shape, dtype=np.int64) for _ in scales]
-        self.length = [np.zeros(shape, dtype=np.int64) for _ in scales]
+        self.start = [np.zeros(shape, dtype=np.int64) for _ in weights]
+        self.length = [np.zeros(shape, dtype=np.int64) for _ in weights]
 
-    def run(self, first: IntArray, book: IntArray, line: IntArray) -> None:
-        """Fill `book` and `line` at first + step for every user and step."""
+    def run(self, first: IntArray, book: IntArray, which: IntArray) -> None:
+        """Fill `book` and `which` at first + step for every user and step."""
         for step in range(int(self.k[0])):
-            n = int(np.searchsorted(-self.k, -step))  # users that still draw: those with k > step
+            n = int(np.searchsorted(-self.k, -step))  # users with k > step
             at = first[:n] + step
-            book[at], line[at] = self._draw(step, line[at])
-            self._keep(step, book[at])
+            book[at], which[at] = self._draw(step, which[at])
+            self._remove(step, book[at])
 
-    def _draw(self, step: int, line: IntArray) -> tuple[IntArray, IntArray]:
-        got, line = np.full(len(line), MISSING), line.copy()
-        for i, scale in enumerate(self.scales):
-            mine = np.flatnonzero(line == i)
+    def _draw(self, step: int, which: IntArray) -> tuple[IntArray, IntArray]:
+        book, which = np.full(len(which), MISSING), which.copy()
+        for i, weights in enumerate(self.weights):
+            mine = np.flatnonzero(which == i)
             row = self.rows[mine]
             start, length = self.start[i][mine, :step], self.length[i][mine, :step]
-            left = scale.left[row] - length.sum(axis=1)
+            left = weights.left[row] - length.sum(axis=1)
             point = below(bits(self.seed, "negatives", self.key[mine], step), np.maximum(left, 1))
             before = start - (np.cumsum(length, axis=1) - length) <= point[:, None]
-            got[mine] = np.where(
-                left > 0, scale.book_at(row, point + (length * before).sum(axis=1)), MISSING
-            )
-            if i + 1 < len(self.scales):
-                line[mine[left <= 0]] = i + 1
-        return got, line
+            drawn = weights.book_at(row, point + (length * before).sum(axis=1))
+            book[mine] = np.where(left > 0, drawn, MISSING)
+            if i + 1 < len(self.weights):
+                which[mine[left <= 0]] = i + 1
+        return book, which
 
-    def _keep(self, step: int, got: IntArray) -> None:
-        n = len(got)
-        there = got != MISSING
-        book = np.where(there, got, 0)
+    def _remove(self, step: int, drawn: IntArray) -> None:
+        n = len(drawn)
+        is_drawn = drawn != MISSING
+        book = np.where(is_drawn, drawn, 0)
         place = (self.drawn[:n, :step] < book[:, None]).sum(axis=1)
         self.drawn[:n, : step + 1] = _inserted(self.drawn[:n, :step], place, book)
-        for i, scale in enumerate(self.scales):
-            start, length = scale.place(self.rows[:n], book)
-            for table, value in (
-                (self.start[i], start),
-                (self.length[i], np.where(there, length, 0)),
-            ):
+        for i, weights in enumerate(self.weights):
+            start, length = weights.interval(self.rows[:n], book)
+            length = np.where(is_drawn, length, 0)
+            for table, value in ((self.start[i], start), (self.length[i], length)):
                 table[:n, : step + 1] = _inserted(table[:n, :step], place, value)
 
 
 def _inserted(table: IntArray, place: IntArray, value: IntArray) -> IntArray:
-    """Each row with its value at its place; what stood there and behind it moves one to the right."""
+    """Return a table with one more column: each row has its value inserted at its place."""
     n, width = table.shape
     column = np.arange(width + 1)
     out = np.empty((n, width + 1), dtype=np.int64)
     if width:
-        out[:] = np.take_along_axis(
-            table, np.minimum(column - (column > place[:, None]), width - 1), axis=1
-        )
+        old_column = np.minimum(column - (column > place[:, None]), width - 1)
+        out[:] = np.take_along_axis(table, old_column, axis=1)
     out[np.arange(n), place] = value
     return out

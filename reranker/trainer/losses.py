@@ -146,8 +146,8 @@ def _ndcg_weight(score: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     gain = gain / ideal.sum(dim=1, keepdim=True).clamp(min=1e-10)
     value = 1 / torch.log2(1 + rank)
     swap = (value[:, :, None] - value[:, None, :]).abs()
-    apart = (rank[:, :, None] - rank[:, None, :]).abs().clamp(min=1)
-    step = 1 / torch.log2(1 + apart) - 1 / torch.log2(2 + apart)
+    distance = (rank[:, :, None] - rank[:, None, :]).abs().clamp(min=1)
+    step = 1 / torch.log2(1 + distance) - 1 / torch.log2(2 + distance)
     return (LAMBDA_MU * step + swap) * (gain[:, :, None] - gain[:, None, :]).abs()
 
 

@@ -41,7 +41,7 @@ class Optimiser:
         """Set the learning rates of step `step`, counted from 0, and return the body's rate.
 
         The body's rate is 0 while it is frozen. Its moments are empty when it is unfrozen, so it
-        then has a warm-up of its own, as long as the head's.
+        then has a separate warm-up, as long as the head's.
         """
         head = rate_factor(step, self.n_steps, self.cfg)
         body = min(head, warmup_factor(step - self.n_frozen, self.n_steps, self.cfg))

@@ -18,12 +18,12 @@ GRACE_S = 30.0
 def run_worker() -> None:
     """Wait for the task that `fit` broadcasts in rank 0, and take part in the training.
 
-    A worker has no run, tables, lists or pairs of its own. If rank 0 fails before `fit`, torchrun
-    ends the worker.
+    A worker creates no run, tables, lists or pairs. If rank 0 fails before `fit`, torchrun ends the
+    worker.
 
     Raises:
         TrainingError: This process cannot read the pairs; or as `fit`.
-        ModelError: The weights are not available here, or no GPU is left for this process.
+        ModelError: The weights are not available here, or there is no GPU for this process.
     """
     with _delayed_exit_on_error(), distributed.process_group() as processes:
         task = distributed.broadcast_task(processes)

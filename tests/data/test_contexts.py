@@ -1,4 +1,4 @@
-"""User contexts show what the context side of a history says, and nothing of its targets."""
+"""User contexts describe the context side of a history and contain none of its targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reranker.config import DataConfig
 from reranker.data import ContextBuilder, Contexts, Tables, build_contexts, contexts
-from reranker.data.contexts import context_names, shows_book, without
+from reranker.data.contexts import contains_title, context_names, drop_targets
 from reranker.errors import DataError
 
 BOOKS = pd.DataFrame(
@@ -33,35 +33,28 @@ def render(
 
 
 def test_titles_come_best_rated_then_latest_first() -> None:
-    text = render([0, 1, 2], [4, 5, 4], [1, 1, 9])
-    assert (
-        text
-        == "Likes: Emma by Jane Austen; It by Stephen King; Dune by Frank Herbert. Genres: classics, romance"
+    assert render([0, 1, 2], [4, 5, 4], [1, 1, 9]) == (
+        "Likes: Emma by Jane Austen; It by Stephen King; Dune by Frank Herbert. "
+        "Genres: classics, romance"
     )
 
 
 def test_genres_count_over_all_liked_books_not_only_the_titles_shown() -> None:
-    assert (
-        render([2, 0, 1], [5, 4, 4], n_titles=1)
-        == "Likes: It by Stephen King. Genres: classics, horror"
-    )
+    text = render([2, 0, 1], [5, 4, 4], n_titles=1)
+    assert text == "Likes: It by Stephen King. Genres: classics, horror"
 
 
 def test_disliked_books_are_left_out_unless_nothing_was_liked() -> None:
     assert "Emma" not in render([0, 1], [5, 1])
-    assert (
-        render([1, 3], [2, 1]) == "Likes: Emma by Jane Austen; Ulysses. Genres: romance, classics"
-    )
+    text = render([1, 3], [2, 1])
+    assert text == "Likes: Emma by Jane Austen; Ulysses. Genres: romance, classics"
 
 
-def test_row_order_does_not_matter() -> None:
+def test_the_order_of_rows_does_not_matter() -> None:
     builder = ContextBuilder(BOOKS, n_titles=9, n_genres=2, positive_rating=4)
     rng = np.random.default_rng(0)
-    user, book, rating = (
-        np.array([7, 7, 7, 2, 2]),
-        np.array([0, 1, 2, 3, 0]),
-        np.array([4.0, 4, 5, 4, 3]),
-    )
+    user, book = np.array([7, 7, 7, 2, 2]), np.array([0, 1, 2, 3, 0])
+    rating = np.array([4.0, 4, 5, 4, 3])
     expected = builder.render(user, book, rating, np.zeros(5))
     assert list(expected) == [2, 7]
     for _ in range(5):
@@ -71,7 +64,7 @@ def test_row_order_does_not_matter() -> None:
 
 @dataclass(frozen=True)
 class Rows:
-    """Ratings, a (user, book) once, in any order."""
+    """Ratings in any order; every (user, book) occurs once."""
 
     user: np.ndarray
     book: np.ndarray
@@ -117,13 +110,13 @@ def rows(draw: st.DrawFn) -> Rows:
 
 
 def one_by_one(r: Rows, n_titles: int, n_genres: int) -> dict[int, str]:
-    """The oracle: contexts a user at a time, as the rules say them."""
+    """Return the expected contexts, computed for one user at a time."""
     names = context_names(MANY)
     out = {}
     for u in sorted(set(r.user.tolist())):
-        mine = [tuple(c[i] for c in r.columns()[1:]) for i in np.flatnonzero(r.user == u)]
-        mine = [row for row in mine if row[1] >= 4] or mine
-        books = [row[0] for row in sorted(mine, key=lambda row: (-row[1], -row[2], row[0]))]
+        rated = [tuple(c[i] for c in r.columns()[1:]) for i in np.flatnonzero(r.user == u)]
+        rated = [row for row in rated if row[1] >= 4] or rated
+        books = [row[0] for row in sorted(rated, key=lambda row: (-row[1], -row[2], row[0]))]
         counts: dict[str, int] = {}
         for b in books:
             for genre in filter(None, MANY["genres"][b].split(", ")):
@@ -134,12 +127,14 @@ def one_by_one(r: Rows, n_titles: int, n_genres: int) -> dict[int, str]:
     return out
 
 
-SIZES = [(2, 2, 2**17), (1, 0, 3), (6, 9, 1)]  # n_titles, n_genres, rows in a block
+SIZES = [(2, 2, 2**17), (1, 0, 3), (6, 9, 1)]  # n_titles, n_genres, rows of a block
 
 
 @settings(max_examples=60, deadline=None)
 @given(r=rows(), size=st.sampled_from(SIZES))
-def test_all_users_at_once_read_as_one_by_one(r: Rows, size: tuple[int, int, int]) -> None:
+def test_contexts_of_all_users_equal_those_of_single_users(
+    r: Rows, size: tuple[int, int, int]
+) -> None:
     n_titles, n_genres, block = size
     builder = ContextBuilder(MANY, n_titles=n_titles, n_genres=n_genres, positive_rating=4)
     with pytest.MonkeyPatch.context() as patch:
@@ -152,14 +147,13 @@ def test_all_users_at_once_read_as_one_by_one(r: Rows, size: tuple[int, int, int
 
 @settings(max_examples=60, deadline=None)
 @given(r=rows(), size=st.sampled_from(SIZES), data=st.data())
-def test_a_context_without_a_book_is_the_context_of_the_other_books(
+def test_a_leave_one_out_context_is_the_context_of_the_other_books(
     r: Rows, size: tuple[int, int, int], data: st.DataObject
 ) -> None:
     n_titles, n_genres, block = size
     several = np.flatnonzero(np.bincount(r.user)[r.user] > 1).tolist()
-    left = np.array(
-        data.draw(st.lists(st.sampled_from(several), max_size=9)) if several else [], dtype=int
-    )
+    drawn = data.draw(st.lists(st.sampled_from(several), max_size=9)) if several else []
+    left = np.array(drawn, dtype=int)
     builder = ContextBuilder(MANY, n_titles=n_titles, n_genres=n_genres, positive_rating=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contexts, "BLOCK_ROWS", block)
@@ -173,7 +167,7 @@ def test_a_context_without_a_book_is_the_context_of_the_other_books(
     assert out == expected
 
 
-def test_a_user_without_another_book_is_named() -> None:
+def test_a_user_without_another_book_is_an_error() -> None:
     builder = ContextBuilder(BOOKS, n_titles=2, n_genres=2, positive_rating=4)
     user, book, rating = np.array([3, 3, 5]), np.array([0, 1, 2]), np.array([5.0, 5, 5])
     with pytest.raises(DataError, match=r"1 left-out books .* \(first: user code 5, book code 2\)"):
@@ -182,7 +176,7 @@ def test_a_user_without_another_book_is_named() -> None:
         )
 
 
-def test_the_template_says_it_in_other_words_and_no_genre_leaves_no_label() -> None:
+def test_another_template_is_filled_and_an_empty_field_leaves_no_label() -> None:
     builder = ContextBuilder(
         BOOKS, n_titles=2, n_genres=2, positive_rating=4, template="Read {titles} | Of {genres}!"
     )
@@ -190,7 +184,7 @@ def test_the_template_says_it_in_other_words_and_no_genre_leaves_no_label() -> N
     assert texts == {0: "Read Emma by Jane Austen | Of romance, classics!", 1: "Read Ulysses"}
 
 
-def test_authors_count_over_all_liked_books_and_of_equals_the_better_rated_comes_first() -> None:
+def test_authors_count_over_all_liked_books_and_ties_go_to_the_better_rated() -> None:
     books = pd.DataFrame(
         {"title": list("abcde"), "authors": ["X, Q", "Y", "Y", "", "Z"], "genres": [""] * 5}
     )
@@ -215,7 +209,7 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_context_shows_the_books_it_lists_and_no_other(template: str) -> None:
+def test_a_context_contains_the_titles_it_lists_and_no_others(template: str) -> None:
     builder = ContextBuilder(
         MANY, n_titles=3, n_genres=2, n_authors=2, positive_rating=4, template=template
     )
@@ -223,26 +217,26 @@ def test_a_context_shows_the_books_it_lists_and_no_other(template: str) -> None:
     for books in ([0], [1, 2], [4, 7, 8, 11], [3, 8], [8]):  # 0, 4 and 8 have no genre
         n = np.zeros(len(books))
         text = builder.render(n.astype(int), np.array(books), n + 5, n)[0]
-        assert [b for b in range(N_BOOKS) if shows_book(text, names[b], template)] == books[:3]
+        assert [b for b in range(N_BOOKS) if contains_title(text, names[b], template)] == books[:3]
 
 
-def test_a_name_inside_another_name_or_among_the_genres_is_not_shown() -> None:
+def test_a_name_inside_another_name_or_among_the_genres_is_not_a_title() -> None:
     text = "Likes: Not Emma by Jane Austen; It. Genres: horror, Emma"
     shown = [
-        shows_book(text, n, DataConfig.context_template)
+        contains_title(text, n, DataConfig.context_template)
         for n in ("Emma by Jane Austen", "Emma", "It", "horror")
     ]
     assert shown == [False, False, True, False]
 
 
-def test_the_templates_settings_reach_the_contexts(tables: Tables) -> None:
+def test_contexts_are_built_with_the_settings_of_the_config(tables: Tables) -> None:
     cfg = DataConfig(context_titles=1, context_genres=1, context_template="Read {titles}")
     built = build_contexts(tables, cfg)
     assert built.builder.template == "Read {titles}"
     assert all(text.startswith("Read Book ") and ";" not in text for text in built.text)
 
 
-def test_every_user_has_a_context_from_context_books_alone(
+def test_every_user_has_a_context_of_context_books_only(
     tables: Tables, contexts: Contexts, data_cfg: DataConfig
 ) -> None:
     assert len(contexts.text) == len(tables.users)
@@ -251,26 +245,25 @@ def test_every_user_has_a_context_from_context_books_alone(
     assert len(contexts.rows) == (~tables.histories["is_target"]).sum()
 
 
-def test_without_is_the_set_difference(tables: Tables) -> None:
+def test_drop_targets_is_the_set_difference(tables: Tables) -> None:
     h = tables.histories
-    targets = h.iloc[::3][["user", "book"]].astype(
-        np.int64
-    )  # another integer type than the histories'
-    left = without(h, targets, len(tables.books))
+    # The integer type differs from that of the histories.
+    targets = h.iloc[::3][["user", "book"]].astype(np.int64)
+    left = drop_targets(h, targets, len(tables.books))
     pairs = set(zip(targets["user"], targets["book"], strict=True))
     expected = [i for i, p in enumerate(zip(h["user"], h["book"], strict=True)) if p not in pairs]
     assert left.index.tolist() == expected
 
 
-def test_a_fault_in_without_would_show_in_left_out_contexts_too(
+def test_leave_one_out_contexts_use_drop_targets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What planted leaks rely on: there is one place where targets are taken out."""
+    """Tests that plant a leak replace this function, so it has to be the only one."""
     builder = ContextBuilder(BOOKS, n_titles=2, n_genres=0, positive_rating=4)
     rows = np.array([0, 0]), np.array([0, 1]), np.array([5.0, 5]), np.zeros(2)
     left = {"left_user": np.array([0]), "left_book": np.array([0])}
     assert builder.render_without(*rows, **left) == ["Likes: Emma by Jane Austen."]
-    monkeypatch.setattr(contexts, "without", lambda histories, targets, n_books: histories)
+    monkeypatch.setattr(contexts, "drop_targets", lambda histories, targets, n_books: histories)
     assert builder.render_without(*rows, **left) == [
         "Likes: Dune by Frank Herbert; Emma by Jane Austen."
     ]

@@ -1,4 +1,4 @@
-"""A source in numbers: each of them by arithmetic on small files, and the command that prints them."""
+"""Summaries of sources have the numbers of small files, and a command prints them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,68 +21,52 @@ from reranker.errors import DataError
 from tests.conftest import GENRES, some_ratings
 
 
-def test_the_numbers_are_those_of_the_files(raw: Callable[..., Path], cache: Cache) -> None:
+def described(folder: Path, cache: Cache) -> dict[str, Any]:
+    """Return the summary of a raw folder."""
+    cfg = DataConfig(name="bookdb", root=str(folder), genres=GENRES)
+    texts = folder / "book_texts_reduced.parquet"
+    return describe(load_tables(cfg, cache), bookdb.files(folder), texts)
+
+
+def test_numbers_are_those_of_the_files(raw: Callable[..., Path], cache: Cache) -> None:
     rated = some_ratings()
     folder = raw(rated, texts={1: "One", 2: " ", 99: "Unknown"}, titles={3: "Three (Trilogy, #3)"})
-    facts = describe(
-        load_tables(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache),
-        *sources(folder),
-    )
-    assert [(f["name"], f["rows"]) for f in facts["files"]] == list(
-        zip(bookdb.SCHEMA, (40, 600, 7, 3), strict=True)
-    )
+    facts = described(folder, cache)
+    n_rows = dict(zip(bookdb.SCHEMA, (40, 600, 7, 3), strict=True))
+    assert [(f["name"], f["rows"]) for f in facts["files"]] == list(n_rows.items())
     assert facts["files"][1]["columns"] == ["user_id", "book_id", "rating"]
     assert facts["files"][1]["bytes"] == (folder / "reduced_interactions.parquet").stat().st_size
-    assert (
-        facts["funnel"]["ratings"]
-        == sum(facts["ratings"]["by_value"].values())
-        == facts["ratings"]["n"]
-        == 600
-    )
-    assert facts["ratings"]["by_value"] == {
-        str(v): n for v, n in sorted(Counter(r[2] for r in rated).items())
-    }
+    assert facts["funnel"]["ratings"] == facts["ratings"]["n"] == 600
+    by_value = Counter(str(rating) for _, _, rating in rated)
+    assert facts["ratings"]["by_value"] == dict(sorted(by_value.items()))
     assert facts["ratings"]["timestamps"] == {"n": 0, "first": None, "last": None}
     assert list(facts["users"]) == ["train", "dev", "test"] and sum(facts["users"].values()) == 60
-    described = sum(i % 3 == 0 for i in range(1, 41))
+    n_described = sum(i % 3 == 0 for i in range(1, 41))
     assert facts["books"] == {
         "n": 40,
         "own_text": 1,
-        "description": described,
+        "description": n_described,
         "genres": 40,
         "authors": 40,
         "series": 1,
     }
 
 
-def test_positives_per_user_are_books_not_fractions(raw: Callable[..., Path], cache: Cache) -> None:
-    n_liked = [0, 1, 2, 3, 10]  # of the ten books of each user
+def test_quantiles_of_positives_are_whole_numbers(raw: Callable[..., Path], cache: Cache) -> None:
+    n_liked = [0, 1, 2, 3, 10]  # books that a user liked, of 10
     rated = [(f"u{u}", 1 + b, 5 if b < n else 3) for u, n in enumerate(n_liked) for b in range(10)]
     folder = raw([(f"{u}-{copy}", b, r) for copy in range(20) for u, b, r in rated])
-    facts = describe(
-        load_tables(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache),
-        *sources(folder),
-    )["positives_per_user"]
+    facts = described(folder, cache)["positives_per_user"]
     quantiles = {"min": 0, "p25": 1, "p50": 2, "p75": 3, "p90": 10, "p99": 10, "max": 10}
     assert facts == {**quantiles, "mean": 3.2, "users_without": 20}
 
 
 def test_timestamps_are_dates(raw: Callable[..., Path], cache: Cache) -> None:
     folder = raw([(*r, 0 if i == 0 else 86_400 * i) for i, r in enumerate(some_ratings())])
-    facts = describe(
-        load_tables(DataConfig(name="bookdb", root=str(folder), genres=GENRES), cache),
-        *sources(folder),
-    )
-    times = {
-        "n": 599,
-        "first": "1970-01-02T00:00:00",
-        "last": "1971-08-23T00:00:00",
-    }  # days 1 to 599
+    facts = described(folder, cache)
+    # Days 1 to 599.
+    times = {"n": 599, "first": "1970-01-02T00:00:00", "last": "1971-08-23T00:00:00"}
     assert facts["ratings"]["timestamps"] == times
-
-
-def sources(folder: Path) -> tuple[list[Path], Path]:
-    return bookdb.files(folder), folder / "book_texts_reduced.parquet"
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -122,7 +107,7 @@ def test_a_file_that_cannot_be_read_is_named(name: str, data: bytes, tmp_path: P
         _file(tmp_path / name)
 
 
-def test_the_command_takes_the_overrides_of_main(
+def test_the_command_accepts_overrides_of_the_config(
     raw: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ["data=bookdb", f"data.root={raw()}", f"cache_dir={tmp_path / 'cache'}"]
@@ -141,14 +126,10 @@ def test_the_command_takes_the_overrides_of_main(
         assert shown in table
 
 
-def test_the_demo_is_described_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_describes_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = ["data.world.n_users=20", "data.world.n_books=60"]
-    assert (
-        main.main(
-            ["data", "describe", f"cache_dir={tmp_path / 'cache'}", *world, "--format", "json"]
-        )
-        == 0
-    )
+    args = [f"cache_dir={tmp_path / 'cache'}", *world, "--format", "json"]
+    assert main.main(["data", "describe", *args]) == 0
     assert sum(json.loads(capsys.readouterr().out)["users"].values()) == 20
 
 
@@ -160,7 +141,7 @@ def test_the_demo_is_described_too(tmp_path: Path, capsys: pytest.CaptureFixture
         (["data=bookdb", "data.root=missing"], "data.root='missing' is not a folder"),
     ],
 )
-def test_a_wrong_override_is_one_line(
+def test_the_error_of_a_wrong_override_is_one_line(
     overrides: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["data", "describe", *overrides]) == 2

@@ -1,4 +1,4 @@
-"""Draws are exact, uniform, nested, and functions of their keys alone."""
+"""Draws are exact, uniform and nested, and depend on their keys only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_keys_do_not_depend_on_the_hash_seed() -> None:
     assert len(outputs) == 1
 
 
-def test_purpose_and_seed_give_other_numbers() -> None:
+def test_another_purpose_or_seed_gives_other_numbers() -> None:
     key = np.arange(1000, dtype=np.uint64)
     streams = [bits(0, "a", key), bits(0, "b", key), bits(1, "a", key)]
     assert all(not np.any(x == y) for i, x in enumerate(streams) for y in streams[:i])
@@ -52,7 +52,7 @@ def test_below_is_in_range_and_exact_at_the_edges(n: int) -> None:
 
 
 def shuffled(n: int, k: int, key: int, *, seed: int) -> list[int]:
-    """The first k places of a Fisher-Yates shuffle, a step at a time."""
+    """Return the first k places of a Fisher-Yates shuffle, computed step by step."""
     places = list(range(n))
     for m in range(k):
         pick = m + int(below(bits(seed, "t", np.uint64(key), m), n - m))
@@ -69,9 +69,8 @@ def shuffled(n: int, k: int, key: int, *, seed: int) -> list[int]:
 def test_distinct_is_a_fisher_yates_shuffle_at_any_density(sizes: list[tuple[int, int]]) -> None:
     n, k = (np.array([s[i] for s in sizes], dtype=np.int64) for i in range(2))
     drawn = distinct(n, k, seed=3, purpose="t", key=np.arange(len(sizes), dtype=np.uint64))
-    assert drawn.tolist() == [
-        b for u, (n, k) in enumerate(sizes) for b in shuffled(n, k, u, seed=3)
-    ]
+    expected = [shuffled(n, k, row, seed=3) for row, (n, k) in enumerate(sizes)]
+    assert drawn.tolist() == [book for row in expected for book in row]
 
 
 def test_distinct_is_a_fisher_yates_shuffle_of_a_long_row_among_short_ones() -> None:
@@ -82,10 +81,9 @@ def test_distinct_is_a_fisher_yates_shuffle_of_a_long_row_among_short_ones() -> 
 
 def test_distinct_is_uniform_over_ordered_subsets() -> None:
     size = np.full(24_000, 4)
-    rows = distinct(
-        size, size - 1, seed=0, purpose="t", key=np.arange(24_000, dtype=np.uint64)
-    ).reshape(-1, 3)
-    _, counts = np.unique(rows @ [16, 4, 1], return_counts=True)
+    key = np.arange(24_000, dtype=np.uint64)
+    drawn = distinct(size, size - 1, seed=0, purpose="t", key=key).reshape(-1, 3)
+    _, counts = np.unique(drawn @ [16, 4, 1], return_counts=True)
     assert len(counts) == 24  # 4 * 3 * 2
     assert stats.chisquare(counts).pvalue > 0.001
 
@@ -98,12 +96,11 @@ def test_fewer_draws_are_a_prefix_of_more() -> None:
     assert np.array_equal(few, many[:, :9])
 
 
-def test_a_row_draws_the_same_whatever_rows_stand_beside_it() -> None:
+def test_the_draws_of_a_row_do_not_depend_on_other_rows() -> None:
     key, n, k = np.arange(10, dtype=np.uint64), np.arange(20, 30), np.full(10, 5)
     all_rows = distinct(n, k, seed=1, purpose="t", key=key)
-    assert np.array_equal(
-        all_rows[15:20], distinct(n[3:4], k[3:4], seed=1, purpose="t", key=key[3:4])
-    )
+    one_row = distinct(n[3:4], k[3:4], seed=1, purpose="t", key=key[3:4])
+    assert np.array_equal(all_rows[15:20], one_row)
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,7 +117,6 @@ def test_unseen_is_the_set_difference_in_order(seen: list[set[int]]) -> None:
 def test_unseen_is_the_set_difference_of_a_long_history() -> None:
     seen_book = np.flatnonzero(uniform(bits(0, "seen", np.arange(5000))) < 0.3)
     rest = np.setdiff1d(np.arange(5000), seen_book)
-    found = unseen(
-        np.arange(len(rest)), np.array([len(rest)]), np.array([0, len(seen_book)]), seen_book
-    )
+    k, ends = np.array([len(rest)]), np.array([0, len(seen_book)])
+    found = unseen(np.arange(len(rest)), k, ends, seen_book)
     assert np.array_equal(found, rest)

@@ -1,4 +1,4 @@
-"""Books and histories: genres without habits, authors by name, editions as one work."""
+"""Books have genres, authors by name and rendered texts, and editions become one work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_title_and_series(title: str, short: str, series: str) -> None:
     assert (features.short_title(title), features.series(title)) == (short, series)
 
 
-def test_reader_habits_are_no_genres_and_synonyms_are_one(raw: Raw) -> None:
+def test_reading_habits_are_not_genres_and_synonyms_are_one_genre(raw: Raw) -> None:
     books = built(
         raw(shelves={1: ["to-read", "sci-fi", "scifi", "owned", "favorites"], 2: ["to-read"]})
     )
@@ -50,14 +50,14 @@ def test_reader_habits_are_no_genres_and_synonyms_are_one(raw: Raw) -> None:
     assert books.loc[2, "genres"] == ""
 
 
-def test_the_rarest_genres_come_first_whatever_the_shelf_order(raw: Raw) -> None:
-    # Of 40 books, all but two are on one of four genre shelves; `art` is on one book, `war` on two.
+def test_the_rarest_genres_come_first_for_any_order_of_shelves(raw: Raw) -> None:
+    # 38 of 40 books have one of four other genres; `art` is on one book, `war` on two.
     books = built(raw(shelves={1: ["fantasy", "war", "art"], 2: ["war", "fantasy"]}), max_genres=2)
     assert books.loc[1, "genres"] == "art, war"
     assert books.loc[2, "genres"] == "war, fantasy"
 
 
-def test_equally_rare_genres_stand_in_the_order_of_the_shelves_not_of_the_alphabet_or_the_vocabulary(
+def test_equally_rare_genres_keep_the_order_of_the_shelves(
     raw: Raw,
 ) -> None:
     shelves = {1: ["war", "to-read", "art", "military"], 2: ["westerns", "art", "war"]}
@@ -67,12 +67,11 @@ def test_equally_rare_genres_stand_in_the_order_of_the_shelves_not_of_the_alphab
         assert books.loc[2, "genres"] == "westerns, art, war"
 
 
-def test_the_vocabulary_decides_what_is_a_genre(raw: Raw) -> None:
+def test_the_vocabulary_defines_the_genres(raw: Raw) -> None:
     root = raw(shelves={1: ["to-read", "space-opera"]})
     assert built(root).loc[1, "genres"] == ""
-    assert built(root, genres={"unread": ["to-read"], "space opera": ["space-opera"]}).loc[
-        1, "genres"
-    ] == ("space opera, unread")
+    genres = {"unread": ["to-read"], "space opera": ["space-opera"]}
+    assert built(root, genres=genres).loc[1, "genres"] == "space opera, unread"
     assert (built(root, genres={})["genres"] == "").all()
 
 
@@ -82,27 +81,27 @@ def test_authors_are_names_in_order_and_unknown_ids_are_left_out(raw: Raw) -> No
     assert books.loc[2, "authors"] == ""
 
 
-def test_an_author_who_stands_twice_counts_once_and_a_comma_in_a_name_separates_nobody(
+def test_a_repeated_author_counts_once_and_commas_in_names_are_removed(
     raw: Raw,
 ) -> None:
     root = raw(authors={1: ["3", "1", "3"], 2: ["0", "2"], 3: ["4"]})
     names = ["King, Jr.", "Author 1", "Author 2", "Author 3", " , "]
-    pq.write_table(
-        pa.table({"author_id": list("01234"), "name": names}), root / "new_authors.parquet"
-    )
+    authors = pa.table({"author_id": list("01234"), "name": names})
+    pq.write_table(authors, root / "new_authors.parquet")
     books = built(root)
     assert books["authors"].head(3).tolist() == ["Author 3, Author 1", "King Jr., Author 2", ""]
 
 
-def test_a_given_text_stands_and_a_missing_one_is_rendered_description_last(raw: Raw) -> None:
+def test_a_text_of_the_source_is_kept_and_a_missing_one_is_rendered(raw: Raw) -> None:
     books = built(raw(texts={1: "as given", 3: "nan"}, titles={3: "Dune (Dune, #1)"}))
     assert books.loc[1, "book_text"] == "as given"
     assert books.loc[3, "book_text"] == (
-        "Title: Dune (Dune, #1) | Authors: Author 3 | Series: Dune #1 | Genres: travel | Description: About book 3."
+        "Title: Dune (Dune, #1) | Authors: Author 3 | Series: Dune #1 | Genres: travel | "
+        "Description: About book 3."
     )
 
 
-def test_the_template_renders_what_has_no_text(raw: Raw) -> None:
+def test_the_template_renders_books_without_text(raw: Raw) -> None:
     books = built(
         raw(texts={1: "as given"}),
         book_template="{title} | by {authors}. Of {series}.\n{description}",
@@ -112,7 +111,7 @@ def test_the_template_renders_what_has_no_text(raw: Raw) -> None:
     assert books.loc[3, "book_text"] == "Book 3 | by Author 3.\nAbout book 3."
 
 
-def test_with_text_template_a_given_text_is_not_looked_at(raw: Raw) -> None:
+def test_with_text_template_texts_of_the_source_are_ignored(raw: Raw) -> None:
     books = built(
         raw(texts={1: "as given"}), text="template", book_template="{title} | by {authors}"
     )
@@ -128,7 +127,7 @@ def test_with_text_template_a_given_text_is_not_looked_at(raw: Raw) -> None:
         ("<i>null</i>", ""),
     ],
 )
-def test_descriptions_lose_their_html_and_what_stood_for_nothing(
+def test_descriptions_are_stripped_of_html_and_of_words_for_null(
     raw: Raw, raw_text: str, text: str
 ) -> None:
     root = raw(authors={1: []}, shelves={1: []})
@@ -143,7 +142,7 @@ def test_descriptions_lose_their_html_and_what_stood_for_nothing(
     assert book["book_text"] == "Title: Book 1" + (f" | Description: {text}" if text else "")
 
 
-def test_books_in_any_order_and_in_batches_of_any_size_are_the_same(
+def test_the_order_and_the_batch_size_do_not_change_the_books(
     raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = raw(texts={9: "as given"})
@@ -163,7 +162,7 @@ def test_no_text_is_ever_nan_or_none(raw: Raw) -> None:
     assert not text.str.contains(r"\b(?:nan|None)\b").any()
 
 
-def test_null_lists_are_books_without_genre_and_author(raw: Raw) -> None:
+def test_null_lists_are_empty_lists(raw: Raw) -> None:
     root = raw()
     books = pq.read_table(root / "reduced_books.parquet")
     for column in ("popular_shelves", "authors"):
@@ -187,7 +186,7 @@ def test_author_ids_may_be_integers(raw: Raw) -> None:
     assert built(root).loc[1, "authors"] == "Author 3"
 
 
-def test_editions_of_a_work_become_the_one_rated_most(raw: Raw) -> None:
+def test_the_most_rated_edition_of_a_work_is_kept(raw: Raw) -> None:
     titles = {1: "Dune", 2: "Dune (Dune Chronicles, #1)", 3: "DUNE! (Paperback)", 4: "Dune"}
     authors = {1: ["1"], 2: ["1", "2"], 3: ["1"], 4: ["2"]}
     root = raw([("a", 2, 5), ("b", 2, 5), ("a", 3, 4)], n_books=4, titles=titles, authors=authors)
@@ -197,13 +196,13 @@ def test_editions_of_a_work_become_the_one_rated_most(raw: Raw) -> None:
     assert editions.set_index("book_id")["book"].to_dict() == {1: 0, 2: 0, 3: 0, 4: 1}
 
 
-def test_volumes_of_a_series_stay_apart(raw: Raw) -> None:
+def test_volumes_of_a_series_are_different_works(raw: Raw) -> None:
     titles = {1: "Naruto (Naruto, #1)", 2: "Naruto (Naruto, #2)", 3: "Naruto"}
     root = raw([("a", 2, 5)], n_books=3, titles=titles, authors={i: ["1"] for i in (1, 2, 3)})
     keys = features.work_keys(features.build_books(bookdb.read(root), DataConfig()))
     assert keys.nunique() == 3
 
 
-def test_books_without_author_are_works_of_their_own(raw: Raw) -> None:
+def test_books_without_author_are_separate_works(raw: Raw) -> None:
     root = raw([("a", 2, 5)], n_books=2, titles={1: "Poems", 2: "Poems"}, authors={1: [], 2: []})
     assert features.work_keys(features.build_books(bookdb.read(root), DataConfig())).nunique() == 2

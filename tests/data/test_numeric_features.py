@@ -15,6 +15,7 @@ import pytest
 
 from reranker.cache import Cache
 from reranker.config import DataConfig, EngineConfig, EvalConfig, SamplingConfig
+from reranker.config.schema import TEXT_FEATURES
 from reranker.data import Contexts, Corpus, Tables, build_contexts, load, load_tables
 from reranker.data.numeric_features import DECIMALS, LABELS, NumericFeatures
 from reranker.data.retrieval.ease import EASE_BOOKS, Ease
@@ -101,6 +102,10 @@ def test_a_feature_does_not_depend_on_the_others(with_features: Build) -> None:
         [level] = with_features(name).levels(user, book).values()
         np.testing.assert_array_equal(level, together[label])
         assert len(set(level)) > 1
+
+
+def test_every_feature_of_the_config_has_a_label() -> None:
+    assert tuple(LABELS) == TEXT_FEATURES
 
 
 def test_an_unknown_feature_and_a_missing_input_are_refused() -> None:

@@ -1,9 +1,9 @@
-"""Tables: splits by a hash of the user, disjoint sides of a history, the seed's tables, and every drop counted."""
+"""Tables have splits by user hash, disjoint sides of histories, and counts of all dropped rows."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 import random
 import tempfile
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Raw = Callable[..., Path]
 DUNE = {"titles": {1: "Dune", 2: "Dune (Paperback)"}, "authors": {1: ["1"], 2: ["1"]}}
 
 
-def fold_of(tables: Tables) -> dict[str, str]:
+def split_of(tables: Tables) -> dict[str, str]:
     return dict(zip(tables.users["user_id"], tables.users["split"], strict=True))
 
 
@@ -37,30 +37,34 @@ def test_codes_are_row_numbers_and_histories_are_sorted(tables: Tables) -> None:
     keys = tables.histories["user"].to_numpy() * 1000 + tables.histories["book"].to_numpy()
     assert np.all(np.diff(keys) > 0)
     assert tables.histories.dtypes.astype(str).to_dict() == {
-        "user": "int32", "book": "int32", "rating": "float32", "timestamp": "int64", "is_target": "bool"
-    }  # fmt: skip
+        "user": "int32",
+        "book": "int32",
+        "rating": "float32",
+        "timestamp": "int64",
+        "is_target": "bool",
+    }
 
 
-def test_folds_do_not_move_when_users_are_added(raw: Raw, tmp_path: Path) -> None:
-    few = load_tables(
-        DataConfig(name="bookdb", root=str(raw(some_ratings(40)))), Cache(tmp_path / "a")
+def test_users_keep_their_splits_when_users_are_added(raw: Raw, tmp_path: Path) -> None:
+    few, many = (
+        load_tables(
+            DataConfig(name="bookdb", root=str(raw(some_ratings(n)))), Cache(tmp_path / str(n))
+        )
+        for n in (40, 60)
     )
-    many = load_tables(
-        DataConfig(name="bookdb", root=str(raw(some_ratings(60)))), Cache(tmp_path / "b")
-    )
-    before, after = fold_of(few), fold_of(many)
+    before, after = split_of(few), split_of(many)
     assert {u: after[u] for u in before} == before
 
 
-def test_fold_sizes_follow_the_fractions(raw: Raw, cache: Cache) -> None:
+def test_split_sizes_follow_the_fractions(raw: Raw, cache: Cache) -> None:
     ratings = [(f"u{u}", 1 + (u + i) % 40, 4) for u in range(3000) for i in range(4)]
     counts = load_tables(DataConfig(name="bookdb", root=str(raw(ratings))), cache).counts
-    # Binomial standard deviations of 3000 draws: 22 at 0.2, 16 at 0.1; four of them either way.
+    # Four binomial standard deviations of 3000 draws, which are 22 at 0.2 and 16 at 0.1.
     assert abs(counts["users_test"] - 600) < 88
     assert abs(counts["users_dev"] - 300) < 66
 
 
-def test_half_of_each_history_is_target_and_both_sides_hold_a_book(tables: Tables) -> None:
+def test_half_of_each_history_is_target(tables: Tables) -> None:
     n_targets = tables.histories.groupby("user")["is_target"].agg(["sum", "size"])
     assert (n_targets["sum"] == 5).all()
     assert (n_targets["size"] == 10).all()
@@ -75,7 +79,7 @@ def test_extreme_fractions_leave_a_book_on_each_side(
     assert set(n_targets) == {1 if fraction < 0.5 else 9}
 
 
-def test_targets_come_after_context_where_there_are_timestamps(raw: Raw, cache: Cache) -> None:
+def test_targets_are_later_than_the_context_if_there_are_timestamps(raw: Raw, cache: Cache) -> None:
     ratings = [
         (u, b, r, 1_000_000 + (i * 7919) % 1000) for i, (u, b, r) in enumerate(some_ratings())
     ]
@@ -86,39 +90,27 @@ def test_targets_come_after_context_where_there_are_timestamps(raw: Raw, cache: 
 
 
 def test_a_user_with_one_book_is_dropped_and_counted(raw: Raw, cache: Cache) -> None:
-    tables = load_tables(
-        DataConfig(name="bookdb", root=str(raw([*some_ratings(), ("loner", 1, 5)])), min_ratings=2),
-        cache,
-    )
+    root = raw([*some_ratings(), ("loner", 1, 5)])
+    tables = load_tables(DataConfig(name="bookdb", root=str(root), min_ratings=2), cache)
     assert tables.counts["users_in"] == 61
     assert tables.counts["users_dropped_few_ratings"] == 1
     assert "loner" not in set(tables.users["user_id"])
 
 
-def test_two_editions_in_one_history_count_once_the_latest(raw: Raw, cache: Cache) -> None:
-    titles = {1: "Dune", 2: "Dune (Paperback)"}
+def test_of_two_editions_in_one_history_the_latest_rating_is_kept(raw: Raw, cache: Cache) -> None:
     ratings = [("a", 1, 2, 10), ("a", 2, 5, 20), *[("a", b, 4, 1) for b in range(3, 9)]]
     ratings += [(f"u{u}", b, 4, 1) for u in range(50) for b in range(3, 9)]
-    tables = load_tables(
-        DataConfig(
-            name="bookdb", root=str(raw(ratings, titles=titles, authors={1: ["1"], 2: ["1"]}))
-        ),
-        cache,
-    )
-    a = tables.users.index[tables.users["user_id"] == "a"][0]
-    mine = (
-        tables.histories[tables.histories["user"] == a]
-        .merge(tables.editions, on="book")
-        .query("book_id == 2")
-    )
-    assert mine["rating"].tolist() == [5.0]
+    tables = load_tables(DataConfig(name="bookdb", root=str(raw(ratings, **DUNE))), cache)
+    user = tables.users.index[tables.users["user_id"] == "a"][0]
+    history = tables.histories[tables.histories["user"] == user]
+    dune = history.merge(tables.editions, on="book").query("book_id == 2")
+    assert dune["rating"].tolist() == [5.0]
     assert tables.counts["ratings_dropped_same_work"] == 1
 
 
 def test_ratings_of_books_outside_the_catalogue_are_counted(raw: Raw, cache: Cache) -> None:
-    tables = load_tables(
-        DataConfig(name="bookdb", root=str(raw([*some_ratings(), ("user000", 999, 5)]))), cache
-    )
+    root = raw([*some_ratings(), ("user000", 999, 5)])
+    tables = load_tables(DataConfig(name="bookdb", root=str(root)), cache)
     assert tables.counts["ratings_dropped_unknown_book"] == 1
 
 
@@ -131,7 +123,7 @@ def test_max_users_samples_by_id(data_cfg: DataConfig, tmp_path: Path) -> None:
     assert set(few.users["user_id"]) < set(more.users["user_id"])
 
 
-def test_known_hides_the_targets_of_dev_and_test_users_alone(tables: Tables) -> None:
+def test_known_leaves_out_the_targets_of_dev_and_test_users_only(tables: Tables) -> None:
     known = tables.known()
     hidden = known[known["is_target"]]
     assert set(tables.users["split"].to_numpy()[hidden["user"]]) == {"train"}
@@ -139,40 +131,46 @@ def test_known_hides_the_targets_of_dev_and_test_users_alone(tables: Tables) -> 
     assert len(known) == n_train * 10 + (len(tables.users) - n_train) * 5
 
 
-def test_readers_are_a_level_of_the_context_sides_that_hold_a_book(
-    data_cfg: DataConfig, tmp_path: Path
+def test_settings_are_written_as_the_flags_of_earlier_versions(data_cfg: DataConfig) -> None:
+    """The digests of tables, pairs and lists of earlier versions depend on these flags."""
+    for ease, overlap, readers in itertools.product([False, True], repeat=3):
+        names = ["readers"] * readers + ["ease"] * ease + ["genres", "authors"] * overlap
+        cfg = dataclasses.replace(data_cfg, text_features=names)
+        settings = module._settings(cfg)
+        expected = {"shows_match": overlap, "shows_ratings": ease, "shows_readers": readers}
+        assert settings == module._settings(data_cfg) | expected
+        assert "text_features" not in settings
+
+
+def test_features_without_such_flags_are_other_tables(data_cfg: DataConfig, cache: Cache) -> None:
+    digests = [
+        load_tables(dataclasses.replace(data_cfg, text_features=names), cache).digest
+        for names in ([], ["authors"], ["genres"], ["authors", "ease"], ["authors", "genres"])
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_tables_with_features_have_the_folder_of_those_without(
+    data_cfg: DataConfig, cache: Cache
 ) -> None:
-    plain, shown = (
-        load_tables(
-            dataclasses.replace(data_cfg, shows_readers=shows), Cache(tmp_path / str(shows))
-        )
-        for shows in (False, True)
-    )
-    context = plain.histories[~plain.histories["is_target"]]
-    level = [
-        round(3 * math.log(1 + int((context["book"] == b).sum()))) for b in range(len(plain.books))
-    ]
-    assert len(set(level)) > 1
-    expected = [
-        f"Readers: {n} | {text}" for n, text in zip(level, plain.books["book_text"], strict=True)
-    ]
-    assert shown.books["book_text"].tolist() == expected
-    assert shown.digest != plain.digest
+    plain = load_tables(data_cfg, cache)
+    for names in (["readers"], ["authors"], ["ease", "authors", "genres", "readers"]):
+        tables = load_tables(dataclasses.replace(data_cfg, text_features=names), cache)
+        assert tables.hit
+        assert tables.path == plain.path
 
 
-def test_the_seeds_feature_tables_are_written(tables: Tables) -> None:
+def test_the_feature_tables_of_the_original_system_are_written(tables: Tables) -> None:
     books = pd.read_parquet(tables.path / "reduce_books_df.parquet")
     assert list(books.columns) == ["book_id", "title", "description", "genre", "authors"]
     assert books["genre"].map(type).eq(str).all()
     users = pd.read_parquet(tables.path / "sampled_users_book.parquet")
     assert list(users.columns) == ["user_id", "books_read"]
     code = tables.users.index[tables.users["user_id"] == users["user_id"][3]][0]
-    mine = tables.histories[tables.histories["user"] == code]
-    rating = dict(
-        zip(tables.books["book_id"].to_numpy()[mine["book"]], mine["rating"], strict=True)
-    )
+    history = tables.histories[tables.histories["user"] == code]
+    rating = dict(zip(tables.book_ids(history["book"]), history["rating"], strict=True))
     read = [rating[b] for b in users["books_read"][3]]
-    assert len(read) == len(mine)
+    assert len(read) == len(history)
     assert read == sorted(read, reverse=True)
 
 
@@ -203,43 +201,39 @@ def test_other_genres_or_templates_are_other_tables(
     assert second.digest != first.digest
 
 
-def in_row_groups(root: Path, n_rows: int, order: random.Random) -> Path:
-    """The raw folder with its ratings shuffled and written in row groups of n_rows."""
+def shuffle_ratings(root: Path, n_rows: int, order: random.Random) -> Path:
+    """Shuffle the ratings of a raw folder and write them in row groups of n_rows."""
     file = root / "reduced_interactions.parquet"
     table = pq.read_table(file)
-    pq.write_table(
-        table.take(order.sample(range(table.num_rows), table.num_rows)), file, row_group_size=n_rows
-    )
+    shuffled = table.take(order.sample(range(table.num_rows), table.num_rows))
+    pq.write_table(shuffled, file, row_group_size=n_rows)
     return root
 
 
-def twin(
+def expected_histories(
     rows: list[tuple[str, int, int, int | None]], editions: pd.DataFrame, cfg: DataConfig
 ) -> pd.DataFrame:
-    """user_id, book, rating, timestamp, is_target by plain pandas and a loop over users, all in memory."""
-    frame = pd.DataFrame(rows, columns=["user_id", "book_id", "rating", "timestamp"]).merge(
-        editions, on="book_id"
-    )
+    """Return the expected histories, computed by pandas and a loop over users."""
+    frame = pd.DataFrame(rows, columns=["user_id", "book_id", "rating", "timestamp"])
+    frame = frame.merge(editions, on="book_id")
     frame["timestamp"] = frame["timestamp"].fillna(0).astype(int)
-    frame = frame.sort_values(["user_id", "book", "timestamp", "rating"]).drop_duplicates(
-        ["user_id", "book"], keep="last"
-    )
+    frame = frame.sort_values(["user_id", "book", "timestamp", "rating"])
+    frame = frame.drop_duplicates(["user_id", "book"], keep="last")
     frame = frame[frame.groupby("user_id")["book"].transform("size") >= cfg.min_ratings]
     chance = {
         u: bits(cfg.seed, "sample users", text_keys([u]))[0] for u in frame["user_id"].unique()
     }
     frame = frame[frame["user_id"].isin(sorted(chance, key=chance.__getitem__)[: cfg.max_users])]
     parts = []
-    for user, mine in frame.groupby("user_id"):
-        mine = mine.assign(luck=bits(cfg.seed, "split", text_keys([user]), mine["book"].to_numpy()))
-        by = ["timestamp", "luck"] if (mine["timestamp"] > 0).all() else ["luck"]
-        n_targets = min(max(round(len(mine) * cfg.target_fraction), 1), len(mine) - 1)
-        parts.append(
-            mine.assign(is_target=mine.index.isin(mine.sort_values(by).index[-n_targets:]))
-        )
-    return pd.concat(parts)[["user_id", "book", "rating", "timestamp", "is_target"]].reset_index(
-        drop=True
-    )
+    for user, rated in frame.groupby("user_id"):
+        hashed = bits(cfg.seed, "split", text_keys([user]), rated["book"].to_numpy())
+        rated = rated.assign(hash=hashed)
+        by = ["timestamp", "hash"] if (rated["timestamp"] > 0).all() else ["hash"]
+        n_targets = min(max(round(len(rated) * cfg.target_fraction), 1), len(rated) - 1)
+        targets = rated.sort_values(by).index[-n_targets:]
+        parts.append(rated.assign(is_target=rated.index.isin(targets)))
+    columns = ["user_id", "book", "rating", "timestamp", "is_target"]
+    return pd.concat(parts)[columns].reset_index(drop=True)
 
 
 WORLD = st.lists(
@@ -261,63 +255,62 @@ WORLD = st.lists(
     st.sampled_from([None, 25]),
     st.randoms(use_true_random=False),
 )
-def test_tables_are_those_of_plain_pandas_in_any_order_and_any_batches(
+def test_tables_equal_those_of_pandas_for_any_order_and_batch_size(
     rows: list[tuple[str, int, int, int | None]],
     batch_rows: int,
     group: int,
     max_users: int | None,
     order: random.Random,
 ) -> None:
-    rows = [
-        *rows,
-        *((u, b, r, None if b % 9 == 0 else b % 4 + 1) for u, b, r in some_ratings(30, per_user=6)),
-    ]
+    some = some_ratings(30, per_user=6)
+    rows = [*rows, *((u, b, r, None if b % 9 == 0 else b % 4 + 1) for u, b, r in some)]
     with tempfile.TemporaryDirectory() as temp:
         root = write_raw(Path(temp) / "raw", rows, **DUNE)
         cfg = DataConfig(
             name="bookdb", root=str(root), max_users=max_users, dev_fraction=0.3, test_fraction=0.3
         )
         tables = load_tables(cfg, Cache(Path(temp) / "a"))
-        found = tables.histories.assign(
-            user_id=tables.users["user_id"].to_numpy()[tables.histories["user"]]
-        )
-        expected = twin(rows, tables.editions, cfg)
+        found = tables.histories.assign(user_id=tables.user_ids(tables.histories["user"]))
+        expected = expected_histories(rows, tables.editions, cfg)
         pd.testing.assert_frame_equal(found[expected.columns], expected, check_dtype=False)
 
-        in_row_groups(root, group, order)
+        shuffle_ratings(root, group, order)
         again = load_tables(
             dataclasses.replace(cfg, batch_rows=batch_rows), Cache(Path(temp) / "b")
         )
         files = sorted(p.name for p in tables.path.glob("*.parquet"))
-        assert files == ["books.parquet", "editions.parquet", "histories.parquet", "reduce_books_df.parquet",
-                         "sampled_users_book.parquet", "users.parquet"]  # fmt: skip
+        assert files == [
+            "books.parquet",
+            "editions.parquet",
+            "histories.parquet",
+            "reduce_books_df.parquet",
+            "sampled_users_book.parquet",
+            "users.parquet",
+        ]
         assert all((tables.path / f).read_bytes() == (again.path / f).read_bytes() for f in files)
         assert tables.counts == again.counts
 
 
-def test_row_groups_hold_whole_users(
+def test_row_groups_hold_complete_users(
     data_cfg: DataConfig, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROW_GROUP", 25)
     tables = load_tables(data_cfg, cache)
     file = pq.ParquetFile(tables.path / "histories.parquet")
     users = [file.read_row_group(g)["user"].to_pylist() for g in range(file.num_row_groups)]
-    assert [sorted(set(group)) for group in users[:4]] == [
-        [0, 1, 2],
-        [3, 4],
-        [5, 6, 7],
-        [8, 9],
-    ]  # ten rows each
+    # Every user has ten rows.
+    assert [sorted(set(group)) for group in users[:4]] == [[0, 1, 2], [3, 4], [5, 6, 7], [8, 9]]
     assert tables.histories["user"].tolist() == [u for group in users for u in group]
     read = pd.read_parquet(tables.path / "sampled_users_book.parquet")
     assert read["user_id"].tolist() == tables.users["user_id"].tolist()
     assert read["books_read"].map(len).tolist() == [10] * 60
 
 
-def test_batches_and_storage_leave_the_identity_alone(data_cfg: DataConfig, cache: Cache) -> None:
+def test_batch_size_and_storage_do_not_change_the_digest(
+    data_cfg: DataConfig, cache: Cache
+) -> None:
     first = load_tables(data_cfg, cache)
-    again = load_tables(
-        dataclasses.replace(data_cfg, batch_rows=1000, storage=StorageConfig(region="auto")), cache
-    )
+    other = dataclasses.replace(data_cfg, batch_rows=1000, storage=StorageConfig(region="auto"))
+    again = load_tables(other, cache)
     assert again.hit
     assert again.digest == first.digest

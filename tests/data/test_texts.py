@@ -1,4 +1,4 @@
-"""Text columns: what Python's own split, html and format say, for whole columns at once."""
+"""Operations on text columns agree with Python's split, html and HTMLParser."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from reranker.data.texts import TEXT, arrow, clean, fill, join, strip_html
 from reranker.templates import parse_book
 
-# Letters beside everything that str.split() takes for white space, and a NUL.
+# Letters, all white space of str.split(), and NUL.
 UNTIDY = st.text(
     st.sampled_from(
-        "ab\x00 \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000\u200b"
+        "ab\x00 \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f"
+        "\u3000\u200b"
     )
 )
 
@@ -28,7 +29,7 @@ def test_clean_texts_are_split_and_join_by_single_spaces(values: list[str]) -> N
     assert clean(pa.array(values, TEXT)).to_pylist() == [" ".join(v.split()) for v in values]
 
 
-def test_missing_values_that_went_through_str_are_empty_and_names_stay() -> None:
+def test_words_for_missing_values_become_empty_and_names_are_kept() -> None:
     values = ["nan", " None ", "null", None, "  ", "Nan", "The null", "none"]
     assert clean(pa.array(values)).to_pylist() == ["", "", "", "", "", "Nan", "The null", "none"]
 
@@ -49,12 +50,12 @@ def test_missing_values_that_went_through_str_are_empty_and_names_stay() -> None
         ("a&nbsp;b&#0;", "a b\ufffd"),
     ],
 )
-def test_markup_gives_way_to_its_text(markup: str, text: str) -> None:
+def test_markup_is_replaced_by_its_text(markup: str, text: str) -> None:
     assert clean(strip_html(pa.array([markup, None]))).to_pylist() == [text, ""]
 
 
 class Parser(HTMLParser):
-    """The oracle: the text between inline tags."""
+    """Collects the text between inline tags: the expected result."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -81,7 +82,7 @@ TAG = st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(WORD, TAG)).map("".join))
-def test_sound_markup_reads_as_pythons_parser_reads_it(markup: str) -> None:
+def test_valid_markup_gives_the_text_of_pythons_parser(markup: str) -> None:
     parser = Parser()
     parser.feed(markup)
     parser.close()
@@ -90,19 +91,19 @@ def test_sound_markup_reads_as_pythons_parser_reads_it(markup: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("<>!-/[]&;#b r\"'"), max_size=40))
-def test_no_markup_is_an_error_and_text_without_angle_or_ampersand_stays(markup: str) -> None:
+def test_invalid_markup_is_accepted_and_plain_text_is_kept(markup: str) -> None:
     out = strip_html(pa.array([markup], TEXT)).to_pylist()[0]
     assert len(out) <= len(markup)
     if not set("<&") & set(markup):
         assert out == markup
 
 
-def test_rows_without_values_join_to_nothing() -> None:
+def test_rows_without_values_are_empty() -> None:
     row = np.array([1, 1, 3])
     assert join(row, pa.array(["a", "b", "c"]), 5, "; ").to_pylist() == ["", "a; b", "", "c", ""]
 
 
-def test_an_empty_value_vanishes_with_its_label_wherever_it_stands() -> None:
+def test_an_empty_value_vanishes_with_its_label() -> None:
     parts = parse_book("T: {title}. By {authors}! | <{series}> | fixed\n{description}")
     columns = {
         "title": ["a", "", "a", "", "a"],

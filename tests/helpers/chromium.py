@@ -1,4 +1,4 @@
-"""A Chromium, where one is found, that looks at one page and asks nothing of its own."""
+"""Find a Chromium, start it without its own network requests, and measure a page in it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ QUIET = (
     "--disable-quic",
 )
 
-Look = Callable[[int, str], dict[str, Any]]
+Measure = Callable[[int, str], dict[str, Any]]
 
 
 def find() -> tuple[str | None, str]:
-    """The first Chromium on PATH that runs, and why there is none: a distribution's stub is found and does not."""
+    """Return the first Chromium on PATH that runs; otherwise None and the reason.
+
+    Some distributions install a stub under this name that only prints a message.
+    """
     reason = f"no {', '.join(NAMES)} on PATH"
     for path in filter(None, map(shutil.which, NAMES)):
         try:
@@ -45,6 +48,7 @@ def find() -> tuple[str | None, str]:
 
 @contextmanager
 def launched(path: str) -> Iterator[Browser]:
+    """Start the browser, and close it at the end of the block."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -54,15 +58,18 @@ def launched(path: str) -> Iterator[Browser]:
 
 
 @contextmanager
-def looking(path: str, page: Path, measure: str) -> Iterator[Look]:
-    """`look(width, scheme)` opens the page and gives what `measure` finds there, with all that the page asked for."""
+def measured(path: str, page: Path, script: str) -> Iterator[Measure]:
+    """Yield `measure(width, scheme)`, which opens the page and returns the result of `script`.
+
+    The result also has `requests`, all URLs that the page requested, and `address`, its own.
+    """
     with launched(path) as browser:
 
-        def look(width: int, scheme: str) -> dict[str, Any]:
+        def measure(width: int, scheme: str) -> dict[str, Any]:
             opened = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-            asked: list[str] = []
-            opened.on("request", lambda request: asked.append(request.url))
+            requests: list[str] = []
+            opened.on("request", lambda request: requests.append(request.url))
             opened.goto(page.as_uri())
-            return {**opened.evaluate(measure), "asked": asked, "address": page.as_uri()}
+            return {**opened.evaluate(script), "requests": requests, "address": page.as_uri()}
 
-        yield look
+        yield measure

@@ -53,12 +53,12 @@ def s3_client(port: int) -> Any:
     )
 
 
-def put_object(port: int, root: str, name: str, data: bytes) -> None:
+def put_object(port: int, root: str, name: str, *, data: bytes) -> None:
     """Write an object without a SHA-256 in its metadata."""
     s3_client(port).put_object(Bucket=BUCKET, Key=_key(root, name), Body=data)
 
 
-def put_multipart(port: int, root: str, name: str, data: bytes) -> None:
+def put_multipart(port: int, root: str, name: str, *, data: bytes) -> None:
     """Write an object in parts, so that the store knows its size but no hash."""
     client, target = s3_client(port), {"Bucket": BUCKET, "Key": _key(root, name)}
     upload = {**target, "UploadId": client.create_multipart_upload(**target)["UploadId"]}

@@ -1,4 +1,4 @@
-"""Writes small UCSD Book Graph and goodbooks-10k folders in their published formats, sound and messy rows alike."""
+"""Write small UCSD Book Graph and goodbooks-10k folders with valid and invalid rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import Rating, some_ratings
 N_USERS, N_BOOKS, PER_USER = 60, 60, 10
 GENRES = ["fantasy", "horror", "poetry", "travel"]
 
-# The five ways in which the dates of an interaction stand: (read_at, date_updated, date_added).
+# Five combinations of (read_at, date_updated, date_added).
 DATES: list[tuple[object, object, object]] = [
     (
         "Fri Nov 03 00:00:00 -0800 2017",
@@ -31,11 +31,12 @@ DATES: list[tuple[object, object, object]] = [
     ),
     (None, "NaN", ""),
 ]
-USABLE = [0, 1, 2, 1, None]  # which of the three is the rating's time
+# Index of the date that is the time of the rating.
+USABLE = [0, 1, 2, 1, None]
 
 
 def write(path: Path, text: str, *, gz: bool) -> Path:
-    """Write a text file, gzipped (with `.gz` added to its name) when asked."""
+    """Write a text file; with `gz` it is gzipped and `.gz` is added to its name."""
     data = text.encode()
     path = path.with_name(f"{path.name}.gz") if gz else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,29 +45,29 @@ def write(path: Path, text: str, *, gz: bool) -> Path:
 
 
 def json_lines(rows: Iterable[object]) -> str:
-    """One JSON value a line; strings are lines as they are."""
+    """Return one JSON value per line; strings are used as lines unchanged."""
     return "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
 
 
 def csv_lines(rows: Iterable[Sequence[object]]) -> str:
-    """CSV lines, None as an empty field."""
+    """Return CSV lines; None is an empty field."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def ratings() -> list[Rating]:
-    """The sound ratings of both sources: (user number as text, book number from 1, stars)."""
+    """Return the valid ratings of both sources: (user number, book number from 1, stars)."""
     return [(u.removeprefix("user"), b, r) for u, b, r in some_ratings(N_USERS, N_BOOKS, PER_USER)]
 
 
 def ucsd_user(number: str) -> str:
-    """The id of a user: 32 hexadecimal digits."""
+    """Return the id of a user: 32 hexadecimal digits."""
     return f"{int(number) * 7919:032x}"
 
 
 def ucsd_book(number: int) -> int:
-    """The id of a book."""
+    """Return the id of a book."""
     return 57_000 + number
 
 
@@ -74,9 +75,10 @@ def write_ucsd(folder: Path, *, interactions: str = "json", gz: bool = True) -> 
     """Write a UCSD Book Graph of 60 users with 10 ratings each over 60 books.
 
     Args:
-        folder: Made when it is not there.
-        interactions: json (goodreads_interactions_dedup, with DATES in turn) or csv (with the two maps).
-        gz: Gzipped, or plain.
+        folder: Created if it does not exist.
+        interactions: "json" (goodreads_interactions_dedup, which cycles through DATES) or "csv"
+            (with the two maps).
+        gz: Whether files are gzipped.
     """
     write(folder / "goodreads_books.json", json_lines(_ucsd_books()), gz=gz)
     write(folder / "goodreads_book_authors.json", json_lines(_ucsd_authors()), gz=gz)
@@ -97,7 +99,8 @@ def _ucsd_books() -> list[object]:
     books = [_ucsd_book(n) for n in range(1, N_BOOKS + 1)]
     books[0] |= {
         "title": "Dune &amp; Sons (Dune, #1)",
-        "description": "<p>Spice<br/>must <b>fl</b>ow.</p><script>x < y</script>Caf&eacute; 1 < 2 <3",
+        "description": "<p>Spice<br/>must <b>fl</b>ow.</p><script>x < y</script>"
+        "Caf&eacute; 1 < 2 <3",
     }
     books[1] |= {"title": "كتاب 📚\u0000 \ud83d", "description": "a\u0000b\r\n \ud83d end"}
     books[2] |= {"title": None, "title_without_series": "Without its series"}
@@ -157,74 +160,76 @@ def _ucsd_authors() -> list[object]:
 
 
 def _ucsd_json() -> list[object]:
-    good = [
+    valid = [
         _interaction(
-            ucsd_user(u), str(ucsd_book(b)), [r, str(r), float(r)][i % 3 if i < 9 else 0], i
+            ucsd_user(u), str(ucsd_book(b)), [r, str(r), float(r)][i % 3 if i < 9 else 0], i=i
         )
         for i, (u, b, r) in enumerate(ratings())
     ]
     user, book = ucsd_user("000"), str(ucsd_book(1))
-    messy: list[object] = [
-        *(_interaction(user, book, rating, 0) for rating in (0, 0, None, "", "NaN")),
-        *(_interaction(user, book, rating, 0) for rating in (9, -1, 3.5, "five", True, [5])),
-        *(_interaction(bad, book, 5, 0) for bad in (None, "", "null")),
-        *(_interaction(user, bad, 5, 0) for bad in (None, "", "x", -7)),
-        _interaction(user, "999999", 5, 0),
+    invalid: list[object] = [
+        *(_interaction(user, book, rating, i=0) for rating in (0, 0, None, "", "NaN")),
+        *(_interaction(user, book, rating, i=0) for rating in (9, -1, 3.5, "five", True, [5])),
+        *(_interaction(bad, book, 5, i=0) for bad in (None, "", "null")),
+        *(_interaction(user, bad, 5, i=0) for bad in (None, "", "x", -7)),
+        _interaction(user, "999999", 5, i=0),
         "{broken",
         "[1, 2]",
         "",
     ]
-    return [*good[:300], *messy, *good[300:]]
+    return [*valid[:300], *invalid, *valid[300:]]
 
 
-def _interaction(user: object, book: object, rating: object, i: int) -> dict[str, object]:
+def _interaction(user: object, book: object, rating: object, *, i: int) -> dict[str, object]:
     read, updated, added = DATES[i % len(DATES)]
     return {
-        "user_id": user, "book_id": book, "review_id": f"{i:032x}", "is_read": True, "rating": rating,
-        "review_text_incomplete": "", "date_added": added, "date_updated": updated, "read_at": read, "started_at": "",
-    }  # fmt: skip
+        "user_id": user,
+        "book_id": book,
+        "review_id": f"{i:032x}",
+        "is_read": True,
+        "rating": rating,
+        "review_text_incomplete": "",
+        "date_added": added,
+        "date_updated": updated,
+        "read_at": read,
+        "started_at": "",
+    }
 
 
 def _write_ucsd_csv(folder: Path, gz: bool) -> None:
     head = ["user_id", "book_id", "is_read", "rating", "is_reviewed"]
-    # Numbers of the CSV: users as they come, books from the last to the first.
-    good: list[list[object]] = [[int(u), N_BOOKS - b, 1, r, 0] for u, b, r in ratings()]
-    messy: list[list[object]] = [
+    # Numbers in the CSV: users in ascending order, books in descending order.
+    valid: list[list[object]] = [[int(u), N_BOOKS - b, 1, r, 0] for u, b, r in ratings()]
+    invalid: list[list[object]] = [
         *([0, 1, 0, rating, 0] for rating in (0, 0, None, "NaN", " ")),
         *([0, 1, 1, rating, 0] for rating in (9, -1, 3.5, "five")),
         *([bad, 1, 1, 5, 0] for bad in (None, "x")),
         *([0, bad, 1, 5, 0] for bad in (None, "0x1F", "")),
-        *([0, unknown, 1, 5, 0] for unknown in (61, 777)),  # 61 stands in the map alone
+        *([0, unknown, 1, 5, 0] for unknown in (61, 777)),  # 61 is in the map only
         [999, 1, 1, 5, 0],
         [0, 1],
         [0, 1, 1, 5, 0, 0],
     ]
-    good[3] = ["0.0", f" {good[3][1]}.0", 1, f"{good[3][3]}.0", 0]
-    write(
-        folder / "goodreads_interactions.csv",
-        csv_lines([head, *good[:300], *messy, *good[300:]]),
-        gz=gz,
-    )
+    valid[3] = ["0.0", f" {valid[3][1]}.0", 1, f"{valid[3][3]}.0", 0]
+    rows = csv_lines([head, *valid[:300], *invalid, *valid[300:]])
+    write(folder / "goodreads_interactions.csv", rows, gz=gz)
     books = [[N_BOOKS - n, ucsd_book(n)] for n in range(1, N_BOOKS + 1)]
-    write(
-        folder / "book_id_map.csv",
-        csv_lines([["book_id_csv", "book_id"], *books, [61, 4], [1, 4]]),
-        gz=gz,
-    )
+    rows = csv_lines([["book_id_csv", "book_id"], *books, [61, 4], [1, 4]])
+    write(folder / "book_id_map.csv", rows, gz=gz)
     users = [[u, ucsd_user(str(u))] for u in range(N_USERS)]
-    write(
-        folder / "user_id_map.csv",
-        csv_lines([["user_id_csv", "user_id"], *users, [0, "twin"]]),
-        gz=gz,
-    )
+    rows = csv_lines([["user_id_csv", "user_id"], *users, [0, "twin"]])
+    write(folder / "user_id_map.csv", rows, gz=gz)
 
 
 def write_goodbooks(folder: Path, *, gz: bool = False) -> Path:
-    """Write a goodbooks-10k of 60 users with 10 ratings each over 60 books; the folder is made when it is not there."""
+    """Write a goodbooks-10k of 60 users with 10 ratings each over 60 books.
+
+    The folder is created if it does not exist.
+    """
     write(folder / "books.csv", csv_lines(_goodbooks_books()), gz=gz)
-    good: list[list[object]] = [[int(u) + 1, b, r] for u, b, r in ratings()]
-    good[3] = ["1.0", f"{good[3][1]}.0", f" {good[3][2]}"]
-    messy: list[list[object]] = [
+    valid: list[list[object]] = [[int(u) + 1, b, r] for u, b, r in ratings()]
+    valid[3] = ["1.0", f"{valid[3][1]}.0", f" {valid[3][2]}"]
+    invalid: list[list[object]] = [
         *([1, 1, rating] for rating in (0, None, "NaN")),
         *([1, 1, rating] for rating in (6, -1, 4.5)),
         *([1, unknown, 5] for unknown in (61, 10_001)),
@@ -232,7 +237,7 @@ def write_goodbooks(folder: Path, *, gz: bool = False) -> Path:
         [1, None, 5],
         [1, 1],
     ]
-    rows = [["user_id", "book_id", "rating"], *good[:300], *messy, *good[300:]]
+    rows = [["user_id", "book_id", "rating"], *valid[:300], *invalid, *valid[300:]]
     write(folder / "ratings.csv", csv_lines(rows), gz=gz)
     tags = {1: "to-read", 2: "fantasy", 3: 'quo"ted, and comma', 4: "حب", 5: "NaN"}
     write(folder / "tags.csv", csv_lines([["tag_id", "tag_name"], *tags.items()]), gz=gz)
@@ -271,8 +276,8 @@ def _goodbooks_tags() -> list[list[object]]:
     return [
         *rows,
         [5001, 3, 70],
-        [5001, 2, 80],  # given twice: the larger count stands
-        [5001, 4, 70],  # as many as tag 3: in the order of the file
+        [5001, 2, 80],  # repeated: the larger count is used
+        [5001, 4, 70],  # the count of tag 3: file order decides
         [5002, 3, -1],
         [5002, 4, 0],
         [5002, 5, 7],  # a tag without a name

@@ -27,7 +27,7 @@ def world(seed: int, folder: Path) -> tuple[dict[tuple[str, int], int], DataConf
     rng = np.random.default_rng(seed)
     rated: dict[tuple[str, int], int] = {}
     rows: list[Rating] = []
-    for u in range(40):
+    for u in range(60):
         for book in rng.choice(N_BOOKS, rng.integers(3, 12), replace=False):
             stars = int(rng.integers(1, 6))
             rows.append((f"u{u}", int(book) + 1, stars))

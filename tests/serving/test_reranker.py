@@ -1,4 +1,4 @@
-"""`Reranker`: what a request may be, how it is answered, and what a bad one is told."""
+"""`Reranker` answers valid requests, and names the field of an invalid one."""
 
 from __future__ import annotations
 
@@ -24,17 +24,23 @@ SCORES = {
     "tie": 0.5,
     "best": 9.0,
 }
+DUNE_FIRST = (
+    "Likes: Dune by Frank Herbert; Ulysses by James Joyce. Genres: classics, science fiction"
+)
+ULYSSES_FIRST = (
+    "Likes: Ulysses by James Joyce; Dune by Frank Herbert. Genres: classics, science fiction"
+)
 
 
 class Scorer:
-    """Scores from a table; remembers what it was asked."""
+    """Scores texts from a table, and records the pairs it scored."""
 
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores = scores
-        self.asked: list[tuple[str, str]] = []
+        self.pairs: list[tuple[str, str]] = []
 
     def __call__(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
-        self.asked += zip(queries, candidates, strict=True)
+        self.pairs += zip(queries, candidates, strict=True)
         return np.array([self.scores[c] for c in candidates], dtype=np.float32)
 
 
@@ -45,7 +51,7 @@ def scorer() -> Scorer:
 
 @pytest.fixture
 def reranker(scorer: Scorer) -> Reranker:
-    return Reranker(scorer, ContextBuilder(BOOKS, **CONTEXT), BOOKS, EDITIONS)
+    return Reranker(scorer, ContextBuilder(BOOKS, **CONTEXT), BOOKS, editions=EDITIONS)
 
 
 def test_the_highest_score_has_rank_one(reranker: Reranker) -> None:
@@ -56,7 +62,7 @@ def test_the_highest_score_has_rank_one(reranker: Reranker) -> None:
     ]
 
 
-def test_ties_stand_by_id_then_by_the_order_given(reranker: Reranker) -> None:
+def test_ties_are_ordered_by_id_then_by_the_order_of_the_request(reranker: Reranker) -> None:
     candidates = [
         "tie",
         {"text": "tie", "book_id": "b"},
@@ -71,23 +77,21 @@ def test_every_candidate_is_scored_with_the_context_and_equal_texts_once(
     reranker: Reranker, scorer: Scorer
 ) -> None:
     reranker.rerank("Likes: It.", ["best", "tie", "best"])
-    assert scorer.asked == [("Likes: It.", "best"), ("Likes: It.", "tie")]
+    assert scorer.pairs == [("Likes: It.", "best"), ("Likes: It.", "tie")]
 
 
-def test_a_given_text_wins_over_the_catalogue(reranker: Reranker) -> None:
+def test_a_text_of_the_request_replaces_that_of_the_catalogue(reranker: Reranker) -> None:
     assert reranker.rerank("Likes: It.", [{"book_id": 10, "text": "tie"}]) == [
         Ranked(1, 10, 0.5, "tie")
     ]
 
 
 def test_numpy_ids_of_a_frame_are_ids(reranker: Reranker) -> None:
-    assert ids(reranker.rerank(None, BOOKS["book_id"].to_numpy()[:2], history=pd.Series([30]))) == [
-        10,
-        20,
-    ]
+    candidates = BOOKS["book_id"].to_numpy()[:2]
+    assert ids(reranker.rerank(None, candidates, history=pd.Series([30]))) == [10, 20]
 
 
-def test_another_edition_has_the_text_of_the_edition_kept_and_its_own_id(
+def test_another_edition_keeps_its_id_and_has_the_text_of_the_kept_edition(
     reranker: Reranker,
 ) -> None:
     assert reranker.rerank("Likes: It.", [11]) == [Ranked(1, 11, 2.0, "Dune by Frank Herbert")]
@@ -96,16 +100,8 @@ def test_another_edition_has_the_text_of_the_edition_kept_and_its_own_id(
 @pytest.mark.parametrize(
     ("history", "ratings", "context"),
     [
-        (
-            [40, 10],
-            None,
-            "Likes: Dune by Frank Herbert; Ulysses by James Joyce. Genres: classics, science fiction",
-        ),
-        (
-            [10, 40],
-            [4, 5],
-            "Likes: Ulysses by James Joyce; Dune by Frank Herbert. Genres: classics, science fiction",
-        ),
+        ([40, 10], None, DUNE_FIRST),
+        ([10, 40], [4, 5], ULYSSES_FIRST),
         ([10, 30], [5, 3.5], "Likes: Dune by Frank Herbert. Genres: science fiction, classics"),
         ([30], [1.0], "Likes: It by Stephen King. Genres: horror"),
         ([10, 11], [1, 5], "Likes: Dune by Frank Herbert. Genres: science fiction, classics"),
@@ -124,7 +120,7 @@ def test_another_edition_has_the_text_of_the_edition_kept_and_its_own_id(
         "one work, higher rating",
     ],
 )
-def test_a_history_becomes_its_context(
+def test_a_history_is_rendered_as_a_context(
     reranker: Reranker,
     scorer: Scorer,
     history: list[int],
@@ -132,29 +128,19 @@ def test_a_history_becomes_its_context(
     context: str,
 ) -> None:
     reranker.rerank(None, ["best"], history=history, ratings=ratings)
-    assert scorer.asked == [(context, "best")]
+    assert scorer.pairs == [(context, "best")]
 
 
 @pytest.mark.parametrize(
     ("history", "ratings", "timestamps", "context"),
     [
-        (
-            [10, 40],
-            None,
-            [1, 2],
-            "Likes: Ulysses by James Joyce; Dune by Frank Herbert. Genres: classics, science fiction",
-        ),
-        (
-            [10, 40],
-            [5, 4],
-            [1, 2],
-            "Likes: Dune by Frank Herbert; Ulysses by James Joyce. Genres: classics, science fiction",
-        ),
+        ([10, 40], None, [1, 2], ULYSSES_FIRST),
+        ([10, 40], [5, 4], [1, 2], DUNE_FIRST),
         ([30, 10, 11], [4, 5, 1], [1, 1, 2], "Likes: It by Stephen King. Genres: horror"),
     ],
     ids=["latest first", "best rated before latest", "one work, latest rating"],
 )
-def test_a_history_with_timestamps_becomes_its_context(
+def test_timestamps_order_the_titles_of_the_context(
     reranker: Reranker,
     scorer: Scorer,
     history: list[int],
@@ -163,18 +149,16 @@ def test_a_history_with_timestamps_becomes_its_context(
     context: str,
 ) -> None:
     reranker.rerank(None, ["best"], history=history, ratings=ratings, timestamps=timestamps)
-    assert scorer.asked == [(context, "best")]
+    assert scorer.pairs == [(context, "best")]
 
 
-def test_a_history_gives_what_the_context_builder_renders_for_training(
-    reranker: Reranker, scorer: Scorer
-) -> None:
+def test_a_history_is_rendered_as_in_training(reranker: Reranker, scorer: Scorer) -> None:
     user, book, time = np.zeros(3, np.int32), np.array([0, 1, 3], np.int32), np.zeros(3, np.int64)
     rating = np.array([4, 2, 5], np.float32)
     context = ContextBuilder(BOOKS, **CONTEXT).render(user, book, rating, time)[0]
     by_history = reranker.rerank(None, [30, "best"], history=[10, 20, 40], ratings=[4, 2, 5])
     assert by_history == reranker.rerank(context, [30, "best"])
-    assert len({query for query, _ in scorer.asked}) == 1
+    assert len({query for query, _ in scorer.pairs}) == 1
 
 
 def test_history_books_may_be_candidates(reranker: Reranker) -> None:
@@ -282,7 +266,7 @@ def test_history_books_may_be_candidates(reranker: Reranker) -> None:
         ({"user_ctx": "a", "candidates": ["x"] * 10_001}, r"10001 are more than 10000"),
     ],
 )
-def test_a_bad_request_names_its_field(
+def test_the_error_of_a_bad_request_names_the_field(
     reranker: Reranker, request_: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
@@ -297,6 +281,7 @@ def test_scores_that_are_not_finite_are_an_error(reranker: Reranker, scorer: Sco
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'mlflow', 'pandas', 'numpy'}"
-    code = f"import sys, reranker; print(reranker.__version__, {heavy} & set(sys.modules) or 'nothing heavy')"
+    loaded = f"{heavy} & set(sys.modules) or 'nothing heavy'"
+    code = f"import sys, reranker; print(reranker.__version__, {loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{importlib.metadata.version('reranker')} nothing heavy\n"

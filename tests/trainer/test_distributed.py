@@ -83,7 +83,7 @@ def train_as_rank(rank: int, pairs: Path, rendezvous: Path) -> None:
     found = trained(encoder, pairs, batch_size=8)
     pairs.with_name(f"rank {rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
-    os._exit(0)  # pytest's own exit handlers are the parent's
+    os._exit(0)  # skip the exit handlers of pytest, which belong to the parent
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -100,11 +100,11 @@ def test_two_processes_have_the_trace_of_one_with_the_doubled_batch(
         process.join(60)
         process.kill()
     first, second = (json.loads((tmp_path / f"rank {rank}.json").read_text()) for rank in range(2))
-    alone = trained(load(TINY), pairs, batch_size=16)
-    assert len(alone["trace"]) == 5
-    np.testing.assert_allclose(first["trace"], alone["trace"], rtol=1e-4, atol=1e-6)
+    one_process = trained(load(TINY), pairs, batch_size=16)
+    assert len(one_process["trace"]) == 5
+    np.testing.assert_allclose(first["trace"], one_process["trace"], rtol=1e-4, atol=1e-6)
     assert second["trace"] == first["trace"]
-    assert second["weights"] == first["weights"] == pytest.approx(alone["weights"], rel=1e-5)
+    assert second["weights"] == first["weights"] == pytest.approx(one_process["weights"], rel=1e-5)
     assert (first["n_scored"], second["n_scored"]) == (2, 0)
     assert second["best_dev"] == first["best_dev"] == 2.0
 

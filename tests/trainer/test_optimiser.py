@@ -1,4 +1,4 @@
-"""The schedule rises and falls, biases do not decay, the head has a rate of its own and may learn alone."""
+"""The learning-rate schedule, weight decay, clipping, and a head with its own rate."""
 
 from __future__ import annotations
 
@@ -16,38 +16,32 @@ from reranker.trainer.optimiser import Optimiser, is_head, rate_factor
 TINY = ModelConfig(name="tiny", source="random", max_length=32)
 
 
+def half_cosine(x: float) -> float:
+    return (1 - math.cos(math.pi * x)) / 2
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
         ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        (
-            "cosine",
-            [
-                0.5,
-                1.0,
-                1.0,
-                (1 - math.cos(math.pi * 0.75)) / 2,
-                0.5,
-                (1 - math.cos(math.pi * 0.25)) / 2,
-            ],
-        ),
+        ("cosine", [0.5, 1.0, 1.0, half_cosine(0.75), 0.5, half_cosine(0.25)]),
     ],
 )
-def test_the_rate_rises_over_the_warm_up_and_falls_to_the_last_step(
+def test_the_rate_rises_during_the_warm_up_and_then_falls(
     schedule: str, expected: list[float]
 ) -> None:
     cfg = TrainerConfig(warmup_fraction=0.3, schedule=schedule)  # 0.3 * 6 steps, rounded up: 2
     assert [rate_factor(step, 6, cfg) for step in range(6)] == pytest.approx(expected)
 
 
-def gradients(encoder: Encoder, value: float) -> None:
+def set_gradients(encoder: Encoder, value: float) -> None:
     for parameter in encoder.model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.full_like(parameter, value)
 
 
 @pytest.mark.slow
-def test_the_head_learns_alone_at_first_and_at_its_own_rate() -> None:
+def test_only_the_head_is_trained_while_the_body_is_frozen() -> None:
     encoder = load(TINY)
     encoder.new_head = True
     cfg = TrainerConfig(
@@ -61,98 +55,82 @@ def test_the_head_learns_alone_at_first_and_at_its_own_rate() -> None:
     for step, (body, head) in enumerate([(0.0, 1e-2), (0.5e-3, 0.5e-2)]):
         before = {name: p.detach().clone() for name, p in encoder.model.named_parameters()}
         optimiser.begin(step)
-        gradients(encoder, 1.0)
+        set_gradients(encoder, 1.0)
         optimiser.finish(1)
-        moved = {
-            n: float((p.detach() - before[n]).abs().max())
-            for n, p in encoder.model.named_parameters()
-        }
-        for (
-            name,
-            distance,
-        ) in moved.items():  # AdamW moves by the rate where the gradient stays the same
-            assert distance == pytest.approx(head if is_head(encoder, name) else body, rel=1e-3), (
-                name
-            )
-    assert (
-        sum(is_head(encoder, name) for name, _ in encoder.model.named_parameters()) == 4
-    )  # pooler and classifier
+        for name, parameter in encoder.model.named_parameters():
+            # With a constant gradient, a step of AdamW has the length of the rate.
+            distance = float((parameter.detach() - before[name]).abs().max())
+            rate = head if is_head(encoder, name) else body
+            assert distance == pytest.approx(rate, rel=1e-3), name
+    names = [name for name, _ in encoder.model.named_parameters() if is_head(encoder, name)]
+    assert len(names) == 4  # weights and biases of pooler and classifier
     optimiser.close()
     assert all(p.requires_grad and p.grad is None for p in encoder.model.parameters())
 
 
 @pytest.mark.slow
-def test_a_head_that_came_with_the_weights_learns_at_the_bodys_rate(tmp_path: Path) -> None:
+def test_a_head_from_the_checkpoint_has_the_bodys_rate(tmp_path: Path) -> None:
     load(TINY).save(tmp_path)
-    encoder = load(
-        ModelConfig(name="path", source="path", path=str(tmp_path), max_length=TINY.max_length)
-    )
-    optimiser = Optimiser(
-        encoder, TrainerConfig(learning_rate=1e-3, head_learning_rate=1e-2), n_steps=2
-    )
+    encoder = load(ModelConfig(name="path", source="path", path=str(tmp_path), max_length=32))
+    cfg = TrainerConfig(learning_rate=1e-3, head_learning_rate=1e-2)
+    optimiser = Optimiser(encoder, cfg, n_steps=2)
     assert {group["full_rate"] for group in optimiser.adamw.param_groups} == {1e-3}
 
 
 @pytest.mark.slow
-def test_a_body_that_thaws_late_has_a_warm_up_of_its_own() -> None:
+def test_a_body_that_is_unfrozen_later_has_its_own_warm_up() -> None:
     cfg = TrainerConfig(learning_rate=1.0, warmup_fraction=0.2, freeze_body_fraction=0.4)
-    optimiser = Optimiser(
-        load(TINY), cfg, n_steps=10
-    )  # 2 steps of warm-up, 4 in which the head learns alone
+    # 2 steps of warm-up, and 4 steps in which only the head is trained.
+    optimiser = Optimiser(load(TINY), cfg, n_steps=10)
     found = [optimiser.begin(step) for step in range(10)]
-    assert found == pytest.approx(
-        [0, 0, 0, 0, 1 / 2, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
-    )  # at step 4 of 6 / 8
+    assert found == pytest.approx([0, 0, 0, 0, 1 / 2, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
     optimiser.begin(4)
-    assert {g["is_head"]: g["lr"] for g in optimiser.adamw.param_groups} == pytest.approx(
-        {True: 6 / 8, False: 1 / 2}
-    )
+    rates = {group["is_head"]: group["lr"] for group in optimiser.adamw.param_groups}
+    assert rates == pytest.approx({True: 6 / 8, False: 1 / 2})
 
 
 @pytest.mark.slow
-def test_weights_decay_and_biases_and_layer_norms_do_not() -> None:
+def test_weight_decay_excludes_biases_and_layer_norms() -> None:
     encoder = load(TINY)
     before = {name: p.detach().clone() for name, p in encoder.model.named_parameters()}
-    optimiser = Optimiser(
-        encoder, TrainerConfig(learning_rate=0.1, weight_decay=0.5, warmup_fraction=0), n_steps=1
-    )
+    cfg = TrainerConfig(learning_rate=0.1, weight_decay=0.5, warmup_fraction=0)
+    optimiser = Optimiser(encoder, cfg, n_steps=1)
     optimiser.begin(0)
-    gradients(encoder, 0.0)
+    set_gradients(encoder, 0.0)
     optimiser.finish(1)
     for name, parameter in encoder.model.named_parameters():
-        kept = 1 - 0.1 * 0.5 if "LayerNorm" not in name and not name.endswith("bias") else 1.0
-        torch.testing.assert_close(parameter.detach(), before[name] * kept)
+        decays = "LayerNorm" not in name and not name.endswith("bias")
+        factor = 1 - 0.1 * 0.5 if decays else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * factor)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most", [None, 1.0])
-def test_summed_gradients_are_divided_then_shortened(most: float | None) -> None:
+@pytest.mark.parametrize("limit", [None, 1.0])
+def test_summed_gradients_are_divided_then_clipped(limit: float | None) -> None:
     encoder = load(TINY)
-    optimiser = Optimiser(encoder, TrainerConfig(max_grad_norm=most), n_steps=1)
+    optimiser = Optimiser(encoder, TrainerConfig(max_grad_norm=limit), n_steps=1)
     n = sum(p.numel() for p in encoder.model.parameters())
     seen: list[torch.Tensor] = []
-    bias = encoder.model.get_parameter(
-        next(name for name, _ in encoder.model.named_parameters() if "bias" in name)
-    )
+    names = [name for name, _ in encoder.model.named_parameters()]
+    bias = encoder.model.get_parameter(next(name for name in names if "bias" in name))
     optimiser.adamw.register_step_pre_hook(lambda *_: seen.append(bias.grad.clone()))
     optimiser.begin(0)
-    gradients(encoder, 6.0)
+    set_gradients(encoder, 6.0)
     assert optimiser.finish(3) == pytest.approx(2 * math.sqrt(n))
-    torch.testing.assert_close(
-        seen[0], torch.full_like(bias, 2.0 if most is None else 1 / math.sqrt(n))
-    )
+    expected = 2.0 if limit is None else 1 / math.sqrt(n)
+    torch.testing.assert_close(seen[0], torch.full_like(bias, expected))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("value", "n_terms"), [(math.nan, 1), (math.inf, 1), (1.0, 0)])
-def test_no_step_is_taken_on_a_gradient_that_is_not_finite_or_of_no_terms(
+def test_no_step_is_taken_without_terms_or_with_a_gradient_that_is_not_finite(
     value: float, n_terms: int
 ) -> None:
     encoder = load(TINY)
     before = [p.detach().clone() for p in encoder.model.parameters()]
     optimiser = Optimiser(encoder, TrainerConfig(), n_steps=1)
     optimiser.begin(0)
-    gradients(encoder, value)
+    set_gradients(encoder, value)
     norm = optimiser.finish(n_terms)
     assert norm == 0 if not n_terms else not math.isfinite(norm)
     assert all(torch.equal(a, b) for a, b in zip(before, encoder.model.parameters(), strict=True))

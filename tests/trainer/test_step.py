@@ -25,7 +25,7 @@ ONE_PROCESS = ProcessGroup()
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write groups of 2 to 8 pairs with texts of 1 to 40 letters; the first pair is the last row."""
+    """Write groups of 2 to 8 pairs, texts of 1 to 40 letters; the first pair is the last row."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -66,19 +66,15 @@ def padded_batch(encoder: Encoder, pairs: Path, cfg: TrainerConfig) -> tuple[flo
     """Return loss and gradient of one padded batch of all pairs, computed by the stock model."""
     frame = pd.read_parquet(pairs)
     texts = [list(frame["user_ctx"]), list(frame["book_text"])]
-    features = encoder.model.tokenizer(
-        *texts, padding=True, truncation="longest_first", return_tensors="pt"
-    )
+    options = {"padding": True, "truncation": "longest_first", "return_tensors": "pt"}
+    features = encoder.model.tokenizer(*texts, **options)
     scores = encoder.model(dict(features))["scores"].squeeze(-1)
     column = "score" if cfg.loss in ON_SCORES else "label"
     target = torch.tensor(frame[column].to_numpy(np.float32))
     group = torch.tensor(frame["user_ctx"].str.len().to_numpy())
     total, n = losses.choose(cfg.loss, pos_weight=cfg.pos_weight)(scores, target, group)
-    loss = (
-        total / n
-        + cfg.teacher_weight
-        * (scores - torch.tensor(frame["score"].to_numpy(np.float32))).square().mean()
-    )
+    distance = (scores - torch.tensor(frame["score"].to_numpy(np.float32))).square().mean()
+    loss = total / n + cfg.teacher_weight * distance
     loss.backward()
     found = gradient(encoder)
     encoder.model.zero_grad()
@@ -100,7 +96,7 @@ def test_loss_and_gradients_equal_those_of_one_padded_batch(
         teacher="model",
     )
     encoder = load(TINY)
-    wanted_loss, wanted = padded_batch(encoder, pairs, cfg)
+    expected_loss, expected = padded_batch(encoder, pairs, cfg)
     dataset = read(pairs, encoder, cfg)
     rows = np.random.default_rng(1).permutation(len(dataset.target))
     for world_size in (1, 3):
@@ -108,11 +104,11 @@ def test_loss_and_gradients_equal_those_of_one_padded_batch(
         for rank in range(world_size):  # gradients add up in the parameters
             one = stepper(encoder, dataset, cfg, ProcessGroup(rank, world_size))
             numbers += one.accumulate_gradients(rows)
-        assert float(numbers[0] / numbers[1]) == pytest.approx(wanted_loss, abs=1e-6)
+        assert float(numbers[0] / numbers[1]) == pytest.approx(expected_loss, abs=1e-6)
         torch.testing.assert_close(
             gradient(encoder) / numbers[1].float(),
-            wanted,
-            atol=1e-6 * max(1.0, wanted_loss),
+            expected,
+            atol=1e-6 * max(1.0, expected_loss),
             rtol=1e-4,
         )
         encoder.model.zero_grad()
@@ -131,28 +127,23 @@ def test_a_step_without_positives_still_learns_from_the_teacher(pairs: Path) -> 
 
 
 def test_the_result_of_a_step_has_loss_norm_rate_spread_and_work(pairs: Path) -> None:
-    encoder, cfg = (
-        load(TINY),
-        TrainerConfig(loss="ranknet", learning_rate=1e-3, warmup_fraction=0.5, batch_tokens=300),
-    )
-    wanted_loss, wanted = padded_batch(encoder, pairs, cfg)
+    encoder = load(TINY)
+    cfg = TrainerConfig(loss="ranknet", learning_rate=1e-3, warmup_fraction=0.5, batch_tokens=300)
+    expected_loss, expected = padded_batch(encoder, pairs, cfg)
     dataset = read(pairs, encoder, cfg)
     rows = np.arange(len(dataset.target))
     frame = pd.read_parquet(pairs)
     scores = pd.Series(encoder.score(list(frame["user_ctx"]), list(frame["book_text"])))
     off = scores - scores.groupby(frame["user_ctx"]).transform("mean")
     result = stepper(encoder, dataset, cfg).take(0, rows)
-    assert result.loss == pytest.approx(wanted_loss, abs=1e-6)
-    assert result.grad_norm == pytest.approx(float(wanted.norm()), rel=1e-4)
-    assert result.learning_rate == 0.5e-3  # the first of two steps of warm-up
-    assert result.spread == pytest.approx(
-        float(np.sqrt((off**2).sum() / (len(frame) - N_GROUPS))), rel=1e-3
-    )
+    assert result.loss == pytest.approx(expected_loss, abs=1e-6)
+    assert result.grad_norm == pytest.approx(float(expected.norm()), rel=1e-4)
+    assert result.learning_rate == 0.5e-3  # step 1 of 2 of the warm-up
+    spread = float(np.sqrt((off**2).sum() / (len(frame) - N_GROUPS)))
+    assert result.spread == pytest.approx(spread, rel=1e-3)
     assert result.total_spread == pytest.approx(scores.std(), rel=1e-3)
-    assert (result.work.n_pairs, result.work.n_tokens, result.work.n_rows) == (
-        len(frame),
-        *[dataset.length.sum()] * 2,
-    )
+    work, n_tokens = result.work, dataset.length.sum()
+    assert (work.n_pairs, work.n_tokens, work.n_rows) == (len(frame), n_tokens, n_tokens)
     assert all(p.grad is None for p in encoder.model.parameters())
 
 

@@ -1,1 +1,1 @@
-"""Readers for each supported data source."""
+"""Read each supported data source into the four raw tables."""

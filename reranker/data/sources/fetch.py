@@ -1,4 +1,4 @@
-"""The folder of raw tables that a data source ends in."""
+"""Provide a folder with the four raw tables of the configured data source."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ PUBLISHED = {
     "ucsd": (ucsd.VERSION, ucsd.files),
     "goodbooks": (goodbooks.VERSION, goodbooks.files),
 }
-
-
-PATTERNS = {  # what is fetched of an s3:// root; others are left where they are
+# Names of the objects that are downloaded from an s3:// root.
+PATTERNS = {
     "bookdb": tuple(bookdb.SCHEMA),
     "ucsd": ("goodreads_*", "*_id_map.csv*"),
     "goodbooks": tuple(f"{name}*" for name in goodbooks.FILES),
@@ -26,12 +25,13 @@ PATTERNS = {  # what is fetched of an s3:// root; others are left where they are
 
 @dataclass(frozen=True)
 class Source:
-    """A folder with the four tables of `bookdb.SCHEMA`, and the rows in, out and dropped on the way to them.
+    """A folder with the four tables of `bookdb.SCHEMA`.
 
     Attributes:
-        folder: In the cache, or the data's own.
-        files: As they came: published files, or the four tables.
-        counts: By reason, as `convert` of the source names them; empty where the tables are taken as they are.
+        folder: A cache entry, or `data.root` itself.
+        files: The source's own files: the published files, or the four tables.
+        counts: Reason -> rows read, written and dropped by the source's `convert`; empty for the
+            demo and for bookdb, which are not converted.
     """
 
     folder: Path
@@ -40,38 +40,54 @@ class Source:
 
 
 def fetch(cfg: DataConfig, cache: Cache) -> Source:
-    """The raw tables of the source that `cfg` names: made (demo), taken (bookdb), or converted (ucsd, goodbooks).
+    """Return the raw tables of the source `cfg.name`.
 
-    An s3:// root is copied into the cache first. What is made or converted is kept there too, by the world's settings
-    or by the published files' digests.
+    They are generated (demo), used as they are (bookdb), or converted from published files (ucsd,
+    goodbooks). An s3:// root is first copied into the cache. Generated and converted tables are
+    cached, with the world's settings or the digests of the published files as the key.
 
     Args:
-        cfg: Of it count name, root, storage, world and, for memory alone, batch_rows.
+        cfg: The fields name, root, storage, world and genres are used; batch_rows affects memory
+            only.
+        cache: Where generated, converted and downloaded files are stored.
 
     Raises:
-        DataError: The source has no folder, or its files are missing, damaged or empty.
+        DataError: `data.root` is not set, or its files are missing, damaged or empty.
         StorageError: An s3:// root cannot be read.
+
+    Example:
+        >>> source = fetch(DataConfig(name="demo"), Cache(Path("cache")))  # doctest: +SKIP
     """
     if cfg.name == "demo":
-        key = {"version": demo.VERSION, "world": cfg.world}
-        world = cache.fetch("world", key, lambda folder: demo.generate(cfg.world, folder)).path
-        return Source(world, bookdb.files(world), {})
+        return _demo(cfg, cache)
     root = folders.local_root(cfg, cache.root, PATTERNS[cfg.name])
     if root is None:
-        raise DataError(f"data={cfg.name} has no folder; set data.root to one with its files.")
+        raise DataError(f"data={cfg.name} has no folder; set data.root to the folder of its files.")
     if cfg.name == "bookdb":
         return Source(root, bookdb.files(root), {})
+    return _convert(cfg, root, cache)
+
+
+def _demo(cfg: DataConfig, cache: Cache) -> Source:
+    key = {"version": demo.VERSION, "world": cfg.world}
+    world = cache.fetch("world", key, lambda folder: demo.generate(cfg.world, folder)).path
+    return Source(world, bookdb.files(world), {})
+
+
+def _convert(cfg: DataConfig, root: Path, cache: Cache) -> Source:
     version, files = PUBLISHED[cfg.name]
     found = files(root)
+    digests = {path.name: digest_file(path) for path in found}
+    key: dict[str, object] = {"version": version, "files": digests}
     shelves = sorted({shelf for names in cfg.genres.values() for shelf in names})
-    key = {"version": version, "files": {path.name: digest_file(path) for path in found}}
+    if cfg.name == "ucsd":
+        key["shelves"] = shelves
 
     def build(folder: Path) -> dict[str, object]:
         if cfg.name == "ucsd":
-            return dict(
-                ucsd.convert(root, folder, batch_rows=cfg.batch_rows, shelves=frozenset(shelves))
-            )
+            genres = frozenset(shelves)
+            return dict(ucsd.convert(root, folder, batch_rows=cfg.batch_rows, shelves=genres))
         return dict(goodbooks.convert(root, folder, batch_rows=cfg.batch_rows))
 
-    entry = cache.fetch(cfg.name, key | ({"shelves": shelves} if cfg.name == "ucsd" else {}), build)
+    entry = cache.fetch(cfg.name, key, build)
     return Source(entry.path, found, {reason: int(str(n)) for reason, n in entry.info.items()})

@@ -1,4 +1,4 @@
-"""Published files as they lie in a folder: found, plain or gzipped, streamed, their bad lines counted."""
+"""Find and stream published files, plain or gzipped, and count their malformed lines."""
 
 from __future__ import annotations
 
@@ -17,51 +17,47 @@ import pyarrow.csv
 
 from reranker.errors import DataError
 
-BAD_FRACTION = 0.01  # of a file's lines; with more, the file is another or was damaged on its way
-EMPTY = [
-    "",
-    "NaN",
-    "nan",
-    "NULL",
-    "null",
-    "None",
-]  # fields that are null at once; `numbers` knows other spellings
-ROW_BYTES = 16  # of a CSV row of ids and stars
-N_BLOCKS = 32  # that pyarrow reads ahead: together they hold `batch_rows` rows
-MIN_BLOCK = 1 << 18  # bytes; a row must fit into one block
+# A file with a larger share of malformed lines is the wrong file or damaged.
+MAX_BAD_FRACTION = 0.01
+# Fields that the CSV reader reads as null; `parse_integers` handles other spellings.
+NULL_FIELDS = ["", "NaN", "nan", "NULL", "null", "None"]
+# Average size of a CSV row of ids and stars.
+ROW_BYTES = 16
+# Number of blocks that pyarrow reads ahead; together they hold `batch_rows` rows.
+N_BLOCKS = 32
+# Bytes; a row must fit into one block.
+MIN_BLOCK = 1 << 18
 
 
-def find(root: Path, name: str) -> Path | None:
-    """The file `name` or `name.gz` of a folder; None where neither is there.
+def find_file(root: Path, name: str) -> Path | None:
+    """Return the file `name` or `name.gz` of a folder, or None if neither exists.
 
     Raises:
-        DataError: Both are there.
+        DataError: Both exist.
     """
     found = [p for p in (root / name, root / f"{name}.gz") if p.is_file()]
     if len(found) > 1:
-        raise DataError(f"{root}: {name} and {name}.gz are both there; keep one of them.")
+        raise DataError(f"{root}: {name} and {name}.gz both exist; keep one of them.")
     return found[0] if found else None
 
 
-def find_all(root: Path, pattern: str) -> list[Path]:
-    """The files that match `pattern` or `pattern.gz`, sorted by name.
+def find_files(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match `pattern` or `pattern.gz`, sorted by name.
 
     Raises:
-        DataError: A file is there both plain and gzipped.
+        DataError: A file exists both plain and gzipped.
     """
-    names = {
-        p.name.removesuffix(".gz")
-        for p in (*root.glob(pattern), *root.glob(f"{pattern}.gz"))
-        if p.is_file()
-    }
-    return [path for name in sorted(names) if (path := find(root, name))]
+    paths = (*root.glob(pattern), *root.glob(f"{pattern}.gz"))
+    names = {path.name.removesuffix(".gz") for path in paths if path.is_file()}
+    return [path for name in sorted(names) if (path := find_file(root, name))]
 
 
-def missing(root: Path, names: list[str], source: str) -> DataError:
-    """The error of a folder that lacks these files of a source; it names what the folder holds."""
+def missing_files_error(root: Path, names: list[str], source: str) -> DataError:
+    """Return the error for a folder without these files of a source; it lists the files found."""
     if not root.is_dir():
         return DataError(
-            f"data.root={str(root)!r} is not a folder; it must hold the published files of data={source}."
+            f"data.root={str(root)!r} is not a folder; it must hold the published files of "
+            f"data={source}."
         )
     found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_file())[:20])
     return DataError(
@@ -70,63 +66,63 @@ def missing(root: Path, names: list[str], source: str) -> DataError:
 
 
 @dataclass
-class Lines:
-    """How many lines of a file were read, how many of them were bad, and which was the first."""
+class LineCounter:
+    """Counts the lines of a file and its malformed lines, and remembers the first of these."""
 
     path: Path
     n: int = 0
     n_bad: int = 0
     first: str = ""
 
-    def reject(self, number: int | None, why: str, *, n: int = 1) -> None:
-        """Count bad lines; `number` is that of the first of them, from 1."""
-        self.first = self.first or f"line {number}: {why}"
+    def reject(self, number: int | None, reason: str, *, n: int = 1) -> None:
+        """Count `n` malformed lines; `number` is the number of the first one, from 1."""
+        self.first = self.first or f"line {number}: {reason}"
         self.n_bad += n
 
     def check(self) -> None:
-        """Refuse the file when more than BAD_FRACTION of its lines are bad.
+        """Raise if more than MAX_BAD_FRACTION of the lines are malformed.
 
         Raises:
-            DataError: They are; the first is named.
+            DataError: Too many lines are malformed; the message names the first.
         """
-        if self.n_bad > BAD_FRACTION * self.n:
+        if self.n_bad > MAX_BAD_FRACTION * self.n:
             raise DataError(
-                f"{self.path}: {self.n_bad} of {self.n} lines are malformed, more than {100 * BAD_FRACTION:g} % "
-                f"(first: {self.first}). Fetch the file again, or mend these lines."
+                f"{self.path}: {self.n_bad} of {self.n} lines are malformed, more than "
+                f"{100 * MAX_BAD_FRACTION:g} % (first: {self.first}). Download the file again, or "
+                "correct these lines."
             )
 
 
 def _open(path: Path) -> io.BufferedReader:
-    # Lines of a GzipFile itself are cut in Python.
+    # The buffer splits lines in C; GzipFile does it in Python.
     return io.BufferedReader(gzip.open(path), 1 << 20) if path.suffix == ".gz" else path.open("rb")
 
 
-def _damaged(path: Path, error: BaseException) -> DataError:
-    what = (
-        "the gzip file ends too early or is damaged"
-        if path.suffix == ".gz"
-        else "the file cannot be read"
-    )
-    return DataError(f"{path}: {what} ({error}). Fetch it again.")
+def _damaged_file_error(path: Path, error: BaseException) -> DataError:
+    gzipped = path.suffix == ".gz"
+    fault = "the gzip file is truncated or damaged" if gzipped else "the file cannot be read"
+    return DataError(f"{path}: {fault} ({error}). Download it again.")
 
 
-def json_rows(path: Path, lines: Lines) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file with one a line; blank lines are skipped, bytes that are not UTF-8 replaced.
+def json_rows(path: Path, lines: LineCounter) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file with one object per line.
+
+    Blank lines are skipped. Bytes that are not UTF-8 are replaced.
 
     Raises:
-        DataError: The file is damaged, or too many lines are bad (after the last row).
+        DataError: The file is damaged, or, after the last row, too many lines are malformed.
     """
     try:
         with _open(path) as file:
             for number, line in enumerate(file, 1):
-                if row := _object(line, number, lines):
+                if row := _parse_object(line, number, lines):
                     yield row
     except (EOFError, OSError, zlib.error) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_file_error(path, error) from error
     lines.check()
 
 
-def _object(line: bytes, number: int, lines: Lines) -> dict[str, Any] | None:
+def _parse_object(line: bytes, number: int, lines: LineCounter) -> dict[str, Any] | None:
     text = line.decode("utf-8", "replace")
     if number == 1:
         text = text.removeprefix("\ufeff")
@@ -144,13 +140,15 @@ def _object(line: bytes, number: int, lines: Lines) -> dict[str, Any] | None:
     return value
 
 
-def csv_rows(path: Path, columns: list[str], lines: Lines) -> Iterator[dict[str, str]]:
-    """The rows of a small CSV file, these columns alone; quoted fields may hold commas and line ends.
+def csv_rows(path: Path, columns: list[str], lines: LineCounter) -> Iterator[dict[str, str]]:
+    """Yield these columns of a small CSV file; quoted fields may hold commas and line ends.
 
-    A row with another number of fields is bad, and counts as many lines as it took: an open quote takes many.
+    A row with a wrong number of fields is malformed. All its lines are counted; after an unclosed
+    quote a row has many lines.
 
     Raises:
-        DataError: The file is damaged, lacks a column, or too many lines are bad (after the last row).
+        DataError: The file is damaged, lacks a column, or, after the last row, too many lines are
+            malformed.
     """
     try:
         with io.TextIOWrapper(_open(path), "utf-8-sig", "replace", newline="") as file:
@@ -158,42 +156,45 @@ def csv_rows(path: Path, columns: list[str], lines: Lines) -> Iterator[dict[str,
             header = next(reader, [])
             _check_header(path, header, columns)
             at = [header.index(c) for c in columns]
-            for row in _fields(reader, len(header), lines):
+            for row in _read_fields(reader, len(header), lines):
                 yield {c: row[i] for c, i in zip(columns, at, strict=True)}
     except (EOFError, OSError, zlib.error) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_file_error(path, error) from error
     lines.check()
 
 
-def _fields(reader: Any, n_fields: int, lines: Lines) -> Iterator[list[str]]:
+def _read_fields(reader: Any, n_fields: int, lines: LineCounter) -> Iterator[list[str]]:
     while True:
-        before, why = reader.line_num, ""
+        before, reason = reader.line_num, ""
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            row, why = [], str(error)
-        if not row and not why:
-            continue  # a blank line
+            row, reason = [], str(error)
+        if not row and not reason:  # a blank line
+            continue
         n = reader.line_num - before
         lines.n += n
         if len(row) == n_fields:
             yield row
         else:
-            lines.reject(before + 1, why or f"{len(row)} fields in place of {n_fields}", n=n)
+            reason = reason or f"{len(row)} fields instead of {n_fields}"
+            lines.reject(before + 1, reason, n=n)
 
 
 def csv_batches(
-    path: Path, columns: list[str], lines: Lines, *, batch_rows: int
+    path: Path, columns: list[str], lines: LineCounter, *, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """A large CSV file of ids and numbers in batches of strings, of at most `batch_rows` rows, these columns alone.
+    """Yield these columns of a large CSV file of ids and numbers, as batches of strings.
 
-    Quotes are kept as characters, so that an open one cannot take the rows that follow. Fields that say nothing are
-    null. Rows with another number of fields are bad. Bytes are not checked to be UTF-8.
+    A batch has at most `batch_rows` rows. Quotes are ordinary characters, so that an unclosed quote
+    cannot swallow the rows after it. The words of NULL_FIELDS are null. Rows with a wrong number of
+    fields are malformed. The encoding is not checked.
 
     Raises:
-        DataError: The file is damaged, lacks a column, or too many rows are bad (after the last batch).
+        DataError: The file is damaged, lacks a column, or, after the last batch, too many rows are
+            malformed.
     """
     try:
         with io.TextIOWrapper(_open(path), "utf-8-sig", "replace", newline="") as file:
@@ -204,20 +205,21 @@ def csv_batches(
             for first in range(0, batch.num_rows, batch_rows):
                 yield batch.slice(first, batch_rows)
     except (EOFError, OSError, zlib.error, pa.ArrowException, csv.Error) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_file_error(path, error) from error
     lines.n += lines.n_bad
     lines.check()
 
 
 def _open_csv(
-    path: Path, header: list[str], columns: list[str], *, lines: Lines, batch_rows: int
+    path: Path, header: list[str], columns: list[str], *, lines: LineCounter, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     def skip(row: Any) -> str:
-        lines.reject(row.number, f"{row.actual_columns} fields in place of {row.expected_columns}")
+        reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
+        lines.reject(row.number, reason)
         return "skip"
 
     read = pyarrow.csv.ReadOptions(
-        use_threads=False,  # threads would not number the rows
+        use_threads=False,  # with threads rows have no numbers
         block_size=max(MIN_BLOCK, ROW_BYTES * batch_rows // N_BLOCKS),
         column_names=header,
         skip_rows=1,
@@ -226,7 +228,7 @@ def _open_csv(
         include_columns=columns,
         column_types=dict.fromkeys(columns, pa.string()),
         check_utf8=False,
-        null_values=EMPTY,
+        null_values=NULL_FIELDS,
         strings_can_be_null=True,
     )
     parse = pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=skip)
@@ -234,8 +236,7 @@ def _open_csv(
 
 
 def _check_header(path: Path, header: list[str], columns: list[str]) -> None:
-    absent = [c for c in columns if c not in header]
-    if absent:
-        raise DataError(
-            f"{path}: missing column {', '.join(absent)}; found {', '.join(header) or 'an empty file'}."
-        )
+    missing = [c for c in columns if c not in header]
+    if missing:
+        found = ", ".join(header) or "an empty file"
+        raise DataError(f"{path}: missing column {', '.join(missing)}; found {found}.")

@@ -1,4 +1,4 @@
-"""Writes the raw tables of `bookdb.SCHEMA`, row group by row group."""
+"""Write the raw tables of `bookdb.SCHEMA` in row groups of a fixed size."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ DATED_RATINGS = RATINGS.append(pa.field("timestamp", pa.int64()))
 AUTHORS = pa.schema([("author_id", pa.string()), ("name", pa.string())])
 TEXTS = pa.schema([("book_id", pa.int64()), ("text", pa.string())])
 
-BOOK_ROWS = (
-    1 << 12
-)  # a row group of books: some 90 MB as Python objects with 41 shelves each (measured)
-ROWS = 1 << 17  # of ids and stars: about 7 MB
+# Rows in a row group of books: about 90 MB as Python objects with 41 shelves each (measured).
+BOOK_ROWS = 1 << 12
+# Rows in a row group of ids and stars: about 7 MB.
+ROWS = 1 << 17
 
 
-class RowGroups:
-    """A parquet file in row groups of `rows` rows, to the byte the same however its rows arrive.
+class RowGroupWriter:
+    """Writes a parquet file in row groups of `rows` rows.
 
-    Use as a context manager; `n` counts the rows written when it is left. Beside one row group, at most `batch_rows`
-    rows given as tuples, or one table given, are in memory.
+    The bytes of the file do not depend on how the rows arrive. Use it as a context manager; after
+    exit `n` is the number of rows. In memory are one row group and, in addition, at most
+    `batch_rows` rows added as tuples or one added table.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, batch_rows: int, rows: int = ROWS) -> None:
@@ -49,13 +50,13 @@ class RowGroups:
         self.n = 0
 
     def append(self, row: tuple[object, ...]) -> None:
-        """Append a row, its values in the order of the schema."""
+        """Append a row; its values are in the order of the schema."""
         self._tuples.append(row)
         if len(self._tuples) == self._batch:
             self._write_tuples()
 
     def write(self, table: pa.Table) -> None:
-        """Append the rows of a table of the schema."""
+        """Append the rows of a table that has the schema."""
         self._waiting.append(table)
         self._n_waiting += table.num_rows
         self.n += table.num_rows
@@ -64,23 +65,21 @@ class RowGroups:
 
     def _write_tuples(self) -> None:
         columns = list(zip(*self._tuples, strict=True)) or [()] * len(self._schema)
-        arrays = [
-            pa.array(values, field.type)
-            for values, field in zip(columns, self._schema, strict=True)
-        ]
+        fields = zip(columns, self._schema, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in fields]
         self._tuples = []
         self.write(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def _flush(self, n: int) -> None:
         table = pa.concat_tables(self._waiting)
         for first in range(0, n, self._rows):
-            # One chunk for each column: chunk borders would show in the pages.
+            # One chunk per column, because chunk borders would change the pages.
             group = table.slice(first, min(self._rows, n - first)).combine_chunks()
             self._writer.write_table(group, row_group_size=self._rows)
         self._waiting = [table.slice(n)]
         self._n_waiting = table.num_rows - n
 
-    def __enter__(self) -> RowGroups:
+    def __enter__(self) -> RowGroupWriter:
         return self
 
     def __exit__(
@@ -95,24 +94,23 @@ class RowGroups:
         self._writer.close()
 
 
-def write_no_texts(folder: Path) -> None:
-    """Write a `book_texts_reduced` without rows: book texts are then rendered from the books."""
-    with RowGroups(folder / "book_texts_reduced.parquet", TEXTS, batch_rows=1):
+def write_empty_texts(folder: Path) -> None:
+    """Write `book_texts_reduced` without rows; texts are then rendered from the books table."""
+    with RowGroupWriter(folder / "book_texts_reduced.parquet", TEXTS, batch_rows=1):
         pass
 
 
-def refuse_empty(root: Path, counts: Mapping[str, int]) -> None:
-    """Refuse tables without books or ratings.
+def check_not_empty(root: Path, counts: Mapping[str, int]) -> None:
+    """Raise if no books or no ratings are left.
 
     Raises:
-        DataError: There are none; the reasons for which rows were dropped are named.
+        DataError: A table is empty; the message lists the reasons why rows were dropped.
     """
     for table in ("books", "ratings"):
         if not counts[table]:
-            reasons = ", ".join(
-                f"{k}={n}" for k, n in counts.items() if k.startswith(f"{table}_dropped") and n
-            )
+            dropped = {k: n for k, n in counts.items() if k.startswith(f"{table}_dropped") and n}
+            reasons = ", ".join(f"{k}={n}" for k, n in dropped.items()) or "the file has none"
             raise DataError(
-                f"{root}: none of {counts[f'{table}_in']} {table} can be used ({reasons or 'the file has none'}). Are "
-                "these the published files of one data set?"
+                f"{root}: none of {counts[f'{table}_in']} {table} can be used ({reasons}). Check "
+                "that all files belong to one data set."
             )

@@ -139,7 +139,7 @@ def local_root(cfg: DataConfig, cache_root: Path, patterns: Iterable[str] = ("*"
         raise StorageError(f"{remote.url}: no object matches {', '.join(chosen)}; check data.root.")
     key = digest({"endpoint": cfg.storage.endpoint_url, "root": remote.url})
     folder = cache_root / "remote" / key[:16]
-    pull(cfg.root, folder, cfg.storage, names)
+    pull(cfg.root, folder, cfg.storage, names=names)
     for path in folder.iterdir():
         if path.is_file() and matches(path.name) and path.name not in names:
             path.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ class Pulled:
 
 
 def pull(
-    root: str, folder: Path, cfg: StorageConfig, names: Collection[str] | None = None
+    root: str, folder: Path, cfg: StorageConfig, *, names: Collection[str] | None = None
 ) -> Pulled:
     """Download the objects below `root` into a folder.
 

@@ -136,13 +136,13 @@ class Root:
         start = file.seek(0, 2)
         part = {"Range": f"bytes={start}-"} if start else {}
         with self._translate_errors(self.url + wanted.name):
-            answer = self.client.get_object(
+            response = self.client.get_object(
                 Bucket=self.bucket, Key=self.prefix + wanted.name, IfMatch=wanted.etag, **part
             )
-        if start and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+        if start and not response.get("ContentRange", "").startswith(f"bytes {start}-"):
             file.truncate(0)  # the store ignored the range and sends all bytes
             tick(-start)
-        for chunk in _chunks(answer["Body"]):
+        for chunk in _chunks(response["Body"]):
             tick(file.write(chunk))
             if file.tell() > wanted.size:  # do not fill the disk with unexpected bytes
                 return

@@ -24,10 +24,11 @@ def rename_params(params: Mapping[str, str]) -> dict[str, str]:
         if key in out:
             out[key] = ",".join(names.get(value, value) for value in out[key].split(","))
     if any(key in params for key in SWITCHES):
-        features = [
-            f for key, names in SWITCHES.items() if params.get(key) == "True" for f in names
-        ]
-        out.setdefault(FEATURES, ",".join(features))
+        members = [names for key, names in SWITCHES.items() if params.get(key) == "True"]
+        out.setdefault(FEATURES, ",".join(name for names in members for name in names))
+    if FEATURES in out:
+        # The order of the features has no effect.
+        out[FEATURES] = ",".join(sorted(out[FEATURES].split(",")))
     return out
 
 
@@ -39,7 +40,5 @@ def rename_hash(name: str) -> str:
 
 def rename_rows(per_user: pd.DataFrame) -> pd.DataFrame:
     """Return per-user values with today's names of scorers and list kinds."""
-    renamed = {"scorer": SCORERS, "kind": LIST_KINDS}
-    return per_user.assign(
-        **{column: per_user[column].replace(renamed[column]) for column in renamed}
-    )
+    scorer, kind = per_user["scorer"].replace(SCORERS), per_user["kind"].replace(LIST_KINDS)
+    return per_user.assign(scorer=scorer, kind=kind)

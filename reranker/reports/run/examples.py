@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from reranker.data import Corpus, Tables
+from reranker.data import Tables
 from reranker.data.draws import FloatArray, IntArray
+from reranker.eval import EvalSet
 
 N_EXAMPLES = 5
 N_SHOWN = 10  # books of a ranking; NDCG@10 depends on no others
@@ -75,22 +75,13 @@ class ExampleUsers:
 
 
 def choose_examples(
-    lists_frame: pd.DataFrame,
-    per_user: pd.DataFrame,
-    scores: Mapping[str, FloatArray],
-    *,
-    corpus: Corpus,
-    kind: str,
-    ours: str,
-    theirs: str,
+    test: EvalSet, per_user: pd.DataFrame, *, kind: str, ours: str, theirs: str
 ) -> ExampleUsers:
     """Return the examples of one list kind; equal gains are sorted by ascending user_id.
 
     Args:
-        lists_frame: The frame of the candidate lists: kind, user, book, label.
+        test: The test lists with the scores of both scorers.
         per_user: scorer, kind, user_id, ndcg_10; users without a value are left out.
-        scores: Scorer -> (n_rows,) scores aligned to `lists_frame`.
-        corpus: Titles, authors and contexts.
         kind: The list kind.
         ours: The scorer whose gains and losses are shown.
         theirs: The scorer it is compared with.
@@ -103,28 +94,26 @@ def choose_examples(
     descending = np.argsort(-gain.to_numpy(), kind="stable")
     best = [gain.index[i] for i in descending[:N_EXAMPLES] if gain.iloc[i] > 0]
     worst = [gain.index[i] for i in ascending[:N_EXAMPLES] if gain.iloc[i] < 0]
-    rows_of = _rows_of_users(lists_frame, corpus.tables, kind, best + worst)
+    rows_of = _rows_of_users(test, kind, best + worst)
 
     def example(user_id: str) -> Example:
         rows = rows_of[user_id]
-        frame = lists_frame.iloc[rows]
+        frame = test.rows.iloc[rows]
         rankings = (
-            _rank(frame, np.asarray(scores[name])[rows], corpus.tables, ndcg.at[user_id, name])
+            _rank(frame, test.scores[name][rows], test.tables, ndcg.at[user_id, name])
             for name in (ours, theirs)
         )
-        context = corpus.contexts.text[int(frame["user"].iloc[0])]
+        context = test.contexts.text[int(frame["user"].iloc[0])]
         return Example(user_id, context, int((frame["label"] > 0).sum()), len(frame), *rankings)
 
     counts = (int((gain > 0).sum()), int((gain == 0).sum()), int((gain < 0).sum()))
     return ExampleUsers(theirs, [example(u) for u in best], [example(u) for u in worst], *counts)
 
 
-def _rows_of_users(
-    lists_frame: pd.DataFrame, tables: Tables, kind: str, user_ids: list[str]
-) -> dict[str, IntArray]:
+def _rows_of_users(test: EvalSet, kind: str, user_ids: list[str]) -> dict[str, IntArray]:
     """Return the row numbers of each user's list of this kind."""
-    codes = pd.Index(tables.users["user_id"]).get_indexer(user_ids)
-    of_kind, user = (lists_frame["kind"] == kind).to_numpy(), lists_frame["user"].to_numpy()
+    codes = pd.Index(test.tables.users["user_id"]).get_indexer(user_ids)
+    of_kind, user = (test.rows["kind"] == kind).to_numpy(), test.rows["user"].to_numpy()
     return {
         user_id: np.flatnonzero(of_kind & (user == code))
         for user_id, code in zip(user_ids, codes, strict=True)

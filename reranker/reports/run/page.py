@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from reranker.config import Config
@@ -27,9 +26,7 @@ from reranker.reports.scorers import scorer_name
 from reranker.tracking.metric_names import run_name
 
 if TYPE_CHECKING:
-    from reranker.data import Corpus
-    from reranker.data.draws import FloatArray
-    from reranker.eval import Evaluation
+    from reranker.eval import EvalSet, Evaluation
     from reranker.trainer import History
 
 METADATA = ("git_commit", "overrides", "weights", "machine", "versions", "cache_hits", "model")
@@ -54,34 +51,19 @@ class RunSummary:
     result: Mapping[str, Any]
 
 
-def find_examples(
-    evaluation: Evaluation,
-    lists_frame: pd.DataFrame,
-    scores: Mapping[str, FloatArray],
-    *,
-    corpus: Corpus,
-) -> dict[str, ExampleUsers]:
+def find_examples(evaluation: Evaluation, test: EvalSet) -> dict[str, ExampleUsers]:
     """Return, per list kind, the users with the largest gains and losses over the best baseline.
 
     Args:
         evaluation: Its lift names the best baseline of each kind.
-        lists_frame: The frame of the candidate lists.
-        scores: Scorer -> (n_rows,) scores aligned to `lists_frame`.
-        corpus: Titles, authors and contexts.
+        test: The test lists with the scores of every scorer.
     """
     out = {}
     for kind, lift in evaluation.lift.groupby("kind", sort=False):
         best = best_baseline(lift)
         if best is not None:
-            out[str(kind)] = choose_examples(
-                lists_frame,
-                evaluation.per_user,
-                scores,
-                corpus=corpus,
-                kind=str(kind),
-                ours=MODEL,
-                theirs=best,
-            )
+            pair = {"ours": MODEL, "theirs": best}
+            out[str(kind)] = choose_examples(test, evaluation.per_user, kind=str(kind), **pair)
     return out
 
 

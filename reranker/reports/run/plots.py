@@ -56,7 +56,10 @@ def users(per_user: pd.DataFrame, shown: Sequence[str]) -> Figure:
     for scorer in shown:
         values = np.sort(per_user.loc[per_user["scorer"] == scorer, "ndcg_10"].dropna().to_numpy())
         share = np.searchsorted(values, THRESHOLDS, side="right") / max(len(values), 1)
-        axis.step(THRESHOLDS, share, where="post", **_style(scorer))
+        style = _style(scorer)
+        if len(values):
+            style["label"] += f", median {np.median(values):.2f}"
+        axis.step(THRESHOLDS, share, where="post", **style)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
     _legend(axis)

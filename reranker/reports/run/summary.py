@@ -31,7 +31,7 @@ def print_summary(
 
     Example:
         >>> print_summary(evaluation, registered, cfg)
-        uniform lists of 30, 50 test users: means with 95 % intervals over users
+        uniform lists of 30, 50 test users, means with 95 % intervals
           scorer        NDCG@10                MAP   NDCG@3  MRR@10    AUC
           ...
     """
@@ -51,8 +51,8 @@ def _table(summary: pd.DataFrame, kind: str, cfg: Config) -> Table:
     return make_table(
         ("scorer", "NDCG@10", *METRICS.values()),
         [_cells(row) for row in rows],
-        title=f"{kind} lists of {cfg.eval.n_candidates}, {rows[0]['n_users']} test users: "
-        "means with 95 % intervals over users",
+        title=f"{kind} lists of {cfg.eval.n_candidates}, {rows[0]['n_users']} test users, "
+        "means with 95 % intervals",
         bold=[i for i, row in enumerate(rows) if row["scorer"] == "fine_tuned"],
     )
 

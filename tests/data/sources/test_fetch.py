@@ -1,4 +1,4 @@
-"""Every source ends in a folder of the four raw tables. Those of the published sets: test_ucsd, test_goodbooks."""
+"""Every source gives a folder with the four raw tables; see also test_ucsd and test_goodbooks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from reranker.data.sources.fetch import fetch
 from reranker.errors import DataError
 
 
-def test_bookdbs_folder_is_taken_as_it_is(raw: Callable[..., Path], cache: Cache) -> None:
+def test_the_folder_of_bookdb_is_used_as_it_is(raw: Callable[..., Path], cache: Cache) -> None:
     root = raw()
     source = fetch(DataConfig(name="bookdb", root=str(root)), cache)
     assert (source.folder, source.files, source.counts) == (root, bookdb.files(root), {})
 
 
-def test_the_demo_makes_its_tables_once(cache: Cache) -> None:
+def test_the_demo_tables_are_generated_once(cache: Cache) -> None:
     cfg = DataConfig(name="demo", world=WorldConfig(n_books=60, n_users=12))
     source = fetch(cfg, cache)
     assert len(pc.unique(pa.concat_tables(bookdb.ratings(source.folder, 1000))["user_id"])) == 12
@@ -30,7 +30,7 @@ def test_the_demo_makes_its_tables_once(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("name", ["bookdb", "ucsd", "goodbooks"])
-def test_a_source_of_files_needs_a_folder(cache: Cache, name: str) -> None:
+def test_a_source_with_files_requires_a_folder(cache: Cache, name: str) -> None:
     with pytest.raises(DataError, match=f"data={name} has no folder; set data.root"):
         fetch(DataConfig(name=name), cache)
 

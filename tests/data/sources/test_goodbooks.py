@@ -1,4 +1,4 @@
-"""goodbooks-10k, as published and messy, ends in sound raw tables; every dropped row is counted."""
+"""goodbooks-10k with invalid rows gives valid raw tables, and every dropped row is counted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COUNTS = {
 }
 
 
-def converted(
+def convert(
     tmp_path: Path, root: Path, *, batch_rows: int = 1000, name: str = "out"
 ) -> tuple[Path, dict[str, int]]:
     folder = tmp_path / name
@@ -52,29 +52,29 @@ def converted(
     return folder, goodbooks.convert(root, folder, batch_rows=batch_rows)
 
 
-def fails(tmp_path: Path, root: Path, *named: str) -> None:
+def check_error(tmp_path: Path, root: Path, *texts: str) -> None:
     with pytest.raises(DataError) as error:
-        converted(tmp_path, root)
-    assert all(name in str(error.value) for name in named), str(error.value)
+        convert(tmp_path, root)
+    assert all(text in str(error.value) for text in texts), str(error.value)
 
 
-def test_every_row_in_is_a_row_out_or_counted_by_its_reason(tmp_path: Path) -> None:
-    assert converted(tmp_path, write_goodbooks(tmp_path / "root"))[1] == COUNTS
+def test_every_row_is_written_or_counted_as_dropped(tmp_path: Path) -> None:
+    assert convert(tmp_path, write_goodbooks(tmp_path / "root"))[1] == COUNTS
     for table in ("books", "ratings", "book_tags"):
         dropped = sum(n for reason, n in COUNTS.items() if reason.startswith(f"{table}_dropped"))
         assert COUNTS[f"{table}_in"] == COUNTS[table] + dropped
 
 
-def test_ratings_are_those_that_were_written(tmp_path: Path) -> None:
-    folder, _ = converted(tmp_path, write_goodbooks(tmp_path / "root"))
+def test_valid_ratings_are_unchanged(tmp_path: Path) -> None:
+    folder, _ = convert(tmp_path, write_goodbooks(tmp_path / "root"))
     table = pa.concat_tables(bookdb.ratings(folder, 1000))
     rows = list(zip(*(table[c].to_pylist() for c in ("user_id", "book_id", "rating")), strict=True))
     assert rows == [(str(int(u) + 1), b, r) for u, b, r in ratings()]
-    assert not table["timestamp"].to_numpy().any()  # unknown
+    assert not table["timestamp"].to_numpy().any()  # 0 means unknown
 
 
-def test_books_have_plain_titles_and_each_author_once(tmp_path: Path) -> None:
-    folder, _ = converted(tmp_path, write_goodbooks(tmp_path / "root"))
+def test_books_have_clean_titles_and_distinct_authors(tmp_path: Path) -> None:
+    folder, _ = convert(tmp_path, write_goodbooks(tmp_path / "root"))
     tables = bookdb.read(folder)
     books = {row["book_id"]: row for row in tables.books.to_pylist()}
     assert books[1]["title"] == 'Dune & "Sons" (Dune, #1)'
@@ -82,26 +82,27 @@ def test_books_have_plain_titles_and_each_author_once(tmp_path: Path) -> None:
     assert (books[2]["title"], books[2]["authors"]) == ("two lines", ["Жан ❤"])
     assert books[3]["title"] == "Book 3"
     assert (books[4]["title"], books[4]["authors"]) == (None, [])
-    assert set(tables.authors["name"].to_pylist()) == {
-        a for row in books.values() for a in row["authors"]
-    }
+    names = {name for row in books.values() for name in row["authors"]}
+    assert set(tables.authors["name"].to_pylist()) == names
     assert tables.texts.num_rows == 0
 
 
-def test_tags_become_shelves_by_count_then_by_their_place_in_the_file(tmp_path: Path) -> None:
-    folder, _ = converted(tmp_path, write_goodbooks(tmp_path / "root"))
-    shelves = {
-        row["book_id"]: row["popular_shelves"] for row in bookdb.read(folder).books.to_pylist()
-    }
+def test_tags_become_shelves_sorted_by_count_then_by_file_order(tmp_path: Path) -> None:
+    folder, _ = convert(tmp_path, write_goodbooks(tmp_path / "root"))
+    rows = bookdb.read(folder).books.to_pylist()
+    shelves = {row["book_id"]: row["popular_shelves"] for row in rows}
     assert [(s["count"], s["name"]) for s in shelves[1]] == [
-        ("100", "to-read"), ("80", "fantasy"), ("70", 'quo"ted, and comma'), ("70", "حب")
-    ]  # fmt: skip
+        ("100", "to-read"),
+        ("80", "fantasy"),
+        ("70", 'quo"ted, and comma'),
+        ("70", "حب"),
+    ]
     assert [(s["count"], s["name"]) for s in shelves[2]] == [("100", "to-read"), ("50", "fantasy")]
 
 
-def test_batch_rows_and_gzip_change_no_byte(tmp_path: Path) -> None:
-    few, counts = converted(tmp_path, write_goodbooks(tmp_path / "plain"), name="few")
-    many, same = converted(
+def test_batch_rows_and_gzip_do_not_change_the_output(tmp_path: Path) -> None:
+    few, counts = convert(tmp_path, write_goodbooks(tmp_path / "plain"), name="few")
+    many, same = convert(
         tmp_path, write_goodbooks(tmp_path / "gz", gz=True), batch_rows=10**6, name="many"
     )
     assert counts == same
@@ -109,7 +110,7 @@ def test_batch_rows_and_gzip_change_no_byte(tmp_path: Path) -> None:
         assert (few / name).read_bytes() == (many / name).read_bytes()
 
 
-def test_the_source_ends_in_tables(tmp_path: Path, cache: Cache) -> None:
+def test_the_tables_can_be_loaded(tmp_path: Path, cache: Cache) -> None:
     root = write_goodbooks(tmp_path / "root")
     source = fetch(DataConfig(name="goodbooks", root=str(root)), cache)
     assert source.counts == COUNTS
@@ -119,7 +120,7 @@ def test_the_source_ends_in_tables(tmp_path: Path, cache: Cache) -> None:
     assert tables.books["authors"][0] == "Ann Lee, Martin King Jr."
 
 
-def test_a_missing_file_is_named_with_what_was_found(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_the_files_found(tmp_path: Path) -> None:
     root = write_goodbooks(tmp_path / "root")
     (root / "tags.csv").unlink()
     with pytest.raises(
@@ -128,27 +129,23 @@ def test_a_missing_file_is_named_with_what_was_found(tmp_path: Path) -> None:
         goodbooks.files(root)
 
 
-def test_an_open_quote_takes_no_rows_unseen(tmp_path: Path) -> None:
+def test_rows_swallowed_by_an_unclosed_quote_are_counted(tmp_path: Path) -> None:
     root = write_goodbooks(tmp_path / "root")
     text = (root / "books.csv").read_text().replace("Book 30,u", '"Book 30,u')
     write(root / "books.csv", text, gz=False)
-    fails(
-        tmp_path, root, "books.csv", "34 of 64 lines are malformed", "line 32: "
-    )  # book 2's title takes two lines
+    # The title of book 2 has two lines.
+    check_error(tmp_path, root, "books.csv", "34 of 64 lines are malformed", "line 32: ")
 
 
-def test_a_column_of_the_older_edition_is_named(tmp_path: Path) -> None:
+def test_the_column_names_of_an_older_release_are_an_error(tmp_path: Path) -> None:
     root = write_goodbooks(tmp_path / "root")
-    write(
-        root / "books.csv",
-        (root / "books.csv").read_text().replace("book_id,goodreads_book_id", "id,book_id"),
-        gz=False,
-    )
-    fails(tmp_path, root, "books.csv", "missing column goodreads_book_id; found id, book_id")
+    text = (root / "books.csv").read_text().replace("book_id,goodreads_book_id", "id,book_id")
+    write(root / "books.csv", text, gz=False)
+    check_error(tmp_path, root, "books.csv", "missing column goodreads_book_id; found id, book_id")
 
 
 @pytest.mark.parametrize("name", ["books.csv.gz", "ratings.csv.gz", "book_tags.csv.gz"])
-def test_a_truncated_gzip_names_the_file_and_what_to_do(tmp_path: Path, name: str) -> None:
+def test_the_error_for_a_truncated_gzip_names_the_file(tmp_path: Path, name: str) -> None:
     root = write_goodbooks(tmp_path / "root", gz=True)
     (root / name).write_bytes((root / name).read_bytes()[:-20])
-    fails(tmp_path, root, name, "ends too early or is damaged", "Fetch it again")
+    check_error(tmp_path, root, name, "is truncated or damaged", "Download it again")

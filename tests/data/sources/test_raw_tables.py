@@ -1,4 +1,4 @@
-"""Raw tables are written in full row groups, to the byte the same however their rows arrive."""
+"""Raw tables are written in full row groups, and the bytes do not depend on the batches."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from reranker.data.sources import bookdb, raw_tables
 from reranker.errors import DataError
 
 
-def test_row_groups_are_full_whatever_comes_in_and_the_bytes_agree(tmp_path: Path) -> None:
+def test_row_groups_are_full_and_bytes_are_equal_for_all_batch_sizes(tmp_path: Path) -> None:
     files = []
+    schema = raw_tables.AUTHORS
     for batch_rows in (7, 100, 10**6):
         files.append(tmp_path / f"{batch_rows}.parquet")
-        with raw_tables.RowGroups(
-            files[-1], raw_tables.AUTHORS, batch_rows=batch_rows, rows=64
-        ) as out:
+        with raw_tables.RowGroupWriter(files[-1], schema, batch_rows=batch_rows, rows=64) as out:
             for i in range(0, 1000, batch_rows):
                 rows = [(str(j), f"Author {j % 9}") for j in range(i, min(1000, i + batch_rows))]
                 if batch_rows == 100:
-                    out.write(pa.table(list(zip(*rows, strict=True)), raw_tables.AUTHORS))
+                    out.write(pa.table(list(zip(*rows, strict=True)), schema))
                 else:
                     for row in rows:
                         out.append(row)
@@ -33,26 +32,22 @@ def test_row_groups_are_full_whatever_comes_in_and_the_bytes_agree(tmp_path: Pat
 
 
 def test_a_table_without_rows_keeps_its_schema(tmp_path: Path) -> None:
-    raw_tables.write_no_texts(tmp_path)
+    raw_tables.write_empty_texts(tmp_path)
     found = pq.read_table(tmp_path / "book_texts_reduced.parquet")
     assert (found.num_rows, found.schema) == (0, raw_tables.TEXTS)
 
 
-def test_the_schemas_are_those_that_are_read() -> None:
-    for schema, name in zip(
-        (raw_tables.BOOKS, raw_tables.DATED_RATINGS, raw_tables.AUTHORS, raw_tables.TEXTS),
-        bookdb.SCHEMA,
-        strict=True,
-    ):
+def test_the_written_schemas_pass_the_checks_of_bookdb() -> None:
+    schemas = (raw_tables.BOOKS, raw_tables.DATED_RATINGS, raw_tables.AUTHORS, raw_tables.TEXTS)
+    for schema, name in zip(schemas, bookdb.SCHEMA, strict=True):
         assert schema.names == list(bookdb.SCHEMA[name])
         assert all(check(schema.field(c).type) for c, (_, check) in bookdb.SCHEMA[name].items())
 
 
-def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+def test_an_empty_table_is_an_error_that_lists_the_reasons(tmp_path: Path) -> None:
     counts = Counter(
         books=3, ratings=0, ratings_in=7, ratings_dropped_no_rating=7, ratings_dropped_no_user_id=0
     )
-    with pytest.raises(
-        DataError, match=r"none of 7 ratings can be used \(ratings_dropped_no_rating=7\)"
-    ):
-        raw_tables.refuse_empty(tmp_path, counts)
+    message = r"none of 7 ratings can be used \(ratings_dropped_no_rating=7\)"
+    with pytest.raises(DataError, match=message):
+        raw_tables.check_not_empty(tmp_path, counts)

@@ -146,14 +146,14 @@ def test_the_local_copy_is_synchronised_with_the_store(
     swift_port: int, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
     for name in ("a.csv", "b.csv", "b.txt", "sub/c.csv"):
-        put_object(swift_port, s3_root, name, name.encode())
+        put_object(swift_port, s3_root, name, data=name.encode())
     data = DataConfig(root=f"{s3_root}/", storage=storage_cfg)
     assert "no object matches *.gz" in error_message(
         lambda: folders.local_root(data, tmp_path, ["*.gz"])
     )
     copy = folders.local_root(data, tmp_path, ["*.csv"])
     assert copy and read_files(copy) == {"a.csv": b"a.csv", "b.csv": b"b.csv"}
-    put_object(swift_port, s3_root, "a.csv", b"new")
+    put_object(swift_port, s3_root, "a.csv", data=b"new")
     s3_client(swift_port).delete_object(
         Bucket=BUCKET, Key=f"{s3_root.removeprefix(f's3://{BUCKET}/')}/b.csv"
     )

@@ -123,7 +123,7 @@ def test_the_partial_download_of_a_replaced_object_is_deleted(
 def test_a_partial_download_that_cannot_be_verified_is_deleted(
     swift_port: int, s3_root: str, proxy: FaultyProxy, proxy_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    put_multipart(swift_port, s3_root, "parts", b"right" * 2000)
+    put_multipart(swift_port, s3_root, "parts", data=b"right" * 2000)
     proxy.faults = ["truncate"]
     interrupt_pull(s3_root, tmp_path / "copy", proxy_cfg)
     [part] = (tmp_path / "copy" / STAGING).glob("*.part")
@@ -182,8 +182,8 @@ def test_objects_without_a_sha256_are_verified_by_md5_or_size(
     proxy: FaultyProxy,
     proxy_cfg: StorageConfig,
 ) -> None:
-    put_object(swift_port, s3_root, "small", b"some bytes")
-    put_multipart(swift_port, s3_root, "parts", b"more bytes")
+    put_object(swift_port, s3_root, "small", data=b"some bytes")
+    put_multipart(swift_port, s3_root, "parts", data=b"more bytes")
     proxy.faults = ["flip"]
     pulled = folders.pull(
         s3_root, tmp_path / "copy", replace(proxy_cfg, n_transfers=1), names=["small"]
@@ -220,8 +220,8 @@ def test_two_concurrent_pulls_download_each_object_once(
 def test_an_object_name_that_leaves_the_folder_is_rejected_before_any_download(
     name: str, swift_port: int, s3_root: str, storage_cfg: StorageConfig, tmp_path: Path
 ) -> None:
-    put_object(swift_port, s3_root, "good", b"1")
-    put_object(swift_port, s3_root, name, b"1")
+    put_object(swift_port, s3_root, "good", data=b"1")
+    put_object(swift_port, s3_root, name, data=b"1")
     assert f"{name!r} is not a name that may be written" in error_message(
         lambda: folders.pull(s3_root, tmp_path / "copy", storage_cfg)
     )

@@ -1,8 +1,12 @@
-"""Seeds aggregate, settings tell apart, and nothing that differs is hidden by a name."""
+"""Runs are grouped by settings across seeds, and every difference appears in a name."""
 
 from __future__ import annotations
 
-from reranker.reports.comparison.configurations import ABSENT, configurations, differ_in_seeds_alone
+from reranker.reports.comparison.configurations import (
+    ABSENT,
+    configurations,
+    differ_only_in_seeds,
+)
 
 BASE = {
     "model.name": "minilm",
@@ -17,7 +21,7 @@ def runs(*changes: dict[str, str]) -> dict[str, dict[str, str]]:
     return {f"run{i}": BASE | c for i, c in enumerate(changes)}
 
 
-def test_runs_that_differ_in_seeds_alone_are_one_configuration_ordered_by_seed() -> None:
+def test_runs_that_differ_only_in_seeds_are_one_configuration_ordered_by_seed() -> None:
     ratio = "sampling.neg_ratio"
     given = runs(
         {"trainer.seed": "2"},
@@ -35,9 +39,9 @@ def test_runs_that_differ_in_seeds_alone_are_one_configuration_ordered_by_seed()
     assert second.settings == {"sampling.neg_ratio": "5"}
 
 
-def test_runs_under_several_seeds_and_nothing_else_stand_for_themselves() -> None:
+def test_without_other_settings_every_seed_is_a_configuration() -> None:
     given = runs({}, {"trainer.seed": "1"})
-    assert differ_in_seeds_alone(given)
+    assert differ_only_in_seeds(given)
     assert [c.name for c in configurations(given)] == ["trainer.seed=0", "trainer.seed=1"]
 
 
@@ -50,9 +54,9 @@ def test_the_seed_of_random_weights_is_a_seed() -> None:
     assert [len(c.run_ids) for c in configurations(runs(*names))] == [2, 2]
 
 
-def test_a_run_made_again_is_not_averaged_with_the_first() -> None:
+def test_a_repeated_run_is_not_averaged_with_the_first() -> None:
     given = runs({}, {})
-    assert not differ_in_seeds_alone(given)
+    assert not differ_only_in_seeds(given)
     assert [c.name for c in configurations(given)] == ["run run0", "run run1"]
     again = configurations(runs({}, {}, {"sampling.neg_ratio": "5"}))
     assert [c.name for c in again] == [
@@ -62,7 +66,7 @@ def test_a_run_made_again_is_not_averaged_with_the_first() -> None:
     ]
 
 
-def test_every_key_that_differs_is_in_the_name_but_a_source_that_the_models_name_says() -> None:
+def test_every_differing_key_is_in_the_name_except_a_source_implied_by_the_model_name() -> None:
     given = runs({}, {"model.name": "bge", "model.source": "hub b", "sampling.neg_ratio": "5"})
     assert [c.name for c in configurations(given)] == [
         "model.name=minilm sampling.neg_ratio=3",
@@ -98,7 +102,7 @@ def test_a_param_that_a_run_lacks_is_a_difference() -> None:
     ]
 
 
-def test_a_long_value_is_cut_and_names_stay_apart() -> None:
+def test_long_values_are_cut_and_names_stay_distinct() -> None:
     given = runs(*({"data.root": "/data/" + "x" * 60 + end} for end in "ab"))
     names = [c.name for c in configurations(given)]
     assert len(set(names)) == 2

@@ -1,4 +1,4 @@
-"""A comparison's page stands alone, runs nothing, says what the table says, and fits on a phone."""
+"""A comparison's page is self-contained, has the table's numbers, and fits on a phone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from reranker.errors import ComparisonError
+from reranker.reports.comparison.compare import Comparison, compare
 from reranker.reports.comparison.page import page, write
-from reranker.reports.comparison.runs import Comparison, LoggedRun, compare
-from tests.helpers.chromium import looking
+from reranker.reports.comparison.runs import LoggedRun
+from tests.helpers.chromium import measured
 
 EVIL = '<script>document.title = "owned"</script>'
 USERS = np.random.default_rng(0).uniform(0.1, 0.6, 60)
@@ -49,7 +50,7 @@ def html(shown: Comparison) -> str:
     return page(shown)
 
 
-def test_a_name_of_a_run_is_text_on_the_page(html: str) -> None:
+def test_names_of_runs_are_escaped(html: str) -> None:
     assert "<script" not in html and html.count("&lt;script&gt;document.title") >= 10
 
 
@@ -62,30 +63,25 @@ def test_the_page_needs_no_other_file_and_no_two_figures_share_an_id(html: str) 
     assert len(html) < 1_500_000
 
 
-def test_the_page_says_the_tables_numbers_and_why_a_kind_is_left_out(
+def test_the_page_has_the_tables_numbers_and_the_reason_for_a_refused_kind(
     html: str, shown: Comparison
 ) -> None:
     text = " ".join(
         re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL).split()
     )
     row = shown.table.iloc[1]
-    ends = f"[+{row['difference_low']:.4f}, +{row['difference_high']:.4f}]"
-    assert f"2 is better than 1: +{row['difference']:.4f} {ends} (over 2 seeds" in text
-    assert (
-        f"+{row['difference']:.4f} {ends} {row['p']:.4f} {row['p_holm']:.4f} +{row['effect_size']:.2f} "
-        in text
-    )
-    assert (
-        f"{row['n_wins']:.0f} {row['n_ties']:.0f} {row['n_losses']:.0f} {row['minimal_detectable']:.4f} "
-        in text
-    )
-    assert (
-        f"No comparison on popularity lists: runs {'0' * 32} and {'1' * 32} ranked different"
-        in text
-    )
+    difference = f"+{row['difference']:.4f}"
+    difference += f" [+{row['difference_low']:.4f}, +{row['difference_high']:.4f}]"
+    tests = f"{row['p']:.4f} {row['p_holm']:.4f} +{row['effect_size']:.2f} "
+    counts = f"{row['n_wins']:.0f} {row['n_ties']:.0f} {row['n_losses']:.0f}"
+    assert f"2 is better than 1: {difference} (over 2 seeds" in text
+    assert f"{difference} {tests}" in text
+    assert f"{counts} {row['minimal_detectable']:.4f} " in text
+    refused = f"runs {'0' * 32} and {'1' * 32} ranked different"
+    assert f"No comparison on popularity lists: {refused}" in text
     for title in ("Main effects", "Quality against cost", "Runs", "How to read it"):
         assert f" {title} " in text
-    assert "The dev lists choose 4, " in text
+    assert "The dev lists select 4, " in text
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(
@@ -104,13 +100,14 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(
     html: str, chromium_path: str, tmp_path: Path
 ) -> None:
     (tmp_path / "compare.html").write_text(html, encoding="utf-8")
-    measure = """() => ({
+    script = """() => ({
         width: document.documentElement.scrollWidth,
         title: document.title,
-        figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().width),
+        figures: [...document.querySelectorAll("figure svg")]
+            .map(s => s.getBoundingClientRect().width),
     })"""
-    with looking(chromium_path, tmp_path / "compare.html", measure) as look:
-        found = look(390, "dark")
-    assert (found["width"], found["title"]) == (390, "Comparison")  # the names' scripts did not run
+    with measured(chromium_path, tmp_path / "compare.html", script) as measure:
+        found = measure(390, "dark")
+    assert (found["width"], found["title"]) == (390, "Comparison")  # scripts in names did not run
     assert len(found["figures"]) == 5 and all(300 < width <= 358 for width in found["figures"])
-    assert found["asked"] == [found["address"]]
+    assert found["requests"] == [found["address"]]

@@ -1,4 +1,4 @@
-"""Runs of the store are compared where they ranked the same lists, and refused with both hashes where not."""
+"""Runs of the store are compared if they ranked the same lists, and otherwise refused."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from reranker import sweep
 from reranker.cache import Cache
 from reranker.cli import main
 from reranker.config import EvalConfig, TrackingConfig
-from reranker.data import Tables
+from reranker.data import Contexts, Corpus, Tables
 from reranker.errors import ComparisonError
-from reranker.eval import build_lists, digest_of_kind
+from reranker.eval import EvalSet
 from reranker.reports.comparison.runs import find
 from reranker.tracking import store
 from reranker.tracking.lifecycle import PARENT
@@ -39,7 +39,7 @@ Make = Callable[..., str]
 
 
 def per_user(values: np.ndarray, kinds: tuple[str, ...] = ("uniform",)) -> pd.DataFrame:
-    """What a run keeps: the model's values, and a baseline that nobody asks for."""
+    """The per-user values of a run: those of the model and of one baseline."""
     ids = [f"user{i:02d}" for i in range(len(values))]
     rows = [
         pd.DataFrame(
@@ -60,7 +60,7 @@ def per_user(values: np.ndarray, kinds: tuple[str, ...] = ("uniform",)) -> pd.Da
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store with its schema; setting it up takes seconds."""
+    """A store with its schema, whose creation takes seconds."""
     made = f"sqlite:///{tmp_path_factory.mktemp('compare')}/mlruns/mlflow.db"
     store.open_store(TrackingConfig(uri=made))
     return made
@@ -68,7 +68,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def opened(uri: str, request: pytest.FixtureRequest) -> tuple[MlflowClient, str, TrackingConfig]:
-    """Client, experiment id and config of an experiment of the test's own."""
+    """Client, experiment id and config of a separate experiment for the test."""
     cfg = TrackingConfig(uri=uri, experiment=re.sub(r"\W+", "_", request.node.name))
     return *store.open_store(cfg), cfg
 
@@ -123,7 +123,7 @@ def compare(uri: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple
     return compare
 
 
-def test_the_command_compares_two_runs_named_by_the_beginnings_of_their_ids(
+def test_the_command_compares_two_runs_by_prefixes_of_their_ids(
     make: Make, compare: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     first = make(USERS, {"sampling.neg_ratio": "3"}, dev=(0.2, 0.6, 0.1))
@@ -131,14 +131,20 @@ def test_the_command_compares_two_runs_named_by_the_beginnings_of_their_ids(
     page = tmp_path / "page.html"
     code, out, err = compare(first[:12], second[:12], "--html", str(page))
     assert (code, err) == (0, "")
-    assert f"1  sampling.neg_ratio=3 (reference: all others against it): 1 run {first[:8]}" in out
+    assert f"1  sampling.neg_ratio=3 (reference for all others): 1 run {first[:8]}" in out
     assert re.search(rf"^ *1 +{USERS.mean():.4f} *$", out, re.MULTILINE)
     effect = 0.05 / np.linspace(0.01, 0.09, N_USERS).std(ddof=1)
-    row = rf"^ *2 +{USERS.mean() + 0.05:.4f} +\+0\.0500 \[\+0\.04\d\d, \+0\.05\d\d\] +0\.0001 +0\.0001 +\+{effect:.2f} "
+    row = (
+        rf"^ *2 +{USERS.mean() + 0.05:.4f} +\+0\.0500 \[\+0\.04\d\d, \+0\.05\d\d\] +"
+        rf"0\.0001 +0\.0001 +\+{effect:.2f} "
+    )
     assert re.search(row, out, re.MULTILINE)
     assert re.search(rf"^ *2 +{N_USERS}/0/0 ", out, re.MULTILINE)
     assert "2 is better than 1: +0.0500 [" in out
-    assert "The dev lists choose 1, sampling.neg_ratio=3; the test lists above only confirm." in out
+    assert (
+        "The dev lists select 1, sampling.neg_ratio=3; the test lists only confirm the selection."
+        in out
+    )
     assert max(len(line) for line in out.splitlines() if re.match(r" *[12] ", line)) <= 80
     assert "2 is better than 1" in page.read_text() and not list(tmp_path.glob(".*.tmp"))
 
@@ -151,11 +157,11 @@ def test_another_metric_and_scorer_are_read_from_the_same_rows(
     assert (code, f"+{0.1 / 2:.4f}" in out) == (0, True)
     code, out, _ = compare(first, second, "--scorer", "random")
     assert code == 0
-    assert "2 is not told apart from 1: +0.0000 [+0.0000, +0.0000]." in out
+    assert "2 does not differ significantly from 1: +0.0000 [+0.0000, +0.0000]." in out
     assert f"0/{N_USERS}/0" in out and "nan" not in out
 
 
-def test_runs_on_different_lists_are_refused_with_both_hashes_and_what_to_do(
+def test_runs_on_different_lists_are_refused_with_both_hashes_and_a_remedy(
     make: Make, compare: Callable[..., tuple[int, str, str]]
 ) -> None:
     other = LISTS | {"lists/test/uniform": "cc" * 32}
@@ -173,7 +179,7 @@ def test_runs_on_different_lists_are_refused_with_both_hashes_and_what_to_do(
         assert named in err
 
 
-def test_another_list_kind_elsewhere_does_not_forbid_to_compare_this_one(
+def test_an_additional_list_kind_in_one_run_does_not_prevent_the_comparison(
     make: Make, compare: Callable[..., tuple[int, str, str]]
 ) -> None:
     other = LISTS | {"lists/test": "cc" * 32, "lists/test/popularity": "ee" * 32}
@@ -183,7 +189,7 @@ def test_another_list_kind_elsewhere_does_not_forbid_to_compare_this_one(
     assert (code, f"run {first} ranked no popularity lists; it has uniform." in err) == (2, True)
 
 
-def test_runs_without_a_hash_of_the_kind_are_held_to_the_hash_of_all_kinds(
+def test_runs_without_a_hash_per_kind_are_compared_by_the_hash_of_all_kinds(
     make: Make, compare: Callable[..., tuple[int, str, str]]
 ) -> None:
     old = {"lists/test": "bb" * 32}
@@ -195,52 +201,50 @@ def test_runs_without_a_hash_of_the_kind_are_held_to_the_hash_of_all_kinds(
     assert f"run {fourth} has no tag hash.lists/test" in compare(first, fourth)[2]
 
 
-def test_what_cannot_be_compared_is_named_in_one_line(
+def test_a_run_of_an_earlier_version_is_compared_under_todays_names(
+    make: Make, compare: Callable[..., tuple[int, str, str]]
+) -> None:
+    old = make(USERS, hashes={"lists/test/seed": "aa" * 32}, kinds=("seed",))
+    new = make(USERS + 0.1, hashes={"lists/test/bookdb": "aa" * 32}, kinds=("bookdb",))
+    code, out, err = compare(old, new)
+    assert (code, err) == (0, "")
+    assert f"ndcg_10 of fine_tuned, bookdb lists, {N_USERS} users" in out
+
+
+def test_reasons_for_a_refusal_are_one_line(
     make: Make, compare: Callable[..., tuple[int, str, str]]
 ) -> None:
     runs = [make(USERS), make(None, status="FAILED"), make(USERS), make(np.append(USERS, 0.5))]
     refused = {
-        ("zz", "{0}"): "no run's id begins with 'zz'; `reranker ui` lists the runs",
-        ("%", "{0}"): "'%' is not a run id",
-        ("{0}",): "1 run given; a comparison needs two or more",
-        ("{0}", "{0}"): "run {0} is given twice",
-        ("{0}", "{1}"): "run {1} (FAILED) has no per_user.parquet: it did not reach its evaluation",
-        (
-            "{0}",
-            "{2}",
-            "--metric",
-            "map",
-        ): "run {0} has no per-user 'map'; choose one of n_candidates, ndcg_10, ap",
-        (
-            "{0}",
-            "{2}",
-            "--scorer",
-            "bm25",
-        ): "run {0} has no scorer 'bm25'; choose one of random, fine_tuned",
-        ("{0}", "{3}"): "ranked for different users: 0 in {0} alone and 1 in {3} alone",
+        "zz {0}": "no run id starts with 'zz'; `reranker ui` lists the runs",
+        "% {0}": "'%' is not a run id",
+        "{0}": "1 run given; a comparison needs two or more",
+        "{0} {0}": "run {0} is listed twice",
+        "{0} {1}": "run {1} (FAILED) has no per_user.parquet: it did not reach its evaluation",
+        "{0} {2} --metric map": "run {0} has no per-user 'map'; choose one of n_candidates, ",
+        "{0} {2} --scorer bm25": "run {0} has no scorer 'bm25'; choose one of random, fine_tuned",
+        "{0} {3}": "ranked for different users: 0 ",
     }
     for args, words in refused.items():
-        code, out, err = compare(*(arg.format(*runs) for arg in args))
+        code, out, err = compare(*args.format(*runs).split())
         assert (code, out) == (2, ""), args
         assert words.format(*runs) in err
         assert err.count("\n") == 1
 
 
-def test_a_beginning_that_several_runs_have_is_refused() -> None:
+def test_an_ambiguous_prefix_is_refused() -> None:
     runs = [SimpleNamespace(info=SimpleNamespace(run_id=run_id)) for run_id in ("ab1", "ab2")]
     client: Any = SimpleNamespace(
         search_experiments=lambda: [], search_runs=lambda *args, **kwargs: runs
     )
     with pytest.raises(
         ComparisonError,
-        match=r"several runs' ids begin with 'ab' \(ab1, ab2, …\); give more digits",
+        match=r"several run ids start with 'ab' \(ab1, ab2, …\); use more digits",
     ):
         find(client, ["ab", "cd"])
 
 
-def test_a_store_that_does_not_exist_is_not_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_store_is_not_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main.main(["compare", "a", "b", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"])
     assert (code, "no runs yet" in capsys.readouterr().err, list(tmp_path.iterdir())) == (
         2,
@@ -249,21 +253,20 @@ def test_a_store_that_does_not_exist_is_not_made(
     )
 
 
-def test_a_run_keeps_the_hash_of_each_list_kind(tables: Tables, cache: Cache) -> None:
-    lists = build_lists(
-        tables, EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15), "test", cache
-    )
-    kept: dict[str, str] = {}
+def test_a_run_logs_the_hash_of_each_list_kind(
+    tables: Tables, contexts: Contexts, cache: Cache
+) -> None:
+    cfg = EvalConfig(list_kinds=["uniform", "popularity"], n_candidates=15)
+    test = EvalSet.from_lists(Corpus(tables, contexts), cfg, cache, split="test")
+    logged: dict[str, str] = {}
 
     class Log:
-        hash = staticmethod(kept.__setitem__)
-        input = table = staticmethod(lambda *args: None)
+        hash = staticmethod(logged.__setitem__)
+        record = table = staticmethod(lambda *args: None)
 
-    RunLog.lists(Log, lists, tables)
-    assert kept == {
-        f"lists/test/{kind}": digest_of_kind(lists, tables, kind)
-        for kind in ("popularity", "uniform")
-    }
+    RunLog.candidate_lists(Log, test)
+    kinds = ("popularity", "uniform")
+    assert logged == {f"lists/test/{kind}": test.digest_of_kind(kind) for kind in kinds}
 
 
 # The end of a sweep
@@ -273,7 +276,7 @@ def test_a_run_keeps_the_hash_of_each_list_kind(tables: Tables, cache: Cache) ->
 def multirun(
     opened: tuple[MlflowClient, str, TrackingConfig], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """What Hydra gives the callback; a sweep is open inside."""
+    """The config that Hydra passes to the callback; a sweep is open during the test."""
     monkeypatch.delenv(PARENT, raising=False)
     hydra = {
         "overrides": {"task": []},
@@ -283,11 +286,11 @@ def multirun(
     config = OmegaConf.create({"tracking": OmegaConf.structured(opened[2]), "hydra": hydra})
     sweep.MlflowSweep().on_multirun_start(config)
     yield config
-    sweep.close_sweep("KILLED")  # a test that failed half-way leaves none open
+    sweep.close_sweep("KILLED")  # also after a failed test
 
 
 def parent(opened: tuple[MlflowClient, str, TrackingConfig]) -> tuple[Run, Path]:
-    """The sweep's run, and the folder of its artifacts."""
+    """Return the sweep's run and the folder of its artifacts."""
     client, experiment_id, _ = opened
     [run] = client.search_runs([experiment_id], "attributes.run_name = 'sweep'")
     return run, Path(str(run.info.artifact_uri).removeprefix("file://"))
@@ -320,12 +323,12 @@ def test_a_sweep_ends_with_its_children_compared_on_its_own_run(
         == f"ndcg_10 of fine_tuned on uniform lists; best on dev: {best}"
     )
     out = capsys.readouterr().out
-    assert f"The dev lists choose 4, {best}" in out and "4 is better than 1: +0.1200" in out
+    assert f"The dev lists select 4, {best}" in out and "4 is better than 1: +0.1200" in out
     html = (folder / "compare.html").read_text()
     assert best in html and html.count("<svg") == 5  # differences, two keys, two costs
 
 
-def test_children_on_different_lists_leave_the_sweep_finished_and_each_kind_says_why(
+def test_children_on_different_lists_leave_the_sweep_finished_with_a_reason_per_kind(
     make: Make, opened: Any, multirun: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hashes = [LISTS | {"lists/test/popularity": digest * 32} for digest in ("11", "22")]
@@ -340,7 +343,7 @@ def test_children_on_different_lists_leave_the_sweep_finished_and_each_kind_says
     assert set(pd.read_parquet(folder / "comparison.parquet")["kind"]) == {"uniform"}
 
 
-def test_a_sweep_without_a_common_list_kind_still_ends_well(
+def test_a_sweep_without_a_common_list_kind_still_finishes(
     make: Make, opened: Any, multirun: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for digest in ("11", "22"):
@@ -353,7 +356,7 @@ def test_a_sweep_without_a_common_list_kind_still_ends_well(
     assert not (folder / "compare.html").exists()
 
 
-def test_a_sweep_over_seeds_alone_shows_their_spread(
+def test_a_sweep_over_seeds_shows_their_standard_deviation(
     make: Make, multirun: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, gain in (("0", 0.0), ("1", 0.02)):
@@ -361,12 +364,10 @@ def test_a_sweep_over_seeds_alone_shows_their_spread(
     sweep.MlflowSweep().on_multirun_end(multirun)
     out = capsys.readouterr().out
     assert f"Over 2 seeds: {USERS.mean() + 0.01:.4f} [" in out
-    assert f"seeds' std {0.02 / np.sqrt(2):.4f}." in out
+    assert f"standard deviation of the seeds {0.02 / np.sqrt(2):.4f}." in out
 
 
-def test_one_finished_child_is_compared_with_nothing(
-    make: Make, opened: Any, multirun: Any
-) -> None:
+def test_one_finished_child_is_not_compared(make: Make, opened: Any, multirun: Any) -> None:
     make(USERS)
     sweep.MlflowSweep().on_multirun_end(multirun)
     run, _ = parent(opened)

@@ -1,4 +1,4 @@
-"""The data report's page stands alone, runs nothing, and fits on a phone."""
+"""The data report's page is self-contained, has no scripts, and fits on a phone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reranker.data import build_contexts, load_tables
 from reranker.reports.data.page import page
 from reranker.reports.data.summary import DataSummary, summarise
 from tests.conftest import GENRES, some_ratings, write_raw
-from tests.helpers.chromium import Look, looking
-from tests.helpers.paired import AUDIT, ROOM, drawn, words
+from tests.helpers.chromium import Measure, measured
+from tests.helpers.paired import AUDIT, MAX_WORDS, WordCounter, drawn
 
 EVIL = '<script>document.title = "owned"</script>'
 
@@ -31,9 +31,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> DataSummary:
     )
     cache = Cache(folder / "cache")
     tables = load_tables(cfg, cache)
-    return summarise(
-        tables, drawn(tables, build_contexts(tables, cfg), cache), AUDIT, words, max_tokens=ROOM
-    )
+    pairs = drawn(tables, build_contexts(tables, cfg), cache)
+    return summarise(tables, pairs, AUDIT, encoder=WordCounter())
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def html(shown: DataSummary) -> str:
     return page(shown)
 
 
-def test_a_text_of_the_data_is_text_on_the_page(html: str) -> None:
+def test_texts_of_the_data_are_escaped(html: str) -> None:
     assert html.count("&lt;script&gt;document.title") >= 5 * 4
     assert "<script" not in html and "<b>user" not in html and "&lt;b&gt;user" in html
 
@@ -69,18 +68,19 @@ def test_the_page_has_every_number_in_words(html: str, shown: DataSummary) -> No
     ):
         assert f" {title} " in text
     assert (
-        f"{shown.truncation.pair_fraction:.1%}".replace("%", " %") + " of the pairs are cut" in text
+        f"{shown.truncation.pair_fraction:.1%}".replace("%", " %") + " of the pairs are truncated"
+        in text
     )
     assert f"{shown.n['pairs']:,} pairs" in text
     assert f"{shown.sources[1].popularity_auc:.3f} AUC of popularity, uniform negatives" in text
 
 
-def test_the_same_numbers_give_the_same_page(html: str, shown: DataSummary) -> None:
+def test_equal_numbers_give_equal_pages(html: str, shown: DataSummary) -> None:
     assert page(shown) == html
 
 
 def test_no_two_elements_share_an_id(html: str) -> None:
-    """Figures in one page share its ids: with one used twice, a figure would be clipped by another's frame."""
+    """With a duplicate id, a figure would be clipped by the frame of another."""
     clips = re.findall(r"<clipPath id=\"([^\"]+)\"", html)
     assert clips and len(set(clips)) == len(clips)
 
@@ -91,7 +91,7 @@ def test_every_figure_has_a_title_and_names_its_axes(html: str) -> None:
         "Pairs by tokens, and the model's limit": (
             "tokens of context and book",
             "pairs",
-            f"limit {ROOM}",
+            f"limit {MAX_WORDS}",
         ),
         "Pairs by tokens of each text": (
             "tokens of the text",
@@ -115,28 +115,29 @@ def test_every_figure_has_a_title_and_names_its_axes(html: str) -> None:
 @pytest.fixture(scope="module")
 def browsed(
     html: str, chromium_path: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Look]:
+) -> Iterator[Measure]:
     path = tmp_path_factory.mktemp("browser") / "data_report.html"
     path.write_text(html, encoding="utf-8")
-    measure = """() => ({
+    script = """() => ({
         width: document.documentElement.scrollWidth,
         title: document.title,
         images: [...document.images].every(i => i.complete && i.naturalWidth > 0),
-        figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().width),
+        figures: [...document.querySelectorAll("figure svg")]
+            .map(s => s.getBoundingClientRect().width),
         ink: [...document.querySelectorAll("figure text")].map(t => getComputedStyle(t).fill),
         paper: getComputedStyle(document.body).backgroundColor,
     })"""
-    with looking(chromium_path, path, measure) as look:
-        yield look
+    with measured(chromium_path, path, script) as measure:
+        yield measure
 
 
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_the_page_without_sideways_scrolling(browsed: Look, scheme: str) -> None:
+def test_a_phone_shows_the_page_without_sideways_scrolling(browsed: Measure, scheme: str) -> None:
     found = browsed(390, scheme)
     assert found["width"] == 390
-    assert found["title"] == "Data report"  # the titles' scripts did not run
+    assert found["title"] == "Data report"  # scripts in titles did not run
     assert found["images"]
     widths = found["figures"]
     assert len(widths) == 4 and all(300 < width <= 358 for width in widths)

@@ -1,4 +1,4 @@
-"""One pass over the pairs file, whatever its row groups."""
+"""Properties of the texts of a pairs file do not depend on its row groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.paired import words
 def write_pairs(
     path: Path, rows: list[tuple[str | None, str | None]], *, row_group_size: int
 ) -> Path:
-    """A pairs file of (user_ctx, book_text), with texts dictionary-encoded."""
+    """A pairs file of (user_ctx, book_text) with dictionary-encoded texts."""
     context, book = (
         pa.array(column, pa.string()).dictionary_encode() for column in zip(*rows, strict=True)
     )
@@ -34,7 +34,7 @@ def write_pairs(
 
 
 @pytest.mark.parametrize("row_group_size", [1, 2, 7])
-def test_contexts_lengths_and_gaps_do_not_depend_on_row_groups(
+def test_contexts_lengths_and_missing_values_do_not_depend_on_row_groups(
     tmp_path: Path, row_group_size: int
 ) -> None:
     rows = [("ab c", "x"), ("ab c", None), ("é", "  "), ("é", "x y"), ("é", "x"), (None, "x")]
@@ -52,17 +52,17 @@ def test_contexts_lengths_and_gaps_do_not_depend_on_row_groups(
     assert texts.shown == {3: ("é", "x y"), 5: ("", "x")}
 
 
-def test_a_text_is_counted_once_however_many_pairs_have_it(tmp_path: Path) -> None:
+def test_the_tokens_of_a_text_are_counted_once(tmp_path: Path) -> None:
     path = write_pairs(
         tmp_path / "pairs.parquet", [("c", f"b{i % 3}") for i in range(300)], row_group_size=300
     )
-    asked: list[str] = []
+    counted: list[str] = []
 
     def count(texts: list[str]) -> IntArray:
-        asked.extend(texts)
+        counted.extend(texts)
         return words(texts)
 
     read_texts(
         path, np.zeros(300, int), count, measured=np.ones(300, bool), shown=np.array([], int)
     )
-    assert sorted(asked) == ["b0", "b1", "b2", "c"]
+    assert sorted(counted) == ["b0", "b1", "b2", "c"]

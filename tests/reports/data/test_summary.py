@@ -1,4 +1,4 @@
-"""The data report's numbers are those of the tables and of the pairs file."""
+"""The data report's numbers equal those of the tables and of the pairs file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from reranker.data import Contexts, Tables, build_contexts, load_tables
 from reranker.data.draws import IntArray
 from reranker.eval import metrics as eval_metrics
 from reranker.reports import data as data_report
-from reranker.reports.data.summary import DataSummary, Step, funnel, metrics, summarise
+from reranker.reports.data.funnel import Step, funnel
+from reranker.reports.data.summary import DataSummary, metrics, summarise
 from reranker.sampling import Pairs
 from tests.conftest import GENRES
-from tests.helpers.paired import AUDIT, ROOM, drawn, words
+from tests.helpers.paired import AUDIT, MAX_WORDS, WordCounter, drawn, words
 
 
 @pytest.fixture
@@ -33,15 +34,16 @@ def pairs(tables: Tables, contexts: Contexts, cache: Cache) -> Pairs:
 
 @pytest.fixture
 def summary(tables: Tables, pairs: Pairs) -> DataSummary:
-    return summarise(tables, pairs, AUDIT, words, max_tokens=ROOM)
+    return summarise(tables, pairs, AUDIT, encoder=WordCounter())
 
 
-def test_the_funnel_names_every_row_that_went_and_why() -> None:
-    tables = {
-        "books_in": 10, "books": 8,
-        "ratings_in": 100, "ratings_dropped_unknown_book": 5, "ratings_dropped_same_work": 3, "ratings": 70,
-        "users_in": 9, "users_dropped_few_ratings": 2, "users": 7, "users_train": 4, "users_dev": 1, "users_test": 2,
-    }  # fmt: skip
+def test_the_funnel_counts_dropped_rows_by_reason() -> None:
+    books = {"books_in": 10, "books": 8}
+    ratings = {"ratings_in": 100, "ratings": 70}
+    ratings |= {"ratings_dropped_unknown_book": 5, "ratings_dropped_same_work": 3}
+    users = {"users_in": 9, "users_dropped_few_ratings": 2, "users": 7}
+    splits = {"users_train": 4, "users_dev": 1, "users_test": 2}
+    tables = books | ratings | users | splits
     pairs = {
         "users_in": 4,
         "users_dropped_by_max_users": 1,
@@ -65,7 +67,7 @@ def test_the_funnel_names_every_row_that_went_and_why() -> None:
     ]
 
 
-def test_the_summary_is_that_of_the_pairs_file(
+def test_the_summary_equals_that_of_the_pairs_file(
     summary: DataSummary, tables: Tables, pairs: Pairs
 ) -> None:
     """Oracle: the flat file in plain pandas."""
@@ -87,17 +89,16 @@ def test_the_summary_is_that_of_the_pairs_file(
     assert summary.chars["pair"].stats()["p95"] == pytest.approx(np.percentile(both, 95))
     tokens = frame["user_ctx"].str.split().str.len() + frame["book_text"].str.split().str.len()
     assert summary.tokens["pair"].mean == pytest.approx(tokens.mean())
-    assert summary.truncation.pair_fraction == pytest.approx((tokens > ROOM).mean())
-    assert 0 < summary.truncation.pair_fraction < 1  # so that the line above says something
+    assert summary.truncation.pair_fraction == pytest.approx((tokens > MAX_WORDS).mean())
+    assert 0 < summary.truncation.pair_fraction < 1  # otherwise the line above tests nothing
 
 
-def test_popularity_leaves_out_the_readers_own_rating(tables: Tables, pairs: Pairs) -> None:
-    """Oracle: for every pair, the other users who rated its book where statistics may look."""
+def test_popularity_excludes_the_users_own_rating(tables: Tables, pairs: Pairs) -> None:
+    """Oracle: for every pair, the other users with a known rating of its book."""
     codes = pairs.codes.copy()
     rated = tables.histories.groupby("user")["book"].first()
-    codes.loc[1::4, "book"] = rated[
-        codes.loc[1::4, "user"]
-    ].to_numpy()  # negatives that were rated: disliked ones
+    # Some negatives are books that the user rated, as disliked books are.
+    codes.loc[1::4, "book"] = rated[codes.loc[1::4, "user"]].to_numpy()
     raters = tables.known().groupby("book")["user"].agg(set).to_dict()
     expected = [
         len(raters.get(b, set()) - {u}) for u, b in zip(codes["user"], codes["book"], strict=True)
@@ -105,7 +106,7 @@ def test_popularity_leaves_out_the_readers_own_rating(tables: Tables, pairs: Pai
     assert data_report.summary.popularity_by_others(tables, codes).tolist() == expected
 
 
-def test_popularity_as_a_scorer_has_the_auc_of_evaluation(
+def test_the_auc_of_popularity_equals_that_of_evaluation(
     summary: DataSummary, tables: Tables, pairs: Pairs
 ) -> None:
     popularity = data_report.summary.popularity_by_others(tables, pairs.codes)
@@ -117,7 +118,7 @@ def test_popularity_as_a_scorer_has_the_auc_of_evaluation(
     )
 
 
-def test_negatives_are_told_apart_by_their_source(tables: Tables, pairs: Pairs) -> None:
+def test_negatives_are_counted_by_source(tables: Tables, pairs: Pairs) -> None:
     codes = pairs.codes
     names = np.where(
         codes["label"] == 1,
@@ -125,7 +126,7 @@ def test_negatives_are_told_apart_by_their_source(tables: Tables, pairs: Pairs) 
         np.where(np.arange(len(codes)) % 4 == 1, "popularity", "uniform"),
     )
     marked = dataclasses.replace(pairs, codes=codes.assign(source=pd.Categorical(names)))
-    sources = summarise(tables, marked, AUDIT, words, max_tokens=ROOM).sources
+    sources = summarise(tables, marked, AUDIT, encoder=WordCounter()).sources
     n = len(codes) // 4
     assert {s.name: s.n_pairs for s in sources} == {
         "positive": n,
@@ -135,38 +136,38 @@ def test_negatives_are_told_apart_by_their_source(tables: Tables, pairs: Pairs) 
     assert [s.name for s in sources] == ["positive", "popularity", "uniform"]
 
 
-def test_a_pair_that_stands_twice_is_counted(tables: Tables, pairs: Pairs, tmp_path: Path) -> None:
-    order = np.r_[
-        0:4, 1, 4 : len(pairs.codes)
-    ]  # the second row again, among the rows of its context
+def test_duplicate_pairs_are_counted(tables: Tables, pairs: Pairs, tmp_path: Path) -> None:
+    # The second row occurs twice, both times among the rows of its context.
+    order = np.r_[0:4, 1, 4 : len(pairs.codes)]
     path = tmp_path / "pairs.parquet"
     pq.write_table(pq.read_table(pairs.path).take(pa.array(order)), path)
     twice = dataclasses.replace(
         pairs, codes=pairs.codes.iloc[order].reset_index(drop=True), path=path
     )
-    assert summarise(tables, twice, AUDIT, words, max_tokens=ROOM).n["duplicate_pairs"] == 1
+    assert summarise(tables, twice, AUDIT, encoder=WordCounter()).n["duplicate_pairs"] == 1
 
 
-def test_tokens_of_many_pairs_are_those_of_whole_users(
+def test_tokens_are_counted_for_all_pairs_of_some_users(
     tables: Tables, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_report.summary, "MAX_MEASURED", 40)
-    asked: set[str] = set()
+    counted: set[str] = set()
 
-    def count(texts: list[str]) -> IntArray:
-        asked.update(texts)
-        return words(texts)
+    class Recorder(WordCounter):
+        def count_tokens(self, texts: list[str]) -> IntArray:
+            counted.update(texts)
+            return words(texts)
 
-    found = summarise(tables, pairs, AUDIT, count, max_tokens=ROOM).truncation
+    found = summarise(tables, pairs, AUDIT, encoder=Recorder()).truncation
     rows = pd.read_parquet(pairs.path).astype({"user_id": str, "user_ctx": str})
-    rows = rows[rows["user_ctx"].isin(asked)]
+    rows = rows[rows["user_ctx"].isin(counted)]
     assert (found.n_pairs, found.n_users) == (len(rows), rows["user_id"].nunique())
     assert 40 - 12 < found.n_pairs <= 40
     monkeypatch.setattr(data_report.summary, "MAX_MEASURED", 1)
-    assert summarise(tables, pairs, AUDIT, words, max_tokens=ROOM).truncation.n_users == 1
+    assert summarise(tables, pairs, AUDIT, encoder=WordCounter()).truncation.n_users == 1
 
 
-def test_books_are_counted_by_what_their_text_came_from(
+def test_books_are_counted_by_the_origin_of_their_text(
     raw: Callable[..., Path], cache: Cache
 ) -> None:
     cfg = DataConfig(
@@ -174,16 +175,13 @@ def test_books_are_counted_by_what_their_text_came_from(
     )
     tables = load_tables(cfg, cache)
     pairs = drawn(tables, build_contexts(tables, cfg), cache)
-    books = summarise(tables, pairs, AUDIT, words, max_tokens=ROOM).books
+    books = summarise(tables, pairs, AUDIT, encoder=WordCounter()).books
     assert (books["given"], books["rendered"]) == (2 / 40, 38 / 40)
-    assert (books["description"], books["genres"], books["series"]) == (
-        13 / 40,
-        1.0,
-        0.0,
-    )  # every third is described
+    # Every third book has a description.
+    assert (books["description"], books["genres"], books["series"]) == (13 / 40, 1.0, 0.0)
 
 
-def test_examples_are_whole_groups_of_the_file(summary: DataSummary, pairs: Pairs) -> None:
+def test_examples_are_complete_groups_of_the_file(summary: DataSummary, pairs: Pairs) -> None:
     frame = pd.read_parquet(pairs.path)
     assert len({e.user_id for e in summary.examples}) == data_report.summary.N_EXAMPLES
     for example in summary.examples:
@@ -197,15 +195,15 @@ def test_examples_are_whole_groups_of_the_file(summary: DataSummary, pairs: Pair
         assert example.n_more == 0
 
 
-def test_an_example_with_many_negatives_says_how_many_are_left_out(
+def test_an_example_with_many_negatives_counts_those_left_out(
     tables: Tables, contexts: Contexts, cache: Cache
 ) -> None:
     pairs = drawn(tables, contexts, cache, neg_ratio=10, max_positives=1)
-    for example in summarise(tables, pairs, AUDIT, words, max_tokens=ROOM).examples:
+    for example in summarise(tables, pairs, AUDIT, encoder=WordCounter()).examples:
         assert (len(example.negatives), example.n_more) == (8, 2)
 
 
-def test_every_number_is_a_finite_metric_with_a_name_that_the_store_takes(
+def test_every_number_is_a_finite_metric_with_a_valid_name(
     summary: DataSummary, pairs: Pairs
 ) -> None:
     found = metrics(summary)

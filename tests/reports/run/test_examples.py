@@ -1,4 +1,4 @@
-"""The examples are the users of largest gain and loss, with the rankings that the scores give."""
+"""The examples are the users with the largest gains and losses, with rankings by score."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reranker.data import Contexts, Tables
-from reranker.eval import metrics
-from reranker.reports.run.examples import N_EXAMPLES, ExampleUsers, choose
+from reranker.config import EvalConfig
+from reranker.data import Contexts, Corpus, Tables
+from reranker.eval import CandidateLists, EvalSet, metrics
+from reranker.reports.run.examples import N_EXAMPLES, ExampleUsers, choose_examples
 
 N_BOOKS = 12
 
 
-def world(n_users: int) -> tuple[Tables, Contexts]:
+def small_corpus(n_users: int) -> Corpus:
     """Users `u00`, `u01`, … and books `Title 0` to `Title 11`."""
     users = pd.DataFrame({"user_id": [f"u{i:02d}" for i in range(n_users)]})
     books = pd.DataFrame({"book_id": range(100, 100 + N_BOOKS)})
@@ -28,33 +29,38 @@ def world(n_users: int) -> tuple[Tables, Contexts]:
     )
     nothing = pd.DataFrame()
     tables = Tables(books, users, nothing, nothing, 4.0, "digest", {}, Path("nowhere"))
-    return tables, Contexts([f"context of {i}" for i in range(n_users)], nothing, cast(Any, None))
+    contexts = Contexts([f"context of {i}" for i in range(n_users)], nothing, cast(Any, None))
+    return Corpus(tables, contexts)
+
+
+def eval_set(corpus: Corpus, rows: pd.DataFrame, scores: dict[str, np.ndarray]) -> EvalSet:
+    lists = CandidateLists(rows, "digest", "test", hit=False, counts={})
+    return EvalSet(corpus, lists, EvalConfig(), scores)
 
 
 def lists(n_users: int, positive: int) -> pd.DataFrame:
-    """CandidateLists of kind `uniform` in which every user is offered every book, one of them positive."""
+    """Lists of kind `uniform` with every book for every user; one book is positive."""
     frame = pd.DataFrame({"kind": "uniform", "user": np.repeat(np.arange(n_users), N_BOOKS)})
     frame["book"] = np.tile(np.arange(N_BOOKS), n_users)
     return frame.assign(label=(frame["book"] == positive).astype(int))
 
 
 def chosen(rows: pd.DataFrame, scores: dict[str, np.ndarray], n_users: int) -> ExampleUsers:
-    tables, contexts = world(n_users)
+    corpus = small_corpus(n_users)
     parts = []
     for scorer, values in scores.items():
         users = metrics.evaluate(
             rows["user"].to_numpy(), rows["label"].to_numpy(), values, cutoffs=[10]
         )
-        user_id = tables.users["user_id"].to_numpy()[users["group"]]
+        user_id = corpus.tables.user_ids(users["group"].to_numpy())
         parts.append(users.assign(scorer=scorer, kind="uniform", user_id=user_id))
     per_user = pd.concat(parts, ignore_index=True)
-    return choose(
-        rows, per_user, scores, tables, contexts, kind="uniform", ours="ours", theirs="theirs"
-    )
+    test = eval_set(corpus, rows, scores)
+    return choose_examples(test, per_user, kind="uniform", ours="ours", theirs="theirs")
 
 
 def scores_by_place(places: list[int], positive: int) -> np.ndarray:
-    """Scores that put the positive at the given 0-based place of each user's list, the others by ascending book."""
+    """Scores that rank the positive at each user's 0-based place, and other books by id."""
     out = []
     for place in places:
         others = [b for b in range(N_BOOKS) if b != positive]
@@ -79,8 +85,8 @@ def test_an_example_has_the_context_the_gain_and_both_rankings() -> None:
     assert (found.losses, found.n_gain, found.n_equal, found.n_loss) == ([], 1, 0, 0)
 
 
-def test_the_largest_come_first_and_equal_gains_by_user_id() -> None:
-    # By place of the positive: NDCG@10 is 1 / log2(place + 2), and theirs has it second for everybody.
+def test_the_largest_gains_come_first_and_equal_gains_are_sorted_by_user_id() -> None:
+    # NDCG@10 is 1 / log2(place + 2); in `theirs` the positive is always second.
     places = [0, 1, 9, 0, 2, 9, 0, 3, 0, 0, 0]
     found = chosen(
         lists(11, positive=5),
@@ -94,25 +100,25 @@ def test_the_largest_come_first_and_equal_gains_by_user_id() -> None:
     assert (found.n_gain, found.n_equal, found.n_loss) == (6, 1, 4)
 
 
-def test_books_of_one_score_stand_by_ascending_id_and_count_as_the_metric_counts_them() -> None:
+def test_books_with_equal_scores_are_sorted_by_id_and_the_metric_is_the_expected_one() -> None:
     rows = lists(1, positive=11)
     found = chosen(rows, {"ours": np.zeros(N_BOOKS), "theirs": scores_by_place([11], 11)}, 1)
     [example] = found.gains
     assert [b.title for b in example.ours.top] == [
         f"Title {i}" for i in range(10)
     ] and example.ours.lower == [12]
-    # The positive stands at each of 12 places with the same chance; ten of them count.
+    # The positive is equally likely at each of the 12 places; the first ten count.
     assert example.ours.ndcg_10 == pytest.approx(sum(1 / np.log2(np.arange(2, 12))) / 12)
 
 
-def test_scores_that_differ_only_beyond_float32_are_equal() -> None:
+def test_scores_that_are_equal_as_float32_are_ties() -> None:
     scores = np.full(N_BOOKS, 1.0)
     scores[11] += 1e-12
     found = chosen(lists(1, positive=11), {"ours": scores, "theirs": scores_by_place([11], 11)}, 1)
     assert found.gains[0].ours.top[0].title == "Title 0"
 
 
-def test_a_user_without_a_positive_and_one_of_another_kind_are_no_examples() -> None:
+def test_users_without_a_positive_and_other_list_kinds_are_left_out() -> None:
     rows = pd.concat(
         [lists(2, positive=0), lists(2, positive=1).assign(kind="other")], ignore_index=True
     )
@@ -122,15 +128,13 @@ def test_a_user_without_a_positive_and_one_of_another_kind_are_no_examples() -> 
         "ours": np.r_[half, scores_by_place([0, 0], 1)],
         "theirs": np.r_[scores_by_place([11, 11], 0), scores_by_place([0, 0], 1)],
     }
-    tables, contexts = world(2)
     ndcg = {"ours": [1.0, np.nan], "theirs": [0.0, np.nan]}
     per_user = pd.concat(
         pd.DataFrame({"scorer": s, "kind": "uniform", "user_id": ["u00", "u01"], "ndcg_10": v})
         for s, v in ndcg.items()
     )
-    found = choose(
-        rows, per_user, scores, tables, contexts, kind="uniform", ours="ours", theirs="theirs"
-    )
+    test = eval_set(small_corpus(2), rows, scores)
+    found = choose_examples(test, per_user, kind="uniform", ours="ours", theirs="theirs")
     assert [e.user_id for e in found.gains] == ["u00"] and found.losses == []
     assert [b.title for b in found.gains[0].ours.top[:2]] == ["Title 0", "Title 1"]
     assert (found.n_gain, found.n_equal, found.n_loss) == (1, 0, 0)
@@ -141,7 +145,7 @@ def test_a_user_without_a_positive_and_one_of_another_kind_are_no_examples() -> 
     st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1, max_size=14),
     st.randoms(),
 )
-def test_the_choice_does_not_depend_on_the_order_of_rows_of_users(
+def test_the_choice_does_not_depend_on_the_order_of_rows(
     places: list[tuple[int, int]], random: object
 ) -> None:
     n = len(places)

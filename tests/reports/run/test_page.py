@@ -1,4 +1,4 @@
-"""The run's report says in words what the intervals say; it stands alone, on a phone too."""
+"""The run's page puts intervals into words, is self-contained, and fits on a phone."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from reranker.config import (
     StorageConfig,
     TrackingConfig,
 )
-from reranker.data import Contexts, Tables, build_contexts, load_tables
-from reranker.eval import CandidateLists, Evaluation, build_lists, evaluate
+from reranker.data import Corpus, build_contexts, load_tables
+from reranker.eval import EvalSet, Evaluation, evaluate
 from reranker.reports import svg
-from reranker.reports.page import number, share, signed
-from reranker.reports.run.list_kinds import Kind, check, describe, verdict
-from reranker.reports.run.page import RunSummary, examples, page, redacted
+from reranker.reports.page import number, percent, signed
+from reranker.reports.run.list_kinds import KindSummary, summarise_kind
+from reranker.reports.run.page import RunSummary, find_examples, page, redacted
+from reranker.reports.run.verdicts import check, verdict
 from reranker.trainer import History
 from tests.conftest import GENRES, some_ratings, write_raw
-from tests.helpers.chromium import Look, looking
+from tests.helpers.chromium import Measure, measured
 
 EVIL = '<script>document.title = "owned"</script>'
 MINUS = "\N{MINUS SIGN}"
+NO_DIFFERENCE = "does not differ significantly from"
 SECRET = "s3cr3t-canary"
 KINDS = ["uniform", "popularity", "retriever"]
 HISTORY = History(
     logs=[{"step": 5, "loss": 0.7}, {"step": 5, "dev_ndcg_10": 0.3}, {"step": 10, "loss": 0.5}],
     best_step=5, best_dev=0.3, n_steps=10, pairs_per_s=12.5,
 )  # fmt: skip
-ACCOUNT: dict[str, Any] = {
+RESULT: dict[str, Any] = {
     "run_id": "run17",
     "hashes": {"lists/test": "ab" * 32},
     "counts": {"pairs/users_in": 1234},
@@ -80,7 +82,7 @@ def config() -> Config:
 
 
 def scored(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """A model that finds the positives on uniform lists and hides them elsewhere, and five that know less."""
+    """Scores of a model that is good on uniform lists and bad on others, and of six scorers."""
     rng = np.random.default_rng(7)
     label, uniform = frame["label"].to_numpy(), (frame["kind"] == "uniform").to_numpy()
     noise = {
@@ -93,8 +95,8 @@ def scored(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Contexts, CandidateLists]:
-    """Tables whose titles and user ids are markup, and lists of three kinds."""
+def eval_set(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
+    """Lists of three kinds with scores; titles and user ids are markup."""
     folder = tmp_path_factory.mktemp("run_page")
     ratings = [(f"<b>{user}", book, rating) for user, book, rating in some_ratings()]
     names = {i: f"{EVIL} Book {i}" for i in range(1, 41)}
@@ -103,22 +105,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Contexts, Ca
     )
     cache = Cache(folder / "cache")
     tables = load_tables(cfg, cache)
-    lists = build_lists(tables, EvalConfig(list_kinds=KINDS[:2], n_candidates=12), "test", cache)
+    corpus = Corpus(tables, build_contexts(tables, cfg))
+    made = dataclasses.replace(config().eval, list_kinds=KINDS[:2])
+    lists = EvalSet.from_lists(corpus, made, cache, split="test").lists
     retrieved = lists.frame[lists.frame["kind"] == "uniform"].assign(kind="retriever")
     frame = pd.concat([lists.frame, retrieved], ignore_index=True)
-    return tables, build_contexts(tables, cfg), dataclasses.replace(lists, frame=frame)
+    lists = dataclasses.replace(lists, frame=frame)
+    return EvalSet(corpus, lists, config().eval, scored(frame))
+
+
+def summarised(cfg: Config, eval_set: EvalSet) -> RunSummary:
+    """Evaluate the scores and choose examples."""
+    results = evaluate(eval_set)
+    return RunSummary(cfg, results, find_examples(results, eval_set), HISTORY, RESULT)
 
 
 @pytest.fixture(scope="module")
-def summary(data: tuple[Tables, Contexts, CandidateLists]) -> RunSummary:
-    tables, contexts, lists = data
-    cfg, scores = config(), scored(lists.frame)
-    cut = np.arange(len(lists.frame)) % 2 == 0
-    made = evaluate(tables, lists, scores, cfg.eval, checks=CHECKS, truncated=cut)
-    made = dataclasses.replace(made, depth=DEPTH, warnings=("uniform lists: saturation",))
-    return RunSummary(
-        cfg, made, examples(made, lists.frame, scores, tables, contexts), HISTORY, ACCOUNT
-    )
+def summary(eval_set: EvalSet) -> RunSummary:
+    made = summarised(config(), eval_set)
+    warnings = ("uniform lists: saturation",)
+    results = dataclasses.replace(made.evaluation, checks=CHECKS, depth=DEPTH, warnings=warnings)
+    return dataclasses.replace(made, evaluation=results)
 
 
 @pytest.fixture(scope="module")
@@ -127,24 +134,21 @@ def html(summary: RunSummary) -> str:
 
 
 @pytest.fixture(scope="module")
-def kinds(summary: RunSummary) -> dict[str, Kind]:
-    """What the page is filled with, but for the figures, which take nearly all of its time."""
+def kinds(summary: RunSummary) -> dict[str, KindSummary]:
+    """The summary of each list kind without figures, which take nearly all of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "draw", lambda name, make: "<svg></svg>")
-        return {key: describe(summary.evaluation, key) for key in KINDS}
+        return {key: summarise_kind(summary.evaluation, key) for key in KINDS}
 
 
 def words(html: str) -> str:
     """The page's text, without figures."""
-    return unescape(
-        " ".join(
-            re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL).split()
-        )
-    )
+    text = re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)
+    return unescape(" ".join(text.split()))
 
 
 def bare(evaluation: Evaluation) -> Evaluation:
-    """With nothing but what every evaluation has."""
+    """The evaluation without its optional frames."""
     return Evaluation(evaluation.per_user, evaluation.summary, evaluation.curve, evaluation.lift)
 
 
@@ -152,102 +156,57 @@ def bare(evaluation: Evaluation) -> Evaluation:
 
 
 @pytest.mark.parametrize(
-    ("low", "value", "high", "said", "outcome"),
+    ("low", "value", "high", "relation", "difference", "outcome"),
     [
-        (
-            0.1,
-            0.2,
-            0.3,
-            "beats the best baseline, item-kNN, by 0.200 [0.100, 0.300] NDCG@10",
-            "beats",
-        ),
-        (
-            -0.33,
-            -0.29,
-            -0.25,
-            "loses to the best baseline, item-kNN, by 0.290 [0.250, 0.330] NDCG@10",
-            "loses",
-        ),
-        (
-            -0.1,
-            0.05,
-            0.2,
-            "is not told apart from the best baseline, item-kNN: +0.050 [\N{MINUS SIGN}0.100, +0.200]",
-            "open",
-        ),
-        (
-            0.0,
-            0.1,
-            0.2,
-            "is not told apart from the best baseline, item-kNN: +0.100 [+0.000, +0.200]",
-            "open",
-        ),
-        (
-            math.nan,
-            0.1,
-            math.nan,
-            "differs from the best baseline, item-kNN, by +0.100 NDCG@10; an interval",
-            "open",
-        ),
+        (0.1, 0.2, 0.3, "beats", ", by 0.200 [0.100, 0.300] NDCG@10", "beats"),
+        (-0.33, -0.29, -0.25, "loses to", ", by 0.290 [0.250, 0.330] NDCG@10", "loses"),
+        (-0.1, 0.05, 0.2, NO_DIFFERENCE, f": +0.050 [{MINUS}0.100, +0.200]", "open"),
+        (0.0, 0.1, 0.2, NO_DIFFERENCE, ": +0.100 [+0.000, +0.200]", "open"),
+        (math.nan, 0.1, math.nan, "differs from", ", by +0.100 NDCG@10; an interval", "open"),
     ],
 )
 def test_the_verdict_follows_the_interval(
-    low: float, value: float, high: float, said: str, outcome: str
+    low: float, value: float, high: float, relation: str, difference: str, outcome: str
 ) -> None:
     lift = {"model": "fine_tuned", "over": "item_knn", "lift": value, "low": low, "high": high}
     found = verdict(lift, "popularity", 1200)
-    assert found.text.startswith(f"On popularity-matched lists the fine-tuned model {said}")
+    model = "On popularity-matched lists the fine-tuned model"
+    assert found.text.startswith(f"{model} {relation} the best baseline, item kNN{difference}")
     assert found.outcome == outcome
     assert ("95 % over 1,200 users" in found.text) == (not math.isnan(low))
 
 
 @pytest.mark.parametrize(
-    ("low", "gap", "high", "said"),
+    ("low", "gap", "high", "change", "size"),
     [
-        (
-            0.1,
-            0.2,
-            0.3,
-            "falls from 0.600 to 0.400, a gap of +0.200 [+0.100, +0.300]: the ranking uses the context.",
-        ),
-        (
-            0.0,
-            0.0,
-            0.0,
-            "goes from 0.600 to 0.600, a gap of +0.000 [+0.000, +0.000]: nothing shows",
-        ),
+        (0.1, 0.2, 0.3, "falls from 0.600 to 0.400", "+0.200 [+0.100, +0.300]: the ranking uses"),
+        (0.0, 0.0, 0.0, "goes from 0.600 to 0.600", "+0.000 [+0.000, +0.000]: no evidence"),
         (
             -0.3,
             -0.2,
             -0.1,
-            "rises from 0.600 to 0.800, a gap of {minus}0.200 [{minus}0.300, {minus}0.100]: the reader's own",
+            "rises from 0.600 to 0.800",
+            f"{MINUS}0.200 [{MINUS}0.300, {MINUS}0.100]: the user's own context is harmful.",
         ),
     ],
 )
 def test_a_check_says_whether_the_context_matters(
-    low: float, gap: float, high: float, said: str
+    low: float, gap: float, high: float, change: str, size: str
 ) -> None:
-    row = {
-        "check": "shuffled_contexts",
-        "own_value": 0.6,
-        "value": 0.6 - gap,
-        "gap": gap,
-        "low": low,
-        "high": high,
-    }
-    assert check(row).startswith(
-        f"With another reader's context NDCG@10 {said.format(minus=MINUS)}"
-    )
+    row = {"check": "shuffled_contexts", "own_value": 0.6, "value": 0.6 - gap}
+    row |= {"gap": gap, "low": low, "high": high}
+    start = f"With another user's context NDCG@10 {change}, a gap of"
+    assert check(row).startswith(f"{start} {size}")
 
 
-def test_numbers_have_a_dash_for_none_a_sign_for_differences_and_no_false_zero() -> None:
+def test_nan_is_a_dash_differences_have_a_sign_and_small_fractions_are_not_zero() -> None:
     assert (number(1234.5678, 2), number(math.nan, 2)) == ("1,234.57", "\N{EN DASH}")
     assert (signed(0.05, 2), signed(-0.05, 2), signed(math.nan, 2)) == (
         "+0.05",
         "\N{MINUS SIGN}0.05",
         "\N{EN DASH}",
     )
-    assert (share(0.0), share(0.0004), share(0.9996), share(1.0)) == (
+    assert (percent(0.0), percent(0.0004), percent(0.9996), percent(1.0)) == (
         "0.0\u00a0%",
         "<\u00a00.1\u00a0%",
         ">\u00a099.9\u00a0%",
@@ -265,11 +224,11 @@ def test_secrets_are_masked_at_any_depth() -> None:
     }
 
 
-# What a list kind holds
+# The summary of a list kind
 
 
-def test_scorers_stand_best_first_with_the_models_lift_over_each_baseline(
-    kinds: dict[str, Kind], summary: RunSummary
+def test_scorers_are_sorted_best_first_with_the_models_lift_over_each_baseline(
+    kinds: dict[str, KindSummary], summary: RunSummary
 ) -> None:
     means = summary.evaluation.summary.set_index(["kind", "scorer"])["ndcg_10"]
     for key, kind in kinds.items():
@@ -286,8 +245,8 @@ def test_scorers_stand_best_first_with_the_models_lift_over_each_baseline(
     assert kinds["popularity"].scorers[-1]["scorer"] == "fine_tuned"
 
 
-def test_each_kind_has_its_verdicts_and_the_best_baseline_is_no_model(
-    kinds: dict[str, Kind],
+def test_each_kind_has_a_verdict_per_model_and_the_best_baseline_is_no_model(
+    kinds: dict[str, KindSummary],
 ) -> None:
     assert [v.outcome for v in kinds["uniform"].verdicts] == ["beats", "beats"]
     assert [v.outcome for v in kinds["popularity"].verdicts] == ["loses", "beats"]
@@ -303,7 +262,7 @@ def test_each_kind_has_its_verdicts_and_the_best_baseline_is_no_model(
         assert kind.best == first
 
 
-def test_depth_is_of_the_retrievers_lists_alone(kinds: dict[str, Kind]) -> None:
+def test_only_retrieved_lists_have_reranking_depths(kinds: dict[str, KindSummary]) -> None:
     assert [kinds[key].depths for key in KINDS] == [[], [], [10, 20, 50]]
     assert kinds["uniform"].depth_rows == []
     assert kinds["retriever"].depth_rows == [
@@ -314,8 +273,8 @@ def test_depth_is_of_the_retrievers_lists_alone(kinds: dict[str, Kind]) -> None:
     assert "fine-tuned: 0.32 at 10, 0.34 at 20, 0.40 at 50." in kinds["retriever"].figures[-1].alt
 
 
-def test_slices_hold_the_evaluations_values_and_are_drawn_from_three_bins_on(
-    kinds: dict[str, Kind], summary: RunSummary
+def test_slices_have_the_evaluations_values_and_a_figure_from_three_bins_on(
+    kinds: dict[str, KindSummary], summary: RunSummary
 ) -> None:
     rows = summary.evaluation.slices
     for key, kind in kinds.items():
@@ -335,7 +294,7 @@ def test_slices_hold_the_evaluations_values_and_are_drawn_from_three_bins_on(
 # The page
 
 
-def test_a_text_of_the_data_is_text_on_the_page(html: str) -> None:
+def test_texts_of_the_data_are_escaped(html: str) -> None:
     assert html.count("&lt;script&gt;document.title") >= 2 * 5 * 10
     assert "<script" not in html and "<b>" not in re.sub(r'<div class="tile"><b>', "", html)
     assert "for user &lt;b&gt;user" in html and "a &lt;b&gt;chip" in html
@@ -351,8 +310,8 @@ def test_the_page_needs_no_other_file_and_is_small(html: str) -> None:
     assert len(html.encode()) < 1_500_000
 
 
-def test_the_verdicts_come_first_and_every_number_is_in_words(
-    html: str, kinds: dict[str, Kind]
+def test_the_verdicts_come_first_and_every_number_is_text(
+    html: str, kinds: dict[str, KindSummary]
 ) -> None:
     text = words(html)
     for key, kind in kinds.items():
@@ -364,7 +323,7 @@ def test_the_verdicts_come_first_and_every_number_is_in_words(
                 in text
             )
         assert kind.chance and f"chance (all scores equal) {kind.chance['ndcg_10']:.3f}" in text
-    assert "new one" in text and "item-kNN" in text
+    assert "new one" in text and "item kNN" in text
     assert "10 steps; the weights of step 5 were kept, with NDCG@10 0.300 on the dev lists." in text
     assert (
         f"lists/test {'ab' * 32}" in text and "train 3.0" in text and "pairs/users in 1,234" in text
@@ -393,23 +352,27 @@ def test_no_secret_of_the_config_or_the_command_line_is_on_the_page(html: str) -
     assert "postgresql://***@db.example/runs" in html and "https://***@store.example" in html
 
 
-def test_the_same_numbers_give_the_same_figures(html: str, summary: RunSummary) -> None:
-    for drawn in describe(summary.evaluation, "popularity").figures:
+def test_equal_numbers_give_equal_figures(html: str, summary: RunSummary) -> None:
+    for drawn in summarise_kind(summary.evaluation, "popularity").figures:
         assert drawn.svg in html
 
 
-def test_a_section_without_numbers_is_left_out(
+def test_sections_without_numbers_are_left_out(
     html: str, summary: RunSummary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(svg, "draw", lambda name, make: "<svg></svg>")
-    sections = ("Does it use the context?", "Where it is good", "when only the first", "Calibration in", "Scores in",
-                "Largest gains", "chance (all")  # fmt: skip
+    sections = (
+        "Does it use the context?",
+        "NDCG@10 by slice",
+        "by number of reranked books",
+        "Calibration in",
+        "Scores in",
+        "Largest gains",
+        "chance (all",
+    )
+    evaluation = bare(summary.evaluation)
     less = words(
-        page(
-            dataclasses.replace(
-                summary, evaluation=bare(summary.evaluation), examples={}, history=History()
-            )
-        )
+        page(dataclasses.replace(summary, evaluation=evaluation, examples={}, history=History()))
     )
     full = words(html)
     for heading in sections:
@@ -417,22 +380,18 @@ def test_a_section_without_numbers_is_left_out(
     assert "Training curve" not in less and "beats the best baseline" in less
 
 
-def test_a_run_of_one_user_says_that_it_has_no_interval(
-    data: tuple[Tables, Contexts, CandidateLists],
-) -> None:
-    tables, contexts, lists = data
-    alone = dataclasses.replace(
-        lists, frame=lists.frame[lists.frame["user"] == lists.frame["user"].iloc[0]]
-    )
-    cfg, scores = config(), scored(alone.frame)
+def test_a_run_of_one_user_says_that_it_has_no_interval(eval_set: EvalSet) -> None:
+    rows = eval_set.rows[eval_set.rows["user"] == eval_set.rows["user"].iloc[0]]
+    lists = dataclasses.replace(eval_set.lists, frame=rows)
+    cfg = config()
     cfg.eval.list_kinds = ["uniform"]
-    made = evaluate(tables, alone, scores, cfg.eval)
-    shown = examples(made, alone.frame, scores, tables, contexts)
-    text = words(page(RunSummary(cfg, made, shown, HISTORY, ACCOUNT)))
-    assert "an interval needs two users with a positive" in text and "nan" not in text
+    one_user = EvalSet(eval_set.corpus, lists, cfg.eval, scored(rows))
+    text = words(page(summarised(cfg, one_user)))
+    assert "an interval needs at least two users with a positive" in text
+    assert not re.search(r"\bnan\b", text)
 
 
-def test_every_figure_says_in_words_what_it_shows(html: str) -> None:
+def test_every_figure_has_its_numbers_in_words(html: str) -> None:
     figures = re.findall(
         r"<figure role=\"img\" aria-label=\"([^\"]+)\"><figcaption>([^<]+)</figcaption>", html
     )
@@ -447,34 +406,37 @@ def test_every_figure_says_in_words_what_it_shows(html: str) -> None:
 @pytest.fixture(scope="module")
 def browsed(
     html: str, chromium_path: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Look]:
+) -> Iterator[Measure]:
     path = tmp_path_factory.mktemp("browser") / "run_report.html"
     path.write_text(html, encoding="utf-8")
-    measure = """() => ({
+    script = """() => ({
         width: document.documentElement.scrollWidth,
         title: document.title,
-        figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().width),
+        figures: [...document.querySelectorAll("figure svg")]
+            .map(s => s.getBoundingClientRect().width),
         outside: [...document.querySelectorAll("table, pre, article")]
             .filter(e => !e.closest("details:not([open])") && !e.closest(".box, pre"))
             .filter(e => e.getBoundingClientRect().right > innerWidth).length,
-        scrolled: [...document.querySelectorAll(".box")].filter(b => b.scrollWidth > b.clientWidth).length,
-        opened: [...document.querySelectorAll("details")].map(d => { d.open = true; return d.offsetHeight; }),
+        scrolled: [...document.querySelectorAll(".box")]
+            .filter(b => b.scrollWidth > b.clientWidth).length,
+        opened: [...document.querySelectorAll("details")]
+            .map(d => { d.open = true; return d.offsetHeight; }),
         wide: document.documentElement.scrollWidth,
         ink: [...document.querySelectorAll("figure text")].map(t => getComputedStyle(t).fill),
     })"""
-    with looking(chromium_path, path, measure) as look:
-        yield look
+    with measured(chromium_path, path, script) as measure:
+        yield measure
 
 
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_the_report_without_sideways_scrolling(browsed: Look, scheme: str) -> None:
+def test_a_phone_shows_the_report_without_sideways_scrolling(browsed: Measure, scheme: str) -> None:
     found = browsed(390, scheme)
     assert (found["width"], found["wide"], found["outside"]) == (390, 390, 0)
     assert found["scrolled"] > 0  # wide tables scroll in their own box
-    assert found["title"] == "Run report"  # the titles' scripts did not run
-    assert found["asked"] == [found["address"]]
+    assert found["title"] == "Run report"  # scripts in titles did not run
+    assert found["requests"] == [found["address"]]
     assert all(300 < width <= 358 for width in found["figures"])
     inks = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 232, 237)"}
     assert set(found["ink"]) == {inks[scheme]}
@@ -483,7 +445,7 @@ def test_a_phone_shows_the_report_without_sideways_scrolling(browsed: Look, sche
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_wide_window_sets_both_rankings_side_by_side_and_fits(
-    browsed: Look,
+    browsed: Measure,
 ) -> None:
     found = browsed(1300, "light")
     assert (found["width"], found["wide"]) == (1300, 1300)

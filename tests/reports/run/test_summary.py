@@ -1,4 +1,4 @@
-"""The table at the end of a run: verdicts by the intervals, commands without a password."""
+"""The terminal summary of a run: verdicts follow the intervals, commands have no password."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from reranker.config import Config
 from reranker.eval import Evaluation
-from reranker.reports.run.summary import report, verdict
+from reranker.reports.run.summary import print_summary, verdict
 from reranker.serving.registry import Registered
 from tests.helpers.tracked import SECRET, checked, config, evaluation, of_one_user
 
@@ -21,12 +21,12 @@ from tests.helpers.tracked import SECRET, checked, config, evaluation, of_one_us
     [
         (0.01, 0.09, "beats"),
         (-0.09, -0.01, "loses to"),
-        (-0.01, 0.05, "is not told apart from"),
-        (0.0, 0.05, "is not told apart from"),
-        (-0.05, 0.0, "is not told apart from"),
+        (-0.01, 0.05, "does not differ significantly from"),
+        (0.0, 0.05, "does not differ significantly from"),
+        (-0.05, 0.0, "does not differ significantly from"),
     ],
 )
-def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: str) -> None:
+def test_the_verdict_follows_the_sign_of_the_interval(low: float, high: float, word: str) -> None:
     lift = pd.DataFrame(
         {
             "model": "fine_tuned",
@@ -37,7 +37,7 @@ def test_the_verdict_goes_by_the_intervals_sign(low: float, high: float, word: s
             "high": high,
         }
     )
-    text = verdict(lift).replace("\\[", "[")
+    text = verdict(lift)
     assert text.startswith(
         f"The fine-tuned model {word} the best baseline, BM25: NDCG@10 {(low + high) / 2:+.3f} "
     )
@@ -53,16 +53,16 @@ def test_every_model_has_its_own_verdict() -> None:
     assert fused.startswith("The fused model loses to the best baseline, BM25: NDCG@10 -0.200")
 
 
-def reported(cfg: Config, registered: Registered, shown: Evaluation | None = None) -> str:
+def printed(cfg: Config, registered: Registered, results: Evaluation | None = None) -> str:
     console = Console(record=True, width=100, file=io.StringIO(), highlight=False)
-    report(shown or evaluation(), registered, cfg, console)
+    print_summary(results or evaluation(), registered, cfg, console=console)
     return console.export_text()
 
 
-def test_the_report_has_a_row_for_every_scorer_of_every_kind_best_last() -> None:
+def test_the_summary_has_a_row_per_scorer_and_list_kind_with_the_best_last() -> None:
     cfg = config()
     cfg.eval.list_kinds = ["uniform", "popularity"]
-    text = reported(
+    text = printed(
         cfg, Registered(4, "models:/book-reranker/4", "m-1", True, "no version was champion before")
     )
     rows = re.findall(
@@ -82,31 +82,27 @@ def test_the_report_has_a_row_for_every_scorer_of_every_kind_best_last() -> None
         )
         == 2
     )
-    assert (
-        "model models:/book-reranker/4: champion is this version now (no version was champion before)"
-        in text
-    )
+    assert "model models:/book-reranker/4: now champion (no version was champion before)" in text
     assert (
         "rerank --tracking-uri sqlite:////nowhere/mlflow.db --model models:/book-reranker@champion "
         in text
     )
 
 
-def test_the_report_of_one_user_says_what_an_interval_needs() -> None:
-    text = reported(
+def test_the_summary_of_one_user_explains_the_missing_interval() -> None:
+    text = printed(
         config(), Registered(4, "models:/book-reranker/4", "m-1", True, "first"), of_one_user()
     )
     assert re.search(r"fine-tuned +0\.600 \(no interval\) ", text)
     assert (
-        "the best baseline, BM25: NDCG@10 +0.200, without an interval, which needs two test users"
-        in text
+        "the best baseline, BM25: NDCG@10 +0.200; an interval needs at least two test users" in text
     )
     assert "nan" not in text
 
 
-def test_the_commands_name_the_run_that_was_made_and_no_password() -> None:
+def test_the_commands_name_the_registered_version_and_no_password() -> None:
     cfg = config(f"postgresql://me:{SECRET}@db/runs?sslmode=on&a=1")
-    text = reported(
+    text = printed(
         cfg, Registered(4, "models:/book-reranker/4", "m-1", False, "version 3 did better")
     )
     assert "model models:/book-reranker/4: not champion (version 3 did better)" in text

@@ -1,4 +1,4 @@
-"""A synthetic catalogue, its users and their ratings."""
+"""Generate a synthetic catalogue, its users and their ratings."""
 
 from reranker.data.sources.demo.ratings import VERSION, generate
 

@@ -1,4 +1,4 @@
-"""Ratings of the UCSD Book Graph: dated JSON lines, or CSV with the two maps of its ids."""
+"""Convert ratings of the UCSD Book Graph: JSON lines with dates, or CSV with two id maps."""
 
 from __future__ import annotations
 
@@ -11,22 +11,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reranker.data.sources import csv_ratings, raw_tables
-from reranker.data.sources.cleaning import identifier, plain, stars, unix_seconds, whole
-from reranker.data.sources.csv_ratings import MAX_ID, IntArray, index, look_up, numbers
-from reranker.data.sources.published_files import Lines, csv_batches, json_rows
+from reranker.data.sources.cleaning import (
+    clean_text,
+    parse_integer,
+    parse_stars,
+    parse_user_id,
+    unix_seconds,
+)
+from reranker.data.sources.csv_ratings import (
+    MAX_ID,
+    IntArray,
+    look_up,
+    parse_integers,
+    position_table,
+)
+from reranker.data.sources.published_files import LineCounter, csv_batches, json_rows
 
-DATES = ("read_at", "date_updated", "date_added")  # the first that can be true is a rating's time
-DAY = 86_400  # read_at is a midnight, in a time zone of its own
+# The time of a rating is the first valid one of these fields.
+DATES = ("read_at", "date_updated", "date_added")
+# Tolerance for read_at, which is a midnight in its own time zone.
+DAY = 86_400
 
 
 def write_json(
     paths: list[Path], folder: Path, *, books: set[int], counts: Counter[str], batch_rows: int
 ) -> None:
-    """Write `reduced_interactions` with `timestamp` (Unix seconds, null where no date can be true)."""
+    """Write `reduced_interactions` with `timestamp` (Unix seconds, null without a valid date)."""
     file = folder / "reduced_interactions.parquet"
-    with raw_tables.RowGroups(file, raw_tables.DATED_RATINGS, batch_rows=batch_rows) as out:
+    with raw_tables.RowGroupWriter(file, raw_tables.DATED_RATINGS, batch_rows=batch_rows) as out:
         for path in paths:
-            lines = Lines(path)
+            lines = LineCounter(path)
             for row in json_rows(path, lines):
                 rating = _rating(row, books)
                 if isinstance(rating, str):
@@ -39,10 +53,10 @@ def write_json(
 
 
 def _rating(row: dict[str, Any], books: set[int]) -> tuple[str, int, int] | str:
-    """User, book and stars, or the first reason to drop the row."""
+    """Return user, book and stars, or the first reason to drop the row."""
     user_id = row.get("user_id")
-    user = identifier(user_id) if isinstance(user_id, str | int | float) else None
-    book, rating = whole(row.get("book_id")), stars(row.get("rating"))
+    user = parse_user_id(user_id) if isinstance(user_id, str | int | float) else None
+    book, rating = parse_integer(row.get("book_id")), parse_stars(row.get("rating"))
     if user is None:
         return "no_user_id"
     if book is None:
@@ -53,13 +67,14 @@ def _rating(row: dict[str, Any], books: set[int]) -> tuple[str, int, int] | str:
 
 
 def _time(row: dict[str, Any], counts: Counter[str]) -> int | None:
+    """Return the Unix time of a rating, or None without a valid date."""
     for name in DATES:
         text = row.get(name)
         if not text:
             continue
         time = unix_seconds(text)
         if time is None:
-            counts["dates_dropped_unreadable"] += bool(plain(text))
+            counts["dates_dropped_unreadable"] += bool(clean_text(text))
         elif name == "read_at" and time > (unix_seconds(row.get("date_updated")) or time) + DAY:
             counts["dates_dropped_after_update"] += 1
         else:
@@ -77,61 +92,58 @@ def write_csv(
     counts: Counter[str],
     batch_rows: int,
 ) -> None:
-    """Write `reduced_interactions` without times; `maps` are book_id_map and user_id_map."""
+    """Write `reduced_interactions` without timestamps; `maps` are book_id_map and user_id_map."""
     book_ids = _book_ids(maps[0], books, batch_rows)
-    user_at, user_ids = _user_ids(maps[1], batch_rows)
+    user_row, user_ids = _user_ids(maps[1], batch_rows)
 
-    def names(numbers: IntArray) -> pa.Array:
-        at = look_up(user_at, numbers)
-        return user_ids.take(pa.array(at, mask=at < 0))
+    def ids_of(numbers: IntArray) -> pa.Array:
+        row = look_up(user_row, numbers)
+        return user_ids.take(pa.array(row, mask=row < 0))
 
     file = folder / "reduced_interactions.parquet"
-    with raw_tables.RowGroups(file, raw_tables.RATINGS, batch_rows=batch_rows) as out:
+    with raw_tables.RowGroupWriter(file, raw_tables.RATINGS, batch_rows=batch_rows) as out:
         for path in paths:
-            for table in csv_ratings.read(
-                path, user_ids=names, book_ids=book_ids, counts=counts, batch_rows=batch_rows
+            for table in csv_ratings.read_ratings(
+                path, user_ids=ids_of, book_ids=book_ids, counts=counts, batch_rows=batch_rows
             ):
                 out.write(table)
     counts["ratings"] = out.n
 
 
 def _book_ids(path: Path, books: set[int], batch_rows: int) -> IntArray:
-    """For each number of the CSV the book_id, -1 where the map or the books table has none."""
+    """Return an array: CSV number -> book_id, -1 if the map or the books table lacks it."""
     keys, values = [], []
     for number, column in _map_rows(path, ("book_id_csv", "book_id"), batch_rows):
         keys.append(number)
-        values.append(numbers(column)[0])
-    key, value = (
-        np.concatenate([[], *keys]).astype(np.int64),
-        np.concatenate([[], *values]).astype(np.int64),
-    )
+        values.append(parse_integers(column)[0])
+    key = np.concatenate([[], *keys]).astype(np.int64)
+    value = np.concatenate([[], *values]).astype(np.int64)
     value[~np.isin(value, np.fromiter(books, np.int64, len(books)))] = -1
     first = np.unique(key, return_index=True)[1]
-    at = index(key[first])
-    return np.where(at >= 0, value[first][at], -1)
+    row = position_table(key[first])
+    return np.where(row >= 0, value[first][row], -1)
 
 
 def _user_ids(path: Path, batch_rows: int) -> tuple[IntArray, pa.Array]:
-    """For each number of the CSV the row of its user, and the users' ids (null where the map has none)."""
+    """Return an array: CSV number -> user row, and the id of each row (null if it is missing)."""
     keys, values = [], []
     for number, column in _map_rows(path, ("user_id_csv", "user_id"), batch_rows):
         keys.append(number)
-        values.append(
-            pa.array([v if v is None else identifier(v) for v in column.to_pylist()], pa.string())
-        )
+        ids = [v if v is None else parse_user_id(v) for v in column.to_pylist()]
+        values.append(pa.array(ids, pa.string()))
     key = np.concatenate([[], *keys]).astype(np.int64)
     first = np.unique(key, return_index=True)[1]
-    ids = pa.concat_arrays([pa.array([], pa.string()), *values])
-    return index(key[first]), ids.take(pa.array(first))
+    user_ids = pa.concat_arrays([pa.array([], pa.string()), *values])
+    return position_table(key[first]), user_ids.take(pa.array(first))
 
 
 def _map_rows(path: Path, columns: tuple[str, str], batch_rows: int) -> Any:
-    """Numbers of the CSV from 0 to below MAX_ID, and beside them the strings that they stand for."""
-    lines = Lines(path)
+    """Yield CSV numbers from 0 to MAX_ID - 1 and the strings that the map gives them."""
+    lines = LineCounter(path)
     for batch in csv_batches(path, list(columns), lines, batch_rows=batch_rows):
-        number = numbers(batch[columns[0]])[0]
-        sound = (number >= 0) & (number < MAX_ID)
-        if n_bad := int((~sound).sum()):
+        number = parse_integers(batch[columns[0]])[0]
+        valid = (number >= 0) & (number < MAX_ID)
+        if n_bad := int((~valid).sum()):
             lines.reject(None, f"{columns[0]} is not a number from 0 to {MAX_ID - 1}", n=n_bad)
-            lines.n -= n_bad  # counted once, with the bad lines
-        yield number[sound], pc.filter(batch[columns[1]], pa.array(sound))
+            lines.n -= n_bad  # csv_batches adds n_bad to n at the end
+        yield number[valid], pc.filter(batch[columns[1]], pa.array(valid))
