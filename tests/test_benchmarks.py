@@ -138,7 +138,7 @@ def test_check_refuses_wrong_rows(
 
 
 def test_polars_replaces_missing_draws_until_all_unseen_books_are_drawn(sides: None) -> None:
-    """There are 12 books. User 0 has seen 3 and needs the 9 others; user 1 has seen 1 and needs 3."""
+    """There are 12 books. User 0 has seen 3 and needs the other 9; user 1 has seen 1, needs 3."""
     pl = pytest.importorskip("polars")
     from sides.task import Task
     from sides.with_polars import _draw
