@@ -68,7 +68,8 @@ class WorldConfig:
 
     n_books: int = 1500  # number of works; second editions are added to them
     n_users: int = 600  # number of users
-    mean_ratings: float = 24.0  # mean number of ratings per user (a geometric distribution)
+    # Mean number of ratings per user. The distribution is geometric, with at least 4 per user.
+    mean_ratings: float = 24.0
     # How strongly genre and author decide what users choose and rate. 0: not at all, 1: strongly.
     taste: float = 1.0
     popularity_bias: float = 0.5  # exponent of a book's popularity in the choice of books
@@ -127,8 +128,8 @@ class DataConfig:
     # user's own ratings), authors and genres (shared with the context), readers (users whose
     # context side has the book).
     text_features: list[str] = field(default_factory=list)
-    # Text of a book. Its parts are separated by " | ", a line break or a full stop; a part whose
-    # field is empty is left out.
+    # Text of a book. Its parts are separated by " | ", a line break, or a full stop and a space; a
+    # part whose field is empty is left out.
     book_template: str = (
         "Title: {title} | Authors: {authors} | Series: {series} | Genres: {genres}"
         " | Description: {description}"
@@ -175,7 +176,7 @@ class SamplingConfig:
     # counted).
     shortfall: str = "error"
     min_positives: int = 1  # train users with fewer positive targets are dropped
-    max_positives: int | None = 3  # number of positives per user; null: all
+    max_positives: int | None = 3  # highest number of positives per user; null: all
     # Number of train users with pairs, chosen by a hash of their id; null: all.
     max_users: int | None = None
     # Approximate number of pairs in a part file. A worker has one part in memory at a time.

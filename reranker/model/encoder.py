@@ -54,7 +54,6 @@ class Encoder:
         packed: Whether forward passes are packed without padding. Otherwise the module's own
             forward is used, with padding.
         scores_in_bf16: Whether `score` computes its linear layers in bf16 instead of fp32.
-        scored: The work of the last `score` call, including tokenisation.
         work: The work of all `score` calls since the last `take_work`.
 
     Example:
@@ -80,7 +79,7 @@ class Encoder:
         self.new_head = new_head
         self.attention = attention
         self.scores_in_bf16 = scores_in_bf16
-        self.scored = self.work = Work()
+        self.work = Work()
         self._template = tokens.template(model.tokenizer)
         self._forward, self.packed = forward_of(model)
 
@@ -246,8 +245,7 @@ class Encoder:
         for rows, values, spent in with_progress(done, progress, len(forwards)):
             logits[rows] = values
             work += spent
-        self.scored = work + Work(seconds=time.perf_counter() - begin)
-        self.work += self.scored
+        self.work += work + Work(seconds=time.perf_counter() - begin)
         check_finite(logits, "scores", DIVERGED)
         return self.activation(torch.from_numpy(logits)).numpy()
 

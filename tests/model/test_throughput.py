@@ -71,7 +71,7 @@ def test_flops_equal_torchs_and_a_step_takes_three_times_a_forward(
 def test_scoring_measures_its_work() -> None:
     encoder = load(ModelConfig(name="tiny", source="random", max_length=32))
     encoder.score(["ab", "ab"], ["c", "def"])
-    work = encoder.scored
+    work = encoder.take_work()
     n_tokens = 2 * (2 + 3) + 1 + 3
     assert (work.n_pairs, work.n_tokens, work.n_rows) == (2, n_tokens, n_tokens)
     assert work.flops > 0 < work.seconds
@@ -82,8 +82,9 @@ def test_work_adds_up_over_calls_until_it_is_taken() -> None:
     encoder = load(ModelConfig(name="tiny", source="random", max_length=32))
     assert encoder.take_work() == Work()
     encoder.score(["ab"], ["c"])
-    first = encoder.scored
+    first = encoder.work
     encoder.score(["ab", "ab"], ["c", "def"])
-    assert encoder.work == first + encoder.scored
-    assert encoder.take_work().n_pairs == 3
+    both = encoder.take_work()
+    assert (both.n_pairs, both.n_tokens) == (3, first.n_tokens + 2 * (2 + 3) + 1 + 3)
+    assert both.flops > first.flops > 0
     assert encoder.take_work() == Work()

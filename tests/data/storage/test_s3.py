@@ -125,15 +125,15 @@ def test_a_dead_endpoint_is_named() -> None:
         (
             "s3://books/x",
             f"https://key:{swift.SECRET_KEY}@host",
-            "data.storage.endpoint_url is not of the form",
+            "data.storage.endpoint_url must have the form",
         ),
         (
             "s3://books/x",
             f"https://host/?token={swift.SECRET_KEY}",
-            "data.storage.endpoint_url is not of the form",
+            "data.storage.endpoint_url must have the form",
         ),
-        ("s3://books/x", "host:9000", "data.storage.endpoint_url is not of the form"),
-        ("s3://books/x", "https://host:port", "data.storage.endpoint_url is not of the form"),
+        ("s3://books/x", "host:9000", "data.storage.endpoint_url must have the form"),
+        ("s3://books/x", "https://host:port", "data.storage.endpoint_url must have the form"),
     ],
 )
 def test_a_root_or_endpoint_with_a_secret_is_rejected_without_showing_it(
