@@ -1,4 +1,4 @@
-"""Small raw tables that the tests write themselves, and a process that never reaches a hub."""
+"""Shared fixtures: small raw tables, tiny models, a local MLflow store, and no model hub."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.pop("MLFLOW_TRACKING_URI", None)  # a developer's own store is not for tests
-os.environ["NO_PROXY"] = os.environ["no_proxy"] = (
-    "127.0.0.1,localhost"  # the hub and the pages of the tests
-)
+# Tests do not use the store of the developer.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+# The local hub and the pages of the tests are requested without a proxy.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from reranker import config
 from reranker.cache import Cache
@@ -46,7 +46,11 @@ def write_raw(
     shelves: dict[int, list[str]] | None = None,
     texts: dict[int, str] | None = None,
 ) -> Path:
-    """Write the four raw tables: books 1..n_books, and ratings as (user_id, book_id, rating[, timestamp])."""
+    """Write the four raw tables, with books 1..n_books, and return their folder.
+
+    Args:
+        ratings: Rows of (user_id, book_id, rating) or (user_id, book_id, rating, timestamp).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ids = list(range(1, n_books + 1))
     genre = ["fantasy", "horror", "poetry", "travel"]
@@ -83,12 +87,12 @@ def write_raw(
         pa.table({"author_id": people, "name": [f"Author {i}" for i in people]}),
         folder / "new_authors.parquet",
     )
-    given = texts or {}
+    published = texts or {}
     pq.write_table(
         pa.table(
             {
-                "book_id": pa.array(list(given), pa.int64()),
-                "text": pa.array(list(given.values()), pa.string()),
+                "book_id": pa.array(list(published), pa.int64()),
+                "text": pa.array(list(published.values()), pa.string()),
             }
         ),
         folder / "book_texts_reduced.parquet",
@@ -97,7 +101,7 @@ def write_raw(
 
 
 def some_ratings(n_users: int = 60, n_books: int = 40, per_user: int = 10) -> list[Rating]:
-    """Ratings 2..5 of `per_user` distinct books for each user, by arithmetic."""
+    """Return ratings 2..5 of `per_user` distinct books for each user, computed without a seed."""
     return [
         (f"user{u:03d}", 1 + (u * 11 + i * 3) % n_books, 2 + (u + i * i) % 4)
         for u in range(n_users)
@@ -112,7 +116,7 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Callable[..., Path]:
-    """`raw(ratings, **kwargs)` writes raw tables and returns their folder."""
+    """Return `raw(ratings, **kwargs)`, which writes raw tables and returns their folder."""
     return lambda ratings=None, **kw: write_raw(
         tmp_path / "raw", some_ratings() if ratings is None else ratings, **kw
     )
@@ -135,7 +139,7 @@ def contexts(tables: Tables, data_cfg: DataConfig) -> Contexts:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database with its schema; setting it up takes seconds."""
+    """Return the file of a database with its schema, which takes seconds to create."""
     from reranker.tracking.store import open_store
 
     file = tmp_path_factory.mktemp("a störe") / "mlruns" / "mlflow.db"
@@ -147,7 +151,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_cfg(
     database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Config:
-    """A config with an experiment of its own in the shared database."""
+    """Return a config with a new experiment in the shared database."""
     from reranker.tracking.lifecycle import PARENT
     from tests.helpers.tracked import config as tracked
 
@@ -158,7 +162,7 @@ def run_cfg(
 
 @pytest.fixture(scope="session")
 def tiny() -> Encoder:
-    """Two layers of random weights; scoring changes nothing in them."""
+    """Return an encoder with two random layers. Scoring does not change it."""
     from tests.helpers.weights import TINY
 
     return load_encoder(TINY)
@@ -166,7 +170,7 @@ def tiny() -> Encoder:
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repository, Path]:
-    """Tiny checkpoints that have the form of the two pinned models."""
+    """Return the folders of tiny checkpoints with the architectures of the two pinned models."""
     return hub.write_both(tmp_path_factory.mktemp("hub"))
 
 
@@ -182,6 +186,6 @@ def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
-    """The Chromium to use; where there is none, what needs it is skipped with the reason."""
+    """Return the path of Chromium, or skip the test with the reason."""
     path, reason = chromium.find()
     return path or pytest.skip(reason)
