@@ -10,6 +10,7 @@ underestimate the variation between seeds (see `over_seeds`).
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -75,10 +76,12 @@ def check(folders: list[str]) -> None:
             )
 
 
-def main(folders: list[str]) -> None:
+def main() -> None:
     """Print a table for each list kind."""
-    if not folders or folders[0] in ("-h", "--help"):
-        sys.exit(__doc__)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("folders", nargs="+", help="folders of runs that differ only in seeds")
+    folders = parser.parse_args().folders
     check(folders)
     runs = {folder: pd.read_parquet(Path(folder) / "per_user.parquet") for folder in folders}
     for kind in next(iter(runs.values()))["kind"].unique():
@@ -88,4 +91,4 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
