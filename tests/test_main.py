@@ -363,7 +363,7 @@ def fails(place: Path, name: str, kind: type[Exception], *overrides: str, words:
 
 def test_the_originals_leak_stops_the_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts_module, "drop_targets", compare_across_types)
-    words = r"targets stand in their own context \(first: user_id=[0-9a-f]+, book_id=\d+"
+    words = r"targets are part of their own context \(first: user_id=[0-9a-f]+, book_id=\d+"
     fails(place, "leak", LeakError, words=words)
     assert "train" not in result(place / "leak")["seconds"]
 

@@ -28,7 +28,6 @@ from reranker.config.schema import (
 )
 from reranker.errors import ConfigError
 
-
 # Key, allowed values, whether the value is allowed.
 Range = tuple[str, str, bool]
 

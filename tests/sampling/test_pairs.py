@@ -373,7 +373,9 @@ def test_leave_one_out_contexts_contain_the_users_other_books(corpus: Corpus, ca
 def test_the_audit_finds_a_target_in_a_leave_one_out_context(
     corpus: Corpus, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep_all = lambda histories, targets, n_books: histories  # noqa: E731
+    def keep_all(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
+        return histories
+
     monkeypatch.setattr(contexts_module, "drop_targets", keep_all)
     pairs = build(corpus, cache, context="leave_one_out")
     with pytest.raises(LeakError, match="have their title in the text of their own context"):
