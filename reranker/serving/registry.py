@@ -42,6 +42,7 @@ REQUIREMENTS = (
     "scikit-learn",
     "scipy",
     "sentence-transformers",
+    "tokenizers",
     "torch",
     "transformers",
 )
