@@ -118,7 +118,7 @@ def test_the_command_accepts_overrides_of_the_config(
     assert facts["users"]["train"] + facts["users"]["dev"] + facts["users"]["test"] == 60
     for shown in (
         "reduced_interactions.parquet",
-        "users by fold",
+        "users by split",
         "40 books",
         "timestamps: none",
         facts["digest"],
