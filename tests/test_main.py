@@ -209,7 +209,7 @@ def test_a_run_is_exported_with_its_own_data_and_served_by_name(
     ]
     assert main.main(command) == 0
     printed = capsys.readouterr().out
-    found = re.search(r"Over 6 dev lists NDCG@10 [\d.]+ \(fp32 ([\d.]+)\)", printed)
+    found = re.search(r"On 6 dev lists NDCG@10 is [\d.]+ \(fp32 ([\d.]+)\)", printed)
     assert found and float(found[1]) == pytest.approx(
         result(finished)["metrics"]["dev/ndcg_10"], abs=1e-4
     )

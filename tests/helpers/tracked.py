@@ -176,8 +176,3 @@ def log_run(
     except (ValueError, KeyboardInterrupt):
         pass
     return ids[0]
-
-
-# Old names, used by tests of other packages.
-account, found, program, child = read_result, find_runs, start_program, log_run
-checked, of_one_user = full_evaluation, one_user_evaluation
