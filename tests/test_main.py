@@ -1,4 +1,4 @@
-"""The main job: one run, the same run twice, a sweep, a leak, and the errors that a user can fix."""
+"""main.py: one run, the same run twice, a sweep, a leak, and the errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -487,7 +487,7 @@ def run_command(folder: Path, *args: str, **env: str) -> subprocess.CompletedPro
         (["experiments=goodreads_cp"], "goodreads_cpu"),
         (
             ["-m", "trainer.epochs=1,-1"],
-            "ConfigError: the sweep does not start: job 1 (trainer.epochs=-1): trainer.epochs=-1.0 is impos",
+            "ConfigError: the sweep does not start: job 1 (trainer.epochs=-1): trainer.epochs=-1.0 is",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Long studies: what fine-tuning must beat, on the default demo and on planted taste. Run by `make test-slow`."""
+"""Long studies of fine-tuning on the default demo and on planted taste (`make test-slow`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.test_main import composed, defaults, result
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
-# Few ratings on many books: co-occurrence is thin, so that text has something to add.
+# Few ratings of many books give little co-occurrence, so that texts can add information.
 STUDY = [
     "model=minilm_wheel",
     "data.world.n_books=4000",
@@ -33,11 +33,11 @@ def study(place: Path, taste: float) -> dict[str, float]:
 
 
 def lift_low(metrics: dict[str, float], over: str) -> float:
-    """The lower end of the interval of the lift in mean NDCG@10 over another scorer."""
+    """Return the lower end of the interval of the lift in mean NDCG@10 over another scorer."""
     return metrics[f"lift/over_{over}/ndcg_10_low"]
 
 
-def test_the_default_demo_beats_random_and_the_model_before_fine_tuning(tmp_path: Path) -> None:
+def test_the_default_demo_beats_random_and_the_untrained_model(tmp_path: Path) -> None:
     main.run(defaults(tmp_path), tmp_path / "run")
     metrics = result(tmp_path / "run")["metrics"]
     assert {over: lift_low(metrics, over) > 0 for over in ("random", "untrained")} == {
@@ -54,10 +54,10 @@ def test_fine_tuning_beats_every_non_text_baseline_where_taste_is_planted(tmp_pa
 def test_fine_tuning_does_not_beat_the_best_non_text_baseline_where_no_taste_is_planted(
     tmp_path: Path,
 ) -> None:
-    """At taste 0 readers choose by popularity and rate by chance, so the order of popularity is the best there is.
+    """At taste 0 users choose by popularity and rate at random, so popularity ranks best.
 
-    A model can still learn from the pairs which books are popular, and so pass random: only popularity bounds it. Its
-    mean stays below the upper end of that baseline's own interval, or it would have found what is not there.
+    A model can still learn popularity from the pairs, and so beat random. Its mean must stay below
+    the upper end of the popularity baseline's interval.
     """
     metrics = study(tmp_path, taste=0.0)
     best = max(NON_TEXT, key=lambda name: metrics[f"baseline/{name}/ndcg_10"])
