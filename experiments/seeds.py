@@ -1,9 +1,11 @@
-"""One configuration under several seeds: means, and what the model gains over each baseline, in Markdown.
+"""Compare the scorers of one configuration over several seeds.
 
-python experiments/seeds.py RUN_FOLDER RUN_FOLDER RUN_FOLDER     folders of runs: result.json, per_user.parquet
+    python experiments/seeds.py RUN_FOLDER RUN_FOLDER RUN_FOLDER
 
-Intervals are 95 %, over users and, where there are several runs, over seeds too (see `over_seeds`: with few seeds they
-are too narrow in what comes from seeds).
+The folders of the runs contain result.json and per_user.parquet. The result is a table in Markdown
+for each list kind: the mean of every scorer, and the lift of the fine-tuned and the fused model
+over it. Intervals are 95 %, over users and, with several runs, over seeds. With few seeds they
+underestimate the variation between seeds (see `over_seeds`).
 """
 
 from __future__ import annotations
@@ -15,70 +17,68 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reranker.eval.paired_comparison import align
-from reranker.eval.scoring import MODELS  # noqa: E402  (as above)
-from reranker.eval.statistics import over_seeds  # noqa: E402  (as above)
+from reranker.eval.scoring import MODELS
+from reranker.eval.statistics import over_seeds
 
 METRIC = "ndcg_10"
-DRAWS = {"n_resamples": 2000, "seed": 0}
+RESAMPLES = {"n_resamples": 2000, "seed": 0}
 
 
 def by_scorer(runs: dict[str, pd.DataFrame], kind: str) -> dict[str, np.ndarray]:
-    """Scorer -> (n_runs, n_users) values on one list kind, of the same users."""
-    out = {}
+    """Return scorer -> (n_runs, n_users) values on one list kind, with the same users in all."""
+    values = {}
     for scorer in next(iter(runs.values()))["scorer"].unique():
         rows = {name: r[(r["scorer"] == scorer) & (r["kind"] == kind)] for name, r in runs.items()}
-        out[scorer] = (
-            align({name: r.set_index("user_id")[METRIC] for name, r in rows.items()}).to_numpy().T
-        )
-    return out
+        per_user = {name: r.set_index("user_id")[METRIC] for name, r in rows.items()}
+        values[scorer] = align(per_user).to_numpy().T
+    return values
 
 
-def shown(values: np.ndarray, form: str = ".3f") -> str:
-    """`.369 [.316, .425]`."""
-    mean, low, high = over_seeds(values, **DRAWS)
+def interval(values: np.ndarray, form: str = ".3f") -> str:
+    """Return the mean and its interval, for example `.369 [.316, .425]`."""
+    mean, low, high = over_seeds(values, **RESAMPLES)
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def table(values: dict[str, np.ndarray]) -> list[str]:
-    """A row for each scorer, ascending; what the models gain over it beside."""
+    """Return a row for each scorer in ascending order, with the models' lifts over it."""
     lines = [
         f"| scorer | {METRIC} | {' | '.join(f'{m} over it' for m in MODELS)} |",
         "|---|---|---|---|",
     ]
     for scorer in sorted(values, key=lambda name: np.nanmean(values[name])):
-        gains = [
-            "" if scorer in MODELS else shown(values[m] - values[scorer], "+.3f") for m in MODELS
+        lifts = [
+            "" if scorer in MODELS else interval(values[m] - values[scorer], "+.3f") for m in MODELS
         ]
-        lines.append(f"| {scorer} | {shown(values[scorer])} | {' | '.join(gains)} |")
+        lines.append(f"| {scorer} | {interval(values[scorer])} | {' | '.join(lifts)} |")
     return lines
 
 
 def check(folders: list[str]) -> None:
-    """Stop where the runs ranked different lists, or differ in more than seeds."""
+    """Exit if the runs ranked different lists or differ in more than their seeds."""
     results = {folder: json.loads((Path(folder) / "result.json").read_text()) for folder in folders}
+    first = results[folders[0]]
     for folder, result in results.items():
-        first = results[folders[0]]
         if (lists := result["hashes"]["lists/test"]) != first["hashes"]["lists/test"]:
             sys.exit(
-                f"{folder} ranked other lists ({lists[:12]}…) than {folders[0]}; give runs of one configuration."
+                f"{folder} ranked other lists ({lists[:12]}…) than {folders[0]}; "
+                "pass runs of one configuration."
             )
-        other = {
-            o
-            for o in {*result["overrides"]} ^ {*first["overrides"]}
-            if not o.split("=")[0].endswith(".seed")
-        }
-        if other:
+        changed = {*result["overrides"]} ^ {*first["overrides"]}
+        if other := sorted(o for o in changed if not o.split("=")[0].endswith(".seed")):
             sys.exit(
-                f"{folder} and {folders[0]} differ in {', '.join(sorted(other))}; give runs that differ in seeds."
+                f"{folder} and {folders[0]} differ in {', '.join(other)}; "
+                "pass runs that differ only in seeds."
             )
 
 
 def main(folders: list[str]) -> None:
     """Print a table for each list kind."""
+    if not folders or folders[0] in ("-h", "--help"):
+        sys.exit(__doc__)
     check(folders)
     runs = {folder: pd.read_parquet(Path(folder) / "per_user.parquet") for folder in folders}
     for kind in next(iter(runs.values()))["kind"].unique():

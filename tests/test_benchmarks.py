@@ -1,4 +1,4 @@
-"""Pairs: the sides do one task, and the check finds what is wrong. Inference: operations. Nothing here is timed."""
+"""Test the benchmarks without timing them: the sides of pairs, their check, operation counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,55 +15,39 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reranker import data
 from reranker.cache import Cache
 from reranker.config import ROOT, DataConfig, ModelConfig, WorldConfig
-from reranker.data import build_contexts, load_tables
 
 SCRIPT = ROOT / "experiments" / "benchmarks" / "pairs.py"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Feature tables of 300 readers of 250 books: dense enough for draws to meet seen books and one another."""
+    """Return feature tables of 300 users and 250 books.
+
+    They are dense enough that draws hit books that are seen or drawn already.
+    """
     folder = tmp_path_factory.mktemp("world")
     cfg = DataConfig(name="demo", world=WorldConfig(n_books=250, n_users=300, mean_ratings=20))
-    tables = load_tables(cfg, Cache(folder / "cache"))
-    contexts = pd.DataFrame(
-        {"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text}
-    )
-    frames = {
-        "books": tables.books,
-        "users": tables.users.rename(columns={"split": "fold"}),
-        "histories": tables.histories,
-    }
-    for name, frame in (frames | {"editions": tables.editions, "contexts": contexts}).items():
-        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    write_world = runpy.run_path(str(SCRIPT))["write_world"]
+    write_world(data.load(cfg, Cache(folder / "cache")), folder)
     return folder
 
 
 def expected_positives(world: Path) -> pd.DataFrame:
     users, rated = (pd.read_parquet(world / f"{n}.parquet") for n in ("users", "histories"))
-    train = users.index[users["fold"] == "train"]
+    train = users.index[users["split"] == "train"]
     return rated[rated["user"].isin(train) & rated["is_target"] & (rated["rating"] >= 4)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", ["ours", "seed", "duckdb", "polars"])
-def test_every_side_writes_the_tasks_rows_none_seen_and_none_twice(
-    world: Path, tmp_path: Path, side: str
-) -> None:
+@pytest.mark.parametrize("side", ["ours", "bookdb", "duckdb", "polars"])
+def test_every_side_writes_the_expected_rows(world: Path, tmp_path: Path, side: str) -> None:
     if side in ("duckdb", "polars") and importlib.util.find_spec(side) is None:
         pytest.skip(f"{side} is not installed; pip install -e '.[bench]'")
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--side",
-        side,
-        "--world",
-        str(world),
-        "--out",
-        str(tmp_path),
-    ]
+    arguments = ["--side", side, "--world", str(world), "--out", str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), *arguments]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     facts = json.loads(run.stdout.splitlines()[-1])
@@ -81,16 +66,15 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def right_rows(world: Path) -> pd.DataFrame:
-    """The task's rows by another way than any side's: for each user the first books that it has not rated."""
+    """Return correct rows: the negatives of each user are the first books that it has not rated."""
     books, users, rated, contexts = (
         pd.read_parquet(world / f"{n}.parquet") for n in ("books", "users", "histories", "contexts")
     )
     rows = []
     for user, liked in expected_positives(world).groupby("user")["book"]:
         unseen = np.setdiff1d(np.arange(len(books)), rated.loc[rated["user"] == user, "book"])
-        rows += [(user, book, 1) for book in liked] + [
-            (user, book, 0) for book in unseen[: 3 * len(liked)]
-        ]
+        rows += [(user, book, 1) for book in liked]
+        rows += [(user, book, 0) for book in unseen[: 3 * len(liked)]]
     frame = pd.DataFrame(rows, columns=["user", "book", "label"])
     return pd.DataFrame(
         {
@@ -111,15 +95,12 @@ def check(world: Path, rows: pd.DataFrame, folder: Path) -> dict[str, int]:
     return check_flat(Truth(Task(world, folder)), [folder / "pairs.parquet"], contexts=True)
 
 
-def test_the_check_counts_a_seen_and_a_repeated_negative(
-    world: Path, tmp_path: Path, sides: None
-) -> None:
+def test_check_counts_seen_and_repeated_negatives(world: Path, tmp_path: Path, sides: None) -> None:
     rows = right_rows(world)
     right = check(world, rows, tmp_path)
     assert (right["seen"], right["duplicates"], right["rows"]) == (0, 0, len(rows))
-    first, second = np.flatnonzero(
-        (rows["label"] == 0) & (rows["user_id"] == rows["user_id"].iloc[0])
-    )[:2]
+    is_first_user = rows["user_id"] == rows["user_id"].iloc[0]
+    first, second = np.flatnonzero((rows["label"] == 0) & is_first_user)[:2]
     texts = ["book_id", "book_text"]
     twice = rows.copy()
     twice.loc[second, texts] = rows.loc[first, texts].to_numpy()
@@ -132,21 +113,21 @@ def test_the_check_counts_a_seen_and_a_repeated_negative(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("negative lacks", "1 users have not 3 negatives a positive"),
-        ("positive lacks", "positives are not the"),
-        ("text of another book", "book_text: a text is not that of its id"),
-        ("context of another user", "user_ctx: a text is not that of its id"),
-        ("unknown book", "a book_id is not in books.parquet"),
-        ("unknown user", "a user_id is not in users.parquet"),
+        ("missing negative", "1 users do not have 3 negatives per positive"),
+        ("missing positive", "positives differ from the"),
+        ("text of another book", "book_text: a text does not belong to its id"),
+        ("context of another user", "user_ctx: a text does not belong to its id"),
+        ("unknown book", "A book_id is not in books.parquet"),
+        ("unknown user", "A user_id is not in users.parquet"),
     ],
 )
-def test_the_check_refuses_rows_that_are_not_the_tasks(
+def test_check_refuses_wrong_rows(
     world: Path, tmp_path: Path, sides: None, fault: str, message: str
 ) -> None:
     rows = right_rows(world)
-    if fault == "negative lacks":
+    if fault == "missing negative":
         rows = rows.drop(np.flatnonzero(rows["label"] == 0)[0])
-    elif fault == "positive lacks":
+    elif fault == "missing positive":
         rows = rows.drop(0)
     else:
         columns = {"text of another book": "book_text", "context of another user": "user_ctx"}
@@ -156,10 +137,8 @@ def test_the_check_refuses_rows_that_are_not_the_tasks(
         check(world, rows, tmp_path)
 
 
-def test_draws_that_are_missing_are_drawn_again_until_every_unseen_book_is_taken(
-    sides: None,
-) -> None:
-    """Two users, 12 books: one has 3 seen and needs all 9 others; the other needs 3 of 11."""
+def test_polars_replaces_missing_draws_until_all_unseen_books_are_drawn(sides: None) -> None:
+    """There are 12 books. User 0 has seen 3 and needs the other 9; user 1 has seen 1, needs 3."""
     pl = pytest.importorskip("polars")
     from sides.task import Task
     from sides.with_polars import _draw
@@ -174,21 +153,19 @@ def test_draws_that_are_missing_are_drawn_again_until_every_unseen_book_is_taken
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["full", "shared_context"])
-def test_operations_of_our_sides_are_those_that_torch_counts(attention: str, sides: None) -> None:
-    """Torch counts the products of the head too: a pooler and one logit for every pair."""
+def test_operations_of_our_sides_equal_the_count_of_torch(attention: str, sides: None) -> None:
+    """Torch also counts the products of the head: a pooler and one logit for every pair."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from reranker.model import load as load_model
 
-    encoder = load_model(
-        ModelConfig(name="tiny", source="random", max_length=32, attention=attention)
-    )
+    cfg = ModelConfig(name="tiny", source="random", max_length=32, attention=attention)
+    encoder = load_model(cfg)
     queries, candidates = ["liked dune"] * 5 + ["a" * 60] * 4, [f"emma {'b' * n}" for n in range(9)]
     with FlopCounterMode(display=False) as counted:
         encoder.score(queries, candidates)
     hidden = encoder.model[0].model.config.hidden_size
     head = len(queries) * 2 * (hidden * hidden + hidden)
     operations = importlib.import_module("arithmetic").operations
-    assert (
-        operations(encoder, queries, candidates, is_stock=False) == counted.get_total_flops() - head
-    )
+    found = operations(encoder, queries, candidates, is_stock=False)
+    assert found == counted.get_total_flops() - head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -142,3 +143,61 @@ def tracked() -> list[str]:
 def test_nothing_tracked_is_data_or_weights() -> None:
     banned = (".parquet", ".safetensors", ".bin", ".pt", ".csv", ".gz", ".db", ".npy")
     assert [f for f in tracked() if f.endswith(banned)] == []
+
+
+def wording(*phrases: str) -> re.Pattern[str]:
+    """Return a pattern of phrases: in names too, and across lines of a comment or string."""
+    words = ("""[\\s_#"']+""".join(phrase.split()) for phrase in phrases)
+    return re.compile(rf"(?<![a-z])(?:{'|'.join(words)})(?![a-z])", re.IGNORECASE)
+
+
+# Phrases that the project's plain English avoids, and a way to say it.
+BANNED = {
+    wording("told apart"): "there is no significant difference",
+    wording("be had"): "is available",
+    wording("lessons?"): "training pairs, teacher scores",
+    wording("whole or absent"): "atomic",
+    wording("beside"): "next to, in addition to",
+    wording("gone on"): "resumed, continued",
+    wording("as ever"): "as usual",
+    wording("tells"): "logs, shows, reports",
+    wording("stands for"): "represents, is the value of",
+    wording("doors?"): "checks, connection",
+    # "A process of its own", but not "a part of its own context".
+    re.compile(
+        r"\bof[\s_#]+(?:its|their)[\s_#]+own(?=[^\w\s]|_|\s+(?:and|at|for|in|on|that|with)\b)"
+    ): "a separate X",
+    # "For" as a conjunction.
+    re.compile(r", for\s+(?:#\s+)?(?:it|they|there|he|she|we|none|nobody|nothing)\b"): "because",
+    # A comment, docstring or sentence that begins with "Of"; `Of {series}` is a template.
+    re.compile(
+        r'(?:^\s*[-*>#]*\s*|"""|[.!?:]\s+)Of\s+(?!\{)', re.MULTILINE
+    ): "start with the subject",
+}
+# Files that list the phrases, and the words from which demo books are made.
+EXEMPT = {
+    "tests/test_design.py",
+    "experiments/codebase_metrics.py",
+    "reranker/data/sources/demo/words.py",
+}
+# File -> texts that keep a phrase: data, cache keys, purposes of draws, messages of libraries.
+ALLOWED: dict[str, set[str]] = {}
+
+
+def test_wording_is_plain() -> None:
+    folders = [PACKAGE, *(ROOT / name for name in ("conf", "docs", "experiments", "tests"))]
+    paths = [path for folder in folders for path in folder.rglob("*")]
+    found = []
+    for path in [*paths, *ROOT.glob("*.py"), *ROOT.glob("*.md")]:
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix not in {".py", ".md", ".html", ".yaml"} or name in EXEMPT:
+            continue
+        text = path.read_text(encoding="utf-8")
+        for allowed in ALLOWED.get(name, ()):
+            text = text.replace(allowed, "")
+        for pattern, instead in BANNED.items():
+            for match in pattern.finditer(text):
+                line = text.count("\n", 0, match.end()) + 1
+                phrase = " ".join(match.group().split())
+                found.append(f"{name}:{line}: {phrase!r}; say {instead!r}")
+    assert not found, "\n" + "\n".join(sorted(found))

@@ -1,4 +1,4 @@
-"""Operations that a pair costs in matrix products, and how many of them this CPU does in a second."""
+"""Count the operations of a pair's matrix products, and measure how many a CPU does per second."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from reranker.model import Encoder
 
-PEAK_SHAPES = (
-    (2048, 384, 1536),
-    (1024, 1024, 1024),
-)  # the feed-forward's, and one that favours the library
-PEAK_S = 1.0  # of trying, for each shape
+# The shape of the feed-forward layers, and one that suits the library best.
+PEAK_SHAPES = ((2048, 384, 1536), (1024, 1024, 1024))
+PEAK_S = 1.0  # seconds of repeated products per shape
 
 Lengths = npt.NDArray[np.integer[Any]]
 
 
 def peak_per_s() -> float:
-    """The most operations per second that fp32 products reached here, over two shapes; with torch's threads."""
+    """Return the highest rate of fp32 matrix products on this CPU, in operations per second."""
     return max(_products_per_s(*shape) for shape in PEAK_SHAPES)
 
 
@@ -42,10 +40,11 @@ def _products_per_s(n: int, n_in: int, n_out: int) -> float:
 def operations(
     encoder: Encoder, queries: Sequence[str], candidates: Sequence[str], *, is_stock: bool
 ) -> float:
-    """Multiplications and additions in the matrix products of all pairs, without padding and without the head.
+    """Return the multiplications and additions in the matrix products of all pairs.
 
-    A stock side puts every token through every layer. Ours of attention `full` puts only [CLS] through the last, and
-    with a shared context it puts each distinct context once through all but the last.
+    Padding and the head are not counted. A stock model puts every token through every layer. Our
+    encoder with `full` attention puts only [CLS] through the last layer. With a shared context it
+    also puts each distinct context through the other layers only once.
     """
     distinct, query = np.unique(np.array(queries, dtype=object), return_inverse=True)
     tokens = encoder.tokenise(distinct.tolist())
@@ -61,7 +60,7 @@ def operations(
 
 
 def stock(pair: Lengths, n_layers: int, hidden: int, inner: int) -> float:
-    """Every token of pairs of so many tokens through every layer."""
+    """Return the operations if every token of (n_pairs,) pairs passes through every layer."""
     return n_layers * float((pair * _linears(hidden, inner) + 4 * hidden * pair**2).sum())
 
 
@@ -74,20 +73,22 @@ def shared(
     inner: int,
     n_heads: int,
 ) -> float:
-    """Distinct contexts once, and of each pair what its context does not hold; [CLS] alone in the last layer.
+    """Return the operations if distinct contexts are computed once, and [CLS] in the last layer.
 
     Args:
         contexts: (n_contexts,) tokens of the distinct contexts.
         context: (n_pairs,) tokens of each pair's context, 0 where none is shared.
-        pair: (n_pairs,) tokens of each pair with its context.
+        pair: (n_pairs,) tokens of each pair including its context.
     """
     own = pair - context
     n_tokens = contexts.sum() + own.sum()
-    met = (contexts**2).sum() + (own * pair).sum()  # queries times keys
+    n_scores = (contexts**2).sum() + (own * pair).sum()  # attention scores: queries times keys
     last = len(pair) * _linears(hidden, inner) + 4 * hidden * n_heads * pair.sum()
-    return float((n_layers - 1) * (n_tokens * _linears(hidden, inner) + 4 * hidden * met) + last)
+    return float(
+        (n_layers - 1) * (n_tokens * _linears(hidden, inner) + 4 * hidden * n_scores) + last
+    )
 
 
 def _linears(hidden: int, inner: int) -> int:
-    """Of one token in one layer: queries, keys, values, output, and two of the feed-forward."""
+    """Return the operations of a token in a layer's linears: q, k, v, output, feed-forward."""
     return 8 * hidden**2 + 4 * hidden * inner

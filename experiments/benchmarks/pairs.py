@@ -1,15 +1,17 @@
-"""Training pairs: this project beside the seed's algorithm, DuckDB, Polars, and the samplers of LensKit and RecBole.
+"""Measure the building of training pairs against bookdb, DuckDB, Polars, LensKit and RecBole.
 
     .venv/bin/pip install -c constraints.txt -e '.[bench]'
-    .venv/bin/python experiments/benchmarks/pairs.py --ratings 1e5 1e6 1e7 --repeats 5 5 3 --cache outputs/cache \
-        --lenskit-python PATH --recbole-python PATH
+    .venv/bin/python experiments/benchmarks/pairs.py --ratings 1e5 1e6 1e7 --repeats 5 5 3 \
+        --cache outputs/cache --lenskit-python PATH --recbole-python PATH
 
-All flat sides do one task from one world's files to parquet in the seed's schema: a row for each positive of the train
-users and `neg_ratio` rows of books that the user has not rated, uniform, distinct over the user. Each side runs in an
-interpreter of its own on two cores; sides take turns. Clocks stop before the rows are checked, and a side whose rows
-are wrong stops the benchmark. The samplers do the draw alone; what they draw is counted, not refused.
+`bookdb` is the algorithm of the original system. All sides that write pairs do the same task: they
+read the files of one world and write parquet in the schema of bookdb. There is a row for each
+positive of the train users, and `neg_ratio` rows with uniformly drawn books that the user has not
+rated; a user's negatives are distinct. Each side runs in a separate interpreter on two cores, and
+the sides alternate. Rows are checked after the measurement, and a side with wrong rows stops the
+benchmark. The samplers only draw negatives; their faults are counted and do not stop it.
 
-The last line is a JSON object: for each world the medians and the ratios of other sides to ours.
+The last line is a JSON object: the medians of each world, and the ratios of other sides to ours.
 """
 
 from __future__ import annotations
@@ -26,36 +28,37 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# The parent imports no library: a child's peak memory begins with what its parent held at the fork.
+if TYPE_CHECKING:
+    from reranker.data import Corpus
+
+# The parent imports no library, because the peak memory of a child includes the pages that its
+# parent had at the fork.
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]
 N_CORES = 2
 FLAT = {
     "ours": "ours",
-    "seed": "seed",
+    "bookdb": "bookdb",
     "duckdb": "with_duckdb",
     "polars": "with_polars",
     "write": "writing",
 }
 SAMPLERS = {"draw": "prepare_draw", "lenskit": "prepare_lenskit", "recbole": "prepare_recbole"}
-PAIR_MAKERS = ("ours", "seed", "duckdb", "polars")
-NEEDS = {
-    "duckdb": "duckdb",
-    "polars": "polars",
-}  # side -> what its group in pyproject.toml installs
-N_BOOKS = 17_663  # of the Goodreads sample that the project is tried on
-USERS_PER_RATING = (
-    0.0417  # of the demo world: 24 ratings each, less what rounding and merged editions take
-)
+PAIR_MAKERS = ("ours", "bookdb", "duckdb", "polars")
+NEEDS = {"duckdb": "duckdb", "polars": "polars"}  # side -> package of the extra `bench`
+N_BOOKS = 17_663  # size of the Goodreads sample's catalogue
+# Demo users have 24 ratings each, less those that rounding and merged editions remove.
+USERS_PER_RATING = 0.0417
 
 
 def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str, object]:
-    """One run of one side in this process: seconds, peak memory, and what the check counted.
+    """Run one side once in this process; return seconds, peak memory and the counts of the check.
 
     Returns:
-        wall_s, cpu_s of the work, without imports; peak_mib of the process, above_imports_mib; rows, negatives, seen,
-        duplicates.
+        wall_s and cpu_s of the work without imports; peak_mib of the process and above_imports_mib;
+        rows, negatives, seen, duplicates.
     """
     from sides.task import Task
 
@@ -73,10 +76,11 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
         "cpu_s": time.process_time() - cpu,
     }
     facts["prepare_s"] = prepared_s
-    if side in PAIR_MAKERS:  # the peak of others is that of what they were given
+    if side in PAIR_MAKERS:  # the inputs of other sides decide their peak
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         facts |= {"peak_mib": peak, "above_imports_mib": peak - before}
-    from sides.check import Truth, check_flat  # now that the peak has been read
+    # Imported after the peak has been read.
+    from sides.check import Truth, check_flat
 
     truth = Truth(task)
     if side in SAMPLERS:
@@ -85,10 +89,11 @@ def measure(side: str, world: Path, out: Path, n_users: int | None) -> dict[str,
     place = result or out
     files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
     facts["file_mb"] = sum(f.stat().st_size for f in files) / 1e6
-    counts = check_flat(truth, files, contexts=side != "seed")
+    counts = check_flat(truth, files, contexts=side != "bookdb")
     if counts["seen"] or counts["duplicates"]:
         raise SystemExit(
-            f"{side}: {counts['seen']} seen and {counts['duplicates']} repeated negatives; not the task."
+            f"{side}: {counts['seen']} negatives were rated by their user and "
+            f"{counts['duplicates']} are repeated; the task allows neither."
         )
     return facts | counts
 
@@ -99,42 +104,50 @@ def _resident_mib() -> float:
 
 
 def make_world(n_ratings: float, raw: str | None, cache: Path) -> Path:
-    """The folder of a world's feature tables; from raw tables where a folder of them is given, else of a demo world."""
-    import pandas as pd
+    """Return the folder of a world's feature tables.
 
+    Args:
+        n_ratings: Ratings of a demo world, about.
+        raw: A folder of raw tables, used instead of a demo world.
+        cache: Folder of the cache.
+    """
+    from reranker import data
     from reranker.cache import Cache
     from reranker.config import compose
-    from reranker.data import build_contexts, load_tables
 
-    world = [
-        f"data.world.n_books={N_BOOKS}",
-        f"data.world.n_users={round(n_ratings * USERS_PER_RATING)}",
-    ]
+    n_users = round(n_ratings * USERS_PER_RATING)
+    world = [f"data.world.n_books={N_BOOKS}", f"data.world.n_users={n_users}"]
     sizes = ["data.context_titles=6", "data.context_genres=4"]
     cfg = compose([*(["data=bookdb", f"data.root={raw}"] if raw else world), *sizes]).data
-    tables = load_tables(cfg, Cache(cache))
+    corpus = data.load(cfg, Cache(cache))
 
     def build(folder: Path) -> dict[str, object]:
-        contexts = pd.DataFrame(
-            {"user": range(len(tables.users)), "user_ctx": build_contexts(tables, cfg).text}
-        )
-        frames = {
-            "books": tables.books,
-            "users": tables.users,
-            "editions": tables.editions,
-            "contexts": contexts,
-        }
-        for name, frame in (frames | {"histories": tables.histories}).items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
-        return {"ratings": len(tables.histories)}
+        write_world(corpus, folder)
+        return {"ratings": len(corpus.tables.histories)}
 
-    return (
-        Cache(cache).fetch("benchmark_worlds", {"version": 1, "tables": tables.digest}, build).path
-    )
+    key = {"version": 2, "tables": corpus.digest}
+    return Cache(cache).fetch("benchmark_worlds", key, build).path
+
+
+def write_world(corpus: Corpus, folder: Path) -> None:
+    """Write the files that every side reads: books, users, histories, editions, contexts."""
+    import pandas as pd
+
+    tables = corpus.tables
+    users = range(len(tables.users))
+    frames = {
+        "books": tables.books,
+        "users": tables.users,
+        "editions": tables.editions,
+        "contexts": pd.DataFrame({"user": users, "user_ctx": corpus.contexts.text}),
+        "histories": tables.histories,
+    }
+    for name, frame in frames.items():
+        frame.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
 
 
 def _child(python: str, *args: object) -> str:
-    """What the script prints last when it is run with these arguments, by another interpreter, on two cores."""
+    """Run this script with other arguments on two cores, and return the last line it prints."""
     n = str(N_CORES)
     env = os.environ | {"POLARS_MAX_THREADS": n, "OMP_NUM_THREADS": n, "TQDM_DISABLE": "1"}
     env["PYTHONPATH"] = str(ROOT)
@@ -142,32 +155,29 @@ def _child(python: str, *args: object) -> str:
         [python, HERE, *map(str, args)], env=env, stdout=subprocess.PIPE, text=True
     )
     if run.returncode:
-        raise SystemExit(
-            f"{' '.join(map(str, args))}: failed with status {run.returncode}; its own words are above."
-        )
+        command = " ".join(map(str, args))
+        raise SystemExit(f"{command}: failed with status {run.returncode}; see its output above.")
     return run.stdout.strip().splitlines()[-1]
 
 
 def compare(
-    world: Path, sides: dict[str, str], n_repeats: int, seed_users: int
+    world: Path, sides: dict[str, str], *, n_repeats: int, bookdb_users: int
 ) -> list[dict[str, object]]:
-    """Every side n_repeats times, in turn; the turn goes backwards every other time."""
+    """Run every side n_repeats times; the order is reversed in every second round."""
     runs = []
     for repeat in range(n_repeats):
         for side in list(sides)[:: -1 if repeat % 2 else 1]:
             with tempfile.TemporaryDirectory(dir=world.parent, prefix=".out-") as out:
-                users = ["--n-users", seed_users] if side == "seed" else []
-                runs.append(
-                    json.loads(
-                        _child(sides[side], "--side", side, "--world", world, "--out", out, *users)
-                    )
-                )
+                arguments = ["--side", side, "--world", world, "--out", out]
+                if side == "bookdb":
+                    arguments += ["--n-users", bookdb_users]
+                runs.append(json.loads(_child(sides[side], *arguments)))
                 print(f"  {side:8s} {runs[-1]['wall_s']:8.3f} s", file=sys.stderr)
     return runs
 
 
 def summarise(runs: list[dict[str, object]]) -> dict[str, dict[str, float]]:
-    """Medians of every side, and the interquartile range of its seconds."""
+    """Return the medians of every side and the interquartile range of its seconds."""
     out: dict[str, dict[str, float]] = {}
     for side in dict.fromkeys(str(run["side"]) for run in runs):
         mine = [
@@ -188,9 +198,12 @@ def summarise(runs: list[dict[str, object]]) -> dict[str, dict[str, float]]:
 
 
 def ratios(sides: dict[str, dict[str, float]]) -> dict[str, float]:
-    """How many times our figures the other sides' are: above 1 is to our favour, but for writing alone."""
+    """Return the ratios of other sides to ours; above 1 ours is better.
+
+    `ours_to_write_time` is our time as a multiple of the time that writing takes.
+    """
     out: dict[str, float] = {}
-    for name in [n for n in ("duckdb", "polars", "seed") if n in sides and "ours" in sides]:
+    for name in [n for n in ("duckdb", "polars", "bookdb") if n in sides and "ours" in sides]:
         out[f"{name}_time"] = sides["ours"]["rows_per_s"] / sides[name]["rows_per_s"]
     for name in [n for n in ("duckdb", "polars") if n in sides and "ours" in sides]:
         for key in ("peak_mib", "above_imports_mib"):
@@ -217,10 +230,9 @@ COLUMNS = {
 
 
 def print_table(title: str, sides: dict[str, dict[str, float]], missing: list[str]) -> None:
-    """A table in Markdown; a side that is missing says so."""
-    print(
-        f"\n{title}\n\n| side | {' | '.join(head for head, _ in COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}"
-    )
+    """Print a table in Markdown, with a row for each side that is missing."""
+    heads = " | ".join(head for head, _ in COLUMNS.values())
+    print(f"\n{title}\n\n| side | {heads} |\n|---|{'---|' * len(COLUMNS)}")
     for side, facts in sides.items():
         cells = [
             format(facts[key], form) if key in facts else "" for key, (_, form) in COLUMNS.items()
@@ -231,7 +243,7 @@ def print_table(title: str, sides: dict[str, dict[str, float]], missing: list[st
 
 
 def _pythons(args: argparse.Namespace) -> dict[str, str | None]:
-    """The interpreter of each wanted side; None where it or its library is absent."""
+    """Return the interpreter of each wanted side; None if it or its library is missing."""
     others = {"lenskit": args.lenskit_python, "recbole": args.recbole_python}
     here = {
         side: sys.executable
@@ -242,7 +254,7 @@ def _pythons(args: argparse.Namespace) -> dict[str, str | None]:
 
 
 def main() -> None:
-    """Compare the sides on every world, print tables, then one line of JSON."""
+    """Compare the sides on every world, print tables and then one line of JSON."""
     args = _arguments()
     if args.side:
         print(json.dumps(measure(args.side, args.world, args.out, args.n_users)))
@@ -252,55 +264,35 @@ def main() -> None:
         return
     pythons = _pythons(args)
     present = {side: python for side, python in pythons.items() if python}
+    missing = [side for side in pythons if side not in present]
     result = {}
     for i, n_ratings in enumerate(args.ratings):
         raw = ["--raw", args.raw[i]] if args.raw else []
         world = Path(_child(sys.executable, "--make", n_ratings, "--cache", args.cache, *raw))
         n_repeats = args.repeats[min(i, len(args.repeats) - 1)]
-        sides = summarise(compare(world, present, n_repeats, args.seed_users))
-        print_table(
-            f"{n_ratings:.0e} ratings, medians of {n_repeats}",
-            sides,
-            [s for s in pythons if s not in present],
-        )
+        runs = compare(world, present, n_repeats=n_repeats, bookdb_users=args.bookdb_users)
+        sides = summarise(runs)
+        print_table(f"{n_ratings:.0e} ratings, medians of {n_repeats}", sides, missing)
         result[f"{n_ratings:.0e}"] = {"ratios": ratios(sides), "sides": sides}
     print(json.dumps(result))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--ratings", type=float, nargs="+", default=[1e5, 1e6], help="sizes of the worlds"
-    )
-    parser.add_argument(
-        "--repeats", type=int, nargs="+", default=[5], help="runs of a side, for each world"
-    )
-    parser.add_argument(
-        "--raw", nargs="+", help="folders of raw tables, for each world, instead of demo worlds"
-    )
-    parser.add_argument(
-        "--cache", type=Path, default=ROOT / "outputs" / "cache", help="where worlds are kept"
-    )
-    parser.add_argument(
-        "--sides", nargs="+", default=[*FLAT, *SAMPLERS], choices=[*FLAT, *SAMPLERS]
-    )
-    parser.add_argument(
-        "--seed-users",
-        type=int,
-        default=500,
-        help="train users of the seed's side; pairs/s is compared",
-    )
-    parser.add_argument("--lenskit-python", help="an interpreter that has lenskit, pyarrow")
-    parser.add_argument("--recbole-python", help="an interpreter that has recbole, torch, pyarrow")
-    parser.add_argument(
-        "--side", choices=[*FLAT, *SAMPLERS], help="run one side here; prints one line of JSON"
-    )
-    parser.add_argument("--world", type=Path, help="--side: folder of feature tables")
-    parser.add_argument("--out", type=Path, help="--side: an empty folder")
-    parser.add_argument("--n-users", type=int, help="--side: only the first train users")
-    parser.add_argument(
-        "--make", type=float, help="make a world of so many ratings; prints its folder"
-    )
+    add, sides, cache = parser.add_argument, [*FLAT, *SAMPLERS], ROOT / "outputs" / "cache"
+    add("--ratings", type=float, nargs="+", default=[1e5, 1e6], help="sizes of the worlds")
+    add("--repeats", type=int, nargs="+", default=[5], help="runs of a side, per world")
+    add("--raw", nargs="+", help="folders of raw tables, one per world, instead of demo worlds")
+    add("--cache", type=Path, default=cache, help="folder of the cached worlds")
+    add("--sides", nargs="+", default=sides, choices=sides)
+    add("--bookdb-users", type=int, default=500, help="train users of bookdb; rates are compared")
+    add("--lenskit-python", help="an interpreter with lenskit and pyarrow")
+    add("--recbole-python", help="an interpreter with recbole, torch and pyarrow")
+    add("--side", choices=sides, help="run one side here and print one line of JSON")
+    add("--world", type=Path, help="folder of feature tables, for --side")
+    add("--out", type=Path, help="an empty folder, for --side")
+    add("--n-users", type=int, help="use only the first train users, for --side")
+    add("--make", type=float, help="make a world of this many ratings and print its folder")
     return parser.parse_args()
 
 

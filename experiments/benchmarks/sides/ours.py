@@ -1,4 +1,4 @@
-"""This project: `build_pairs`, from the world's files to the flat file and the part files beside it."""
+"""Build pairs with `build_pairs` of this project."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sides.task import Task
 
 
 def prepare(task: Task) -> Callable[[], Path]:
-    """The work; its result is the flat file, for the check."""
+    """Return the measured function, which returns the file to check."""
     cfg = SamplingConfig(neg_ratio=task.neg_ratio, max_positives=None, seed=task.seed)
     engine = EngineConfig("threads", n_partitions=4)
     start_kernels()
@@ -35,9 +35,10 @@ def prepare(task: Task) -> Callable[[], Path]:
 
 
 def start_kernels() -> None:
-    """Load the compiled loops, as other sides load their libraries: before the clock starts.
+    """Load the compiled loops before the measurement, as other sides import their libraries.
 
-    It takes .4 s in a process, and some 5 s the first time after an installation, when they are compiled.
+    Loading takes .4 s per process. The first call after an installation compiles the loops, which
+    takes about 5 s.
     """
     one = UserBooks(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int32))
     choice = Choice(np.zeros(1, dtype=np.uint64), one, n_books=2)
@@ -49,7 +50,10 @@ def start_kernels() -> None:
 
 
 def read_tables(task: Task) -> Tables:
-    """The world's feature tables, with the columns that pairs need; the texts are read where they are written."""
+    """Return the feature tables of the world with the columns that pairs need.
+
+    Book texts are read later, by the code that writes them.
+    """
     rated = ["user", "book", "rating", "is_target"]
     columns = {"books": ["book_id"], "users": None, "histories": rated, "editions": []}
     books, users, histories, editions = (
@@ -71,10 +75,9 @@ def read_tables(task: Task) -> Tables:
 
 
 def read_contexts(task: Task, tables: Tables) -> Contexts:
-    """The world's contexts, with the ratings that they were made of."""
-    text = pq.read_table(task.world / "contexts.parquet", columns=["user_ctx"])[
-        "user_ctx"
-    ].to_pylist()  # by user code
+    """Return the contexts of the world, without the ratings that they were built from."""
+    contexts = pq.read_table(task.world / "contexts.parquet", columns=["user_ctx"])
+    text = contexts["user_ctx"].to_pylist()  # by user code
     no_books = pd.DataFrame(columns=["book_id", "title", "series", "authors", "genres"], dtype=str)
-    nothing = ContextBuilder(no_books, n_titles=1, n_genres=1, positive_rating=task.positive_rating)
-    return Contexts(text, tables.histories.iloc[:0], nothing)
+    unused = ContextBuilder(no_books, n_titles=1, n_genres=1, positive_rating=task.positive_rating)
+    return Contexts(text, tables.histories.iloc[:0], unused)

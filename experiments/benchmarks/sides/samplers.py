@@ -1,4 +1,7 @@
-"""Negative samplers alone: neg_ratio unseen books for each positive, from codes in memory to codes in memory."""
+"""Draw neg_ratio unseen books for each positive with our sampler, LensKit's and RecBole's.
+
+Inputs and results are codes in memory.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,14 @@ Work = Callable[[], Draws]
 
 
 def _codes(task: Task) -> tuple[Truth, np.ndarray, np.ndarray, np.ndarray]:
-    """The truth, the user of each positive, and user and book of each rating."""
+    """Return the truth, the user of each positive, and the user and book of each rating."""
     truth = Truth(task)
-    return (
-        truth,
-        truth.positives // truth.n_books,
-        truth.seen // truth.n_books,
-        truth.seen % truth.n_books,
-    )
+    user, book = np.divmod(truth.seen, truth.n_books)
+    return truth, truth.positives // truth.n_books, user, book
 
 
 def prepare_draw(task: Task) -> Work:
-    """Our draw, of all users at once."""
+    """Return our draw for all users at once."""
     from reranker.config import SamplingConfig
     from reranker.data.draws import text_keys
     from reranker.sampling.negatives import Choice, draw
@@ -49,15 +48,14 @@ def prepare_draw(task: Task) -> Work:
 
 
 def prepare_lenskit(task: Task) -> Work:
-    """LensKit's sampler as its trainers call it: verified, 10 attempts."""
+    """Return LensKit's sampler as its trainers call it: verified, with 10 attempts."""
     import pandas as pd
     from lenskit.data import DatasetBuilder
 
     truth, positive_user, user, book = _codes(task)
     builder = DatasetBuilder()
-    builder.add_entities(
-        "user", np.arange(len(truth.user_id))
-    )  # ids are codes: a row or column number is a code
+    # Ids are codes, so row and column numbers are codes too.
+    builder.add_entities("user", np.arange(len(truth.user_id)))
     builder.add_entities("item", np.arange(truth.n_books))
     builder.add_interactions(
         "rating", pd.DataFrame({"user_id": user, "item_id": book}), entities=["user", "item"]
@@ -74,9 +72,10 @@ def prepare_lenskit(task: Task) -> Work:
 
 
 def prepare_recbole(task: Task) -> Work:
-    """RecBole's `Sampler` on the five fields that it reads of a dataset; its item 0 is padding, so codes move by one.
+    """Return RecBole's `Sampler` on the five fields of a dataset that it reads.
 
-    Building its own `Dataset` from atomic files is left out: that time is not the sampler's.
+    Its item 0 is padding, so item ids are codes plus one. The time to build a `Dataset` from atomic
+    files is not part of sampling and is not measured.
     """
     import torch
     from recbole.sampler import Sampler

@@ -1,22 +1,26 @@
-"""The task that every side gets."""
+"""Define the task of the benchmark on pairs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# No library is imported here: what a side does not use must not count as its memory.
-SLICE = 45_000  # users that DuckDB and Polars hold at a time: all of a world of 1e6 ratings, a tenth of one of 1e7
+# This module imports no library, because it would count as memory of a side that does not use it.
+
+# Users that DuckDB and Polars process at a time: all users of a world of 1e6 ratings, a tenth of
+# those of 1e7 ratings.
+SLICE = 45_000
 
 
 @dataclass(frozen=True)
 class Task:
-    """A world's feature tables, and where the pairs go.
+    """The feature tables of a world, the folder for the pairs, and the settings of sampling.
 
     Attributes:
-        world: books, users, histories, contexts (.parquet); a code is a row number.
-        out: An empty folder; a flat side writes its pairs into it.
-        n_users: The first train users that are asked for; None asks for all. The seed's side alone is asked for few.
+        world: Folder of books, users, histories and contexts (.parquet); a code is a row number.
+        out: An empty folder for the pairs.
+        n_users: The number of train users whose pairs are built; None for all. Only bookdb gets a
+            subset, because it is slow.
     """
 
     world: Path

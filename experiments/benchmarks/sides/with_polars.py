@@ -1,4 +1,4 @@
-"""Polars: keys of (user, book) in one sorted series, texts as categoricals, codes gathered last."""
+"""Build pairs with Polars: sorted keys of (user, book), texts as categoricals."""
 
 from __future__ import annotations
 
@@ -9,41 +9,40 @@ import polars as pl
 
 from sides.task import SLICE, Task
 
-# What was tried, in CPU seconds at 1e6 ratings (819,280 pairs), 2 threads, reading and writing included:
-#   0.6  this one
-#   0.7  one pool of categories for all columns, as pl.Categorical gives
-#   1.0  oversampled rows in drawing order, is_in, is_first_distinct, the first k of a user by arithmetic; enums
-#   1.1  the same with categoricals joined in place of codes gathered
-#   1.8  lazy: repeat_by and explode, hash % n, unique, anti join, int_range().over("user") < k, joins; strings sunk
-# Slices of a half, a quarter, an eighth of the users: .84, .88, .88 and 195, 175, 165 MB of memory in place of 225.
-# unique and anti join in place of sort and search_sorted: the draw .33 against .25. Row groups of 250,000 rows: the
-# writing .30 against .18, for each holds all texts again. Enums: their categories stand uncompressed in the file's
-# schema too, so the file has 20 MB, not 6.
+# CPU seconds of the formulations that were tried, including reading and writing, with 1e6 ratings
+# (819,280 pairs) and 2 threads:
+#   0.6  this version
+#   0.7  one pool of categories for all columns, the default of pl.Categorical
+#   1.0  oversampled rows in drawing order, is_in, is_first_distinct, the first k of a user by
+#        arithmetic; enums
+#   1.1  the same, with joins of categoricals instead of gathered codes
+#   1.8  lazy: repeat_by and explode, hash % n, unique, anti join, int_range().over("user") < k,
+#        joins; strings sunk
+# Slices of a half, a quarter, an eighth of the users: .84, .88, .88, and 195, 175, 165 MB of memory
+# instead of 225. With unique and anti join instead of sort and search_sorted the draw takes .33
+# instead of .25. With row groups of 250,000 rows the writing takes .30 instead of .18, because each
+# group contains all texts. With enums the file has 20 MB instead of 6, because their categories are
+# also in the schema of the file, uncompressed.
 
 
 def prepare(task: Task) -> Callable[[], None]:
-    """The work: from the world's files to part files."""
+    """Return the measured function, which reads the world's files and writes part files."""
 
     def work() -> None:
         books = pl.read_parquet(task.world / "books.parquet", columns=["book_id", "book_text"])
         books = books.with_columns(pl.col("book_text").cast(_categories()))
-        users = (
-            pl.read_parquet(task.world / "users.parquet")
-            .with_row_index("user")
-            .filter(fold="train")
-        )
-        users = users.select(pl.col("user").cast(pl.Int32), "user_id")
+        users = pl.read_parquet(task.world / "users.parquet").with_row_index("user")
+        users = users.filter(split="train").select(pl.col("user").cast(pl.Int32), "user_id")
         seen, positives = _ratings(task, users["user"], len(books))
         for first in range(0, users["user"][-1] + 1, SLICE):
-            _write_slice(
-                task, books, users, *(_part(keys, first, len(books)) for keys in (seen, positives))
-            )
+            slices = (_part(keys, first, len(books)) for keys in (seen, positives))
+            _write_slice(task, books, users, *slices)
 
     return work
 
 
 def _ratings(task: Task, train: pl.Series, n_books: int) -> tuple[pl.Series, pl.Series]:
-    """Keys user * n_books + book of the train users' ratings and of their positives, ascending."""
+    """Return keys user * n_books + book of the train users' ratings and positives, ascending."""
     key = pl.col("user").cast(pl.Int64) * n_books + pl.col("book")
     positive = pl.col("is_target") & (pl.col("rating") >= task.positive_rating)
     rated = pl.scan_parquet(task.world / "histories.parquet").filter(
@@ -62,22 +61,19 @@ def _part(keys: pl.Series, first: int, n_books: int) -> pl.Series:
 def _write_slice(
     task: Task, books: pl.DataFrame, users: pl.DataFrame, seen: pl.Series, positives: pl.Series
 ) -> None:
-    """Draw for the users of these keys, and write their pairs."""
+    """Draw negatives for the users of these keys, and write their pairs."""
     n_books = len(books)
     negatives = _draw(task, seen, positives, n_books)
     key = pl.concat([positives, negatives])
     user, book = (key // n_books).cast(pl.Int32), key % n_books
     low, high = positives[0] // n_books, positives[-1] // n_books
-    contexts = (
-        pl.scan_parquet(task.world / "contexts.parquet")
-        .filter(pl.col("user").is_between(low, high))
-        .collect()
-    )
-    readers = users.join(contexts, on="user", maintain_order="left")
-    readers = readers.with_columns(
+    contexts = pl.scan_parquet(task.world / "contexts.parquet")
+    contexts = contexts.filter(pl.col("user").is_between(low, high)).collect()
+    with_contexts = users.join(contexts, on="user", maintain_order="left")
+    with_contexts = with_contexts.with_columns(
         pl.col(name).cast(_categories()) for name in ("user_id", "user_ctx")
     )
-    texts = readers.select("user_id", "user_ctx")[readers["user"].search_sorted(user)]
+    texts = with_contexts.select("user_id", "user_ctx")[with_contexts["user"].search_sorted(user)]
     label = pl.Series("label", np.repeat([1, 0], [len(positives), len(negatives)]), dtype=pl.Int8)
     pairs = pl.concat([texts, books[book], label.to_frame()], how="horizontal")
     pairs.write_parquet(
@@ -90,12 +86,15 @@ def _write_slice(
 
 
 def _categories() -> pl.Categorical:
-    """A pool of categories for one column: a text's code is looked up among that column's texts alone."""
+    """Return a new pool of categories, so that a column looks up codes only among its texts."""
     return pl.Categorical(pl.Categories.random())
 
 
 def _draw(task: Task, seen: pl.Series, positives: pl.Series, n_books: int) -> pl.Series:
-    """Keys of neg_ratio negatives for each positive: draws that were seen or repeat are drawn again, until none is."""
+    """Return keys of neg_ratio negatives for each positive.
+
+    Seen and repeated books are replaced by new draws until none is left.
+    """
     rng = np.random.default_rng(task.seed)
     user = pl.Series(np.repeat((positives // n_books).to_numpy(), task.neg_ratio))
     kept = _new(_draws(rng, user, n_books), seen)
@@ -112,13 +111,13 @@ def _draws(rng: np.random.Generator, user: pl.Series, n_books: int) -> pl.Series
 
 
 def _new(key: pl.Series, seen: pl.Series) -> pl.Series:
-    """The distinct keys that are not in `seen`; both sorted."""
-    place = seen.search_sorted(key).clip(0, len(seen) - 1)
-    return key.filter((key.shift(1, fill_value=-1) != key) & (seen.gather(place) != key))
+    """Return the distinct keys that are not in `seen`; both are sorted."""
+    index = seen.search_sorted(key).clip(0, len(seen) - 1)
+    return key.filter((key.shift(1, fill_value=-1) != key) & (seen.gather(index) != key))
 
 
 def _missing(wanted: pl.Series, found: pl.Series) -> pl.Series:
-    """`wanted` less `found`, as multisets of users; both sorted."""
+    """Return `wanted` without `found`, as multisets of users; both are sorted."""
     first, n_users = wanted[0], wanted[-1] - wanted[0] + 1
     n_wanted, n_found = (
         np.bincount(s.to_numpy() - first, minlength=n_users) for s in (wanted, found)

@@ -1,4 +1,4 @@
-"""Writing alone: our finished table, dictionary-encoded in memory, to parquet with the settings of the flat file."""
+"""Write our finished, dictionary-encoded table from memory with the settings of the pairs file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXTS = ["user_id", "user_ctx", "book_text"]
 
 
 def prepare(task: Task) -> Callable[[], None]:
-    """The work: `write_table`, nothing else."""
+    """Return the measured function, which only calls `write_table`."""
     built = task.out / "built"
     folder = ours.prepare(replace(task, out=built))()
     table = pq.read_table(folder, read_dictionary=TEXTS).combine_chunks()

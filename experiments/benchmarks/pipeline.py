@@ -1,7 +1,10 @@
-"""From raw tables to audited, refined pairs in one process: seconds and peak memory of each stage.
+"""Measure the seconds and the peak memory of each stage from raw tables to audited pairs.
 
-python experiments/benchmarks/whole.py --users 417000 --cache FOLDER      a demo world of about 10 million ratings
-python experiments/benchmarks/whole.py --raw FOLDER --cache FOLDER        raw tables that are there already
+    python experiments/benchmarks/pipeline.py --users 417000 --cache FOLDER
+    python experiments/benchmarks/pipeline.py --raw FOLDER --cache FOLDER
+
+The first command generates a demo world of about 10 million ratings, the second one reads existing
+raw tables. All stages run in one process. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,33 +26,28 @@ from reranker.data import Corpus, build_contexts, load_tables
 from reranker.data.sources import fetch
 from reranker.sampling import audit, build_pairs
 
-N_BOOKS = 17_663  # books of the seed's catalogue
+N_BOOKS = 17_663  # size of the Goodreads sample's catalogue
 
 Stages = dict[str, dict[str, float]]
 
 
 @contextmanager
 def stage(name: str, stages: Stages) -> Iterator[None]:
-    """Time a stage; the peak is that of the process so far."""
+    """Time a stage; the peak memory is that of the process so far."""
     begin = time.perf_counter()
     yield
+    wall = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    stages[name] = {
-        "wall_s": round(time.perf_counter() - begin, 2),
-        "peak_gib_so_far": round(peak, 2),
-    }
-    print(f"{name:10} {stages[name]['wall_s']:8.1f} s   peak so far {peak:.2f} GiB", flush=True)
+    stages[name] = {"wall_s": round(wall, 2), "peak_gib_so_far": round(peak, 2)}
+    print(f"{name:10} {wall:8.1f} s   peak so far {peak:.2f} GiB", flush=True)
 
 
 def main() -> None:
-    """Run the stages and print, last, one line of JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--raw", help="a folder of the four raw tables; without it a demo world is made"
-    )
-    parser.add_argument("--users", type=int, default=41_700)
+    """Run the stages and print one line of JSON at the end."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("--raw", help="folder of the four raw tables (default: a demo world)")
+    parser.add_argument("--users", type=int, default=41_700, help="users of the demo world")
     parser.add_argument("--cache", required=True)
     args = parser.parse_args()
     world = [f"data.world.n_books={N_BOOKS}", f"data.world.n_users={args.users}"]
@@ -66,20 +64,13 @@ def main() -> None:
     with stage("audit", stages):
         checked = audit(corpus, pairs)
     facts = {
+        "stages": stages,
         "ratings": len(tables.histories),
         "users": len(tables.users),
         "pairs": len(pairs.codes),
+        "all_pairs": pairs.counts["pairs_before_refinement"],
     }
-    print(
-        json.dumps(
-            {
-                "stages": stages,
-                **facts,
-                "all_pairs": pairs.counts["pairs_before_refinement"],
-                **checked,
-            }
-        )
-    )
+    print(json.dumps(facts | checked))
 
 
 if __name__ == "__main__":
