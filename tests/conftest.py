@@ -46,7 +46,7 @@ def write_raw(
     shelves: dict[int, list[str]] | None = None,
     texts: dict[int, str] | None = None,
 ) -> Path:
-    """Write the four raw tables: books 1..n_books, and ratings as (user_id, book_id, rating[, timestamp])."""
+    """Write the four raw tables; ratings are (user_id, book_id, rating[, timestamp])."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = list(range(1, n_books + 1))
     genre = ["fantasy", "horror", "poetry", "travel"]
@@ -147,7 +147,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_cfg(
     database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Config:
-    """A config with an experiment of its own in the shared database."""
+    """Return a config with a separate experiment in the shared database."""
     from reranker.tracking.lifecycle import PARENT
     from tests.helpers.tracked import config as tracked
 

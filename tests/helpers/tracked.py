@@ -153,7 +153,7 @@ with start(cfg, Path(sys.argv[3])) as log:
 
 
 def start_program(cfg: Config, run_dir: Path, number: int, wait_s: float) -> subprocess.Popen[str]:
-    """Start a process that logs a number in a run of its own and then waits in that run."""
+    """Start a process that logs a number in a separate run and then waits in that run."""
     args = [cfg.tracking.uri, cfg.tracking.experiment, str(run_dir), str(number), str(wait_s)]
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), *args]
     return subprocess.Popen(

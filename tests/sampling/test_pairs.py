@@ -286,7 +286,7 @@ def test_max_users_keeps_a_hash_sample(corpus: Corpus, cache: Cache) -> None:
 
 
 def test_shortfall_truncate_gives_fewer_negatives(dense: Corpus, tmp_path: Path) -> None:
-    """Of 2 positives x 6 negatives 10 can be drawn: slot by slot, the first positive first."""
+    """10 of 2 positives x 6 negatives can be drawn: slot by slot, the first positive first."""
     pairs = build(dense, Cache(tmp_path), neg_ratio=6, shortfall="truncate")
     n_users = pairs.codes["user"].nunique()
     negatives = pairs.codes[pairs.codes["label"] == 0]
