@@ -124,7 +124,8 @@ def start() -> None:
     config.register()
     try:
         config.check_overrides(sys.argv[1:])
-        job()
+        with config.new_names_in_errors():
+            job()
     finally:
         # Hydra does not call on_multirun_end when a job fails. A closed sweep stays unchanged.
         close_sweep("FAILED")

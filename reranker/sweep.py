@@ -251,7 +251,7 @@ def _final_status(client: MlflowClient, child: Run) -> str:
 def _best(client: MlflowClient, children: list[Run]) -> str | None:
     """Return the id of the finished child with the highest CRITERION, or None if none has one.
 
-    Of equal children the earliest is returned.
+    The earliest of equal children is returned.
     """
     values: dict[str, float] = {}
     for child in _oldest_first(children):

@@ -1,4 +1,4 @@
-"""Shared fixtures: small raw tables, tiny models, a local MLflow store, and no model hub."""
+"""Small raw tables that the tests write themselves, and a process that never reaches a hub."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Tests do not use the store of the developer.
-os.environ.pop("MLFLOW_TRACKING_URI", None)
-# The local hub and the pages of the tests are requested without a proxy.
-os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # a developer's own store is not for tests
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = (
+    "127.0.0.1,localhost"  # the hub and the pages of the tests
+)
 
 from reranker import config
 from reranker.cache import Cache
@@ -46,11 +46,7 @@ def write_raw(
     shelves: dict[int, list[str]] | None = None,
     texts: dict[int, str] | None = None,
 ) -> Path:
-    """Write the four raw tables, with books 1..n_books, and return their folder.
-
-    Args:
-        ratings: Rows of (user_id, book_id, rating) or (user_id, book_id, rating, timestamp).
-    """
+    """Write the four raw tables; ratings are (user_id, book_id, rating[, timestamp])."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = list(range(1, n_books + 1))
     genre = ["fantasy", "horror", "poetry", "travel"]
@@ -87,12 +83,12 @@ def write_raw(
         pa.table({"author_id": people, "name": [f"Author {i}" for i in people]}),
         folder / "new_authors.parquet",
     )
-    published = texts or {}
+    given = texts or {}
     pq.write_table(
         pa.table(
             {
-                "book_id": pa.array(list(published), pa.int64()),
-                "text": pa.array(list(published.values()), pa.string()),
+                "book_id": pa.array(list(given), pa.int64()),
+                "text": pa.array(list(given.values()), pa.string()),
             }
         ),
         folder / "book_texts_reduced.parquet",
@@ -101,7 +97,7 @@ def write_raw(
 
 
 def some_ratings(n_users: int = 60, n_books: int = 40, per_user: int = 10) -> list[Rating]:
-    """Return ratings 2..5 of `per_user` distinct books for each user, computed without a seed."""
+    """Ratings 2..5 of `per_user` distinct books for each user, by arithmetic."""
     return [
         (f"user{u:03d}", 1 + (u * 11 + i * 3) % n_books, 2 + (u + i * i) % 4)
         for u in range(n_users)
@@ -116,7 +112,7 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Callable[..., Path]:
-    """Return `raw(ratings, **kwargs)`, which writes raw tables and returns their folder."""
+    """`raw(ratings, **kwargs)` writes raw tables and returns their folder."""
     return lambda ratings=None, **kw: write_raw(
         tmp_path / "raw", some_ratings() if ratings is None else ratings, **kw
     )
@@ -139,7 +135,7 @@ def contexts(tables: Tables, data_cfg: DataConfig) -> Contexts:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of a database with its schema, which takes seconds to create."""
+    """One database with its schema; setting it up takes seconds."""
     from reranker.tracking.store import open_store
 
     file = tmp_path_factory.mktemp("a störe") / "mlruns" / "mlflow.db"
@@ -151,7 +147,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_cfg(
     database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Config:
-    """Return a config with a new experiment in the shared database."""
+    """Return a config with a separate experiment in the shared database."""
     from reranker.tracking.lifecycle import PARENT
     from tests.helpers.tracked import config as tracked
 
@@ -162,7 +158,7 @@ def run_cfg(
 
 @pytest.fixture(scope="session")
 def tiny() -> Encoder:
-    """Return an encoder with two random layers. Scoring does not change it."""
+    """Two layers of random weights; scoring changes nothing in them."""
     from tests.helpers.weights import TINY
 
     return load_encoder(TINY)
@@ -170,7 +166,7 @@ def tiny() -> Encoder:
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[hub.Repository, Path]:
-    """Return the folders of tiny checkpoints with the architectures of the two pinned models."""
+    """Tiny checkpoints that have the form of the two pinned models."""
     return hub.write_both(tmp_path_factory.mktemp("hub"))
 
 
@@ -186,6 +182,6 @@ def bundle(tiny: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
-    """Return the path of Chromium, or skip the test with the reason."""
+    """The Chromium to use; where there is none, what needs it is skipped with the reason."""
     path, reason = chromium.find()
     return path or pytest.skip(reason)

@@ -21,7 +21,7 @@ from reranker.errors import ConfigError
 from reranker.sweep import CheckedJobs, check_jobs
 from reranker.tracking import store
 from reranker.tracking.lifecycle import PARENT
-from tests.helpers.tracked import SECRET_URI, child, found
+from tests.helpers.tracked import SECRET_URI, find_runs, log_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -152,7 +152,7 @@ def multirun(run_cfg: Config) -> Iterator[Any]:
 
 
 def parent(cfg: Config, children: list[str]) -> Run:
-    [made] = [r for r in found(cfg)[1] if r.info.run_id not in children]
+    [made] = [r for r in find_runs(cfg)[1] if r.info.run_id not in children]
     return made
 
 
@@ -164,7 +164,7 @@ def test_a_sweep_records_its_params_and_children_and_the_best_child(
     callback = sweep.MlflowSweep()
     callback.on_multirun_start(multirun)
     children = [
-        child(run_cfg, tmp_path, values) for values in ([0.2, 0.6, 0.1], [0.5, 0.5, 0.5], [])
+        log_run(run_cfg, tmp_path, values) for values in ([0.2, 0.6, 0.1], [0.5, 0.5, 0.5], [])
     ]
     callback.on_multirun_end(multirun)
     sweep.close_sweep("FAILED")  # main closes it again; nothing happens
@@ -179,7 +179,7 @@ def test_a_sweep_records_its_params_and_children_and_the_best_child(
     assert (made.data.tags["n_children"], made.data.tags["best_child"]) == ("3", children[0])
     tags = [
         r.data.tags.get("mlflow.parentRunId")
-        for r in found(run_cfg)[1]
+        for r in find_runs(run_cfg)[1]
         if r.info.run_id in children
     ]
     assert tags == [made.info.run_id] * 3
@@ -206,7 +206,7 @@ def test_a_sweep_has_the_worst_status_of_its_children(
     status: str,
 ) -> None:
     sweep.MlflowSweep().on_multirun_start(multirun)
-    children = [child(run_cfg, tmp_path, [0.1 * i], error) for i, error in enumerate(errors, 1)]
+    children = [log_run(run_cfg, tmp_path, [0.1 * i], error) for i, error in enumerate(errors, 1)]
     sweep.close_sweep(closed_as)
     made = parent(run_cfg, children)
     assert made.info.status == status

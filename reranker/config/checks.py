@@ -28,6 +28,9 @@ from reranker.config.schema import (
 )
 from reranker.errors import ConfigError
 
+# Key, allowed values, whether the value is allowed.
+Range = tuple[str, str, bool]
+
 
 def validate(config: Config) -> None:
     """Check choices, ranges and combinations.
@@ -124,9 +127,20 @@ def _check_members(key: str, values: list[str], choices: tuple[str, ...]) -> Non
             raise ConfigError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
 
 
-def ranges(c: Config) -> list[tuple[str, str, bool]]:
+def ranges(c: Config) -> list[Range]:
     """Return every key with a range: key, allowed values, whether the value of `c` is allowed."""
-    d, w, s, t, e = c.data, c.data.world, c.sampling, c.trainer, c.eval
+    return [
+        *_data_ranges(c.data),
+        *_world_ranges(c.data.world),
+        *_sampling_ranges(c.sampling),
+        *_model_ranges(c.model),
+        *_trainer_ranges(c.trainer),
+        *_eval_ranges(c.eval),
+        ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
+    ]
+
+
+def _data_ranges(d: DataConfig) -> list[Range]:
     return [
         ("data.min_ratings", "at least 2, so that a history can be split", d.min_ratings >= 2),
         ("data.target_fraction", "between 0 and 1, exclusive", 0 < d.target_fraction < 1),
@@ -140,6 +154,11 @@ def ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("data.storage.n_transfers", "at least 1", d.storage.n_transfers >= 1),
         ("data.storage.max_attempts", "at least 1", d.storage.max_attempts >= 1),
         ("data.max_users", "at least 3, or null", d.max_users is None or d.max_users >= 3),
+    ]
+
+
+def _world_ranges(w: WorldConfig) -> list[Range]:
+    return [
         ("data.world.n_books", "at least 50", w.n_books >= 50),
         ("data.world.n_users", "at least 10", w.n_users >= 10),
         ("data.world.mean_ratings", "at least 4", w.mean_ratings >= 4),
@@ -147,6 +166,11 @@ def ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("data.world.popularity_bias", "at least 0", w.popularity_bias >= 0),
         ("data.world.rating_noise", "at least 0", w.rating_noise >= 0),
         ("data.world.edition_fraction", "from 0 to 1", 0 <= w.edition_fraction <= 1),
+    ]
+
+
+def _sampling_ranges(s: SamplingConfig) -> list[Range]:
+    return [
         ("sampling.neg_ratio", "at least 1", s.neg_ratio >= 1),
         ("sampling.min_positives", "at least 1", s.min_positives >= 1),
         (
@@ -159,13 +183,23 @@ def ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("sampling.retriever_depth", "at least 1", s.retriever_depth >= 1),
         ("sampling.retriever_margin", "above 0", s.retriever_margin > 0),
         ("sampling.max_users", "at least 1, or null", s.max_users is None or s.max_users >= 1),
-        ("model.max_length", "at least 16", c.model.max_length >= 16),
-        ("model.layers", "at least 1, or null", c.model.layers is None or c.model.layers >= 1),
+    ]
+
+
+def _model_ranges(m: ModelConfig) -> list[Range]:
+    return [
+        ("model.max_length", "at least 16", m.max_length >= 16),
+        ("model.layers", "at least 1, or null", m.layers is None or m.layers >= 1),
         (
             "model.dropout",
             "from 0 to below 1, or null",
-            c.model.dropout is None or 0 <= c.model.dropout < 1,
+            m.dropout is None or 0 <= m.dropout < 1,
         ),
+    ]
+
+
+def _trainer_ranges(t: TrainerConfig) -> list[Range]:
+    return [
         ("trainer.epochs", "above 0", t.epochs > 0),
         ("trainer.max_steps", "at least 1, or null", t.max_steps is None or t.max_steps >= 1),
         ("trainer.teacher_weight", "at least 0", t.teacher_weight >= 0),
@@ -190,6 +224,11 @@ def ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
         ("trainer.patience", "at least 1, or null", t.patience is None or t.patience >= 1),
         ("trainer.log_steps", "at least 1", t.log_steps >= 1),
+    ]
+
+
+def _eval_ranges(e: EvalConfig) -> list[Range]:
+    return [
         ("eval.n_candidates", "at least 2", e.n_candidates >= 2),
         (
             "eval.max_positives",
@@ -210,7 +249,6 @@ def ranges(c: Config) -> list[tuple[str, str, bool]]:
         ("eval.ease_books", "at least 2", e.ease_books >= 2),
         ("eval.max_check_users", "at least 2", e.max_check_users >= 2),
         ("eval.n_bootstrap", "at least 100", e.n_bootstrap >= 100),
-        ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
     ]
 
 

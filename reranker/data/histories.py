@@ -111,10 +111,10 @@ def _codes(ids: pa.ChunkedArray, known: pa.Array) -> tuple[IntArray, pa.Array]:
 def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
     """Write one rating for each (user, book) to `path`, sorted by (user, book).
 
-    Users are numbered by ascending id. Of several ratings of a book by a user the latest is kept,
-    then the highest. This is a bucket sort on disk: a bucket holds the rows of a range of users,
-    about `n_rows` rows, and is sorted in memory. The result depends neither on the order of the
-    rows nor on n_rows.
+    Users are numbered by ascending id. If a user rated a book several times, the latest rating is
+    kept, or the highest of the latest ones. This is a bucket sort on disk: a bucket holds the rows
+    of a range of users, about `n_rows` rows, and is sorted in memory. The result depends neither
+    on the order of the rows nor on n_rows.
 
     Args:
         spooled: Its file is removed after its rows were written to buckets.

@@ -154,10 +154,10 @@ def _positives(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame:
     if cfg.context == "holdout":
         return tables.positives("train")
     h = tables.histories
-    return h[_of_train(tables) & (h["rating"] >= tables.positive_rating).to_numpy()]
+    return h[_is_of_train_user(tables) & (h["rating"] >= tables.positive_rating).to_numpy()]
 
 
-def _of_train(tables: Tables) -> np.ndarray:
+def _is_of_train_user(tables: Tables) -> np.ndarray:
     return (tables.users["split"] == "train").to_numpy()[tables.histories["user"]]
 
 
@@ -251,7 +251,7 @@ def _disliked(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame | None:
     if not _uses(cfg, "disliked"):
         return None
     h = tables.histories
-    rows = h[_of_train(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()]
+    rows = h[_is_of_train_user(tables) & (h["rating"] <= cfg.disliked_rating).to_numpy()]
     return rows[rows["is_target"].to_numpy()] if cfg.context == "holdout" else rows
 
 

@@ -42,6 +42,7 @@ REQUIREMENTS = (
     "scikit-learn",
     "scipy",
     "sentence-transformers",
+    "tokenizers",
     "torch",
     "transformers",
 )
@@ -104,8 +105,8 @@ def register_bundle(
         bundle: A folder of `write_bundle`.
         cfg: If `registered_model` is null, the model is logged and not registered.
         dev_ndcg_10: The value by which versions are compared; stored as a tag of the version.
-        dev_lists: Digest of the dev lists on which it was measured. Values of different lists are not
-            compared.
+        dev_lists: Digest of the dev lists on which it was measured. Values of different lists are
+            not compared.
         metrics: Additional metrics, logged to the run and linked to the model.
         tags: Additional tags of the version.
 

@@ -145,8 +145,8 @@ class Reranker:
             history: Book ids of the catalogue. Two editions of a work count once, as in training:
                 the later rating, then the higher one.
             ratings: One per history book; by default all were liked.
-            timestamps: One per history book, Unix seconds. Of equally rated books the latest comes
-                first in the context.
+            timestamps: One per history book, Unix seconds. Among equally rated books the latest
+                comes first in the context.
 
         Raises:
             RequestError: A field cannot be used; the first one is named.

@@ -287,7 +287,7 @@ class RunLog:
 
         Args:
             source: A frame, whose schema is logged, or a file, whose location is logged.
-            digest: Of the content; MLflow keeps its first 36 digits.
+            digest: SHA-256 of the content; MLflow keeps its first 36 digits.
         """
         import mlflow
 

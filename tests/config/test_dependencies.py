@@ -27,7 +27,7 @@ IMPORTERS = {
 }
 # Modules that another distribution always installs and documents as a part of itself.
 PARTS = {"botocore": "boto3", "distributed": "dask", "datasets": "sentence-transformers"}
-# Compared in a benchmark that needs an environment of its own.
+# Compared in a benchmark that needs a separate environment.
 PEERS = {"lenskit", "recbole"}
 SCRIPTS = {p.stem for p in (ROOT / "experiments").rglob("*.py")} | {"sides"}  # imported as scripts
 OWN = {"reranker", "main", "experiments", "tests", *SCRIPTS, *PEERS}

@@ -50,7 +50,7 @@ def test_both_kinds_share_their_positives(tables: Tables, cache: Cache) -> None:
     assert positives["uniform"] == positives["popularity"]
 
 
-def test_uniform_lists_do_not_change_with_a_kind_beside_them(tables: Tables, cache: Cache) -> None:
+def test_uniform_lists_do_not_change_with_another_kind(tables: Tables, cache: Cache) -> None:
     both, alone = build(tables, cache).frame, build(tables, cache, list_kinds=["uniform"]).frame
     assert alone.equals(both[both["kind"] == "uniform"].reset_index(drop=True))
 
@@ -87,7 +87,7 @@ def test_the_hash_follows_the_content(tables: Tables, cache: Cache, tmp_path: Pa
     assert len({first.digest, *others}) == 4
 
 
-def test_the_hash_of_a_kind_follows_its_rows_alone(tables: Tables, cache: Cache) -> None:
+def test_the_digest_of_a_kind_depends_only_on_its_rows(tables: Tables, cache: Cache) -> None:
     both, swapped = (
         build(tables, cache, list_kinds=kinds) for kinds in (CFG.list_kinds, CFG.list_kinds[::-1])
     )
@@ -105,7 +105,7 @@ def test_more_candidates_hold_the_fewer(tables: Tables, cache: Cache) -> None:
     assert len(small.merge(large)) == len(small)
 
 
-def test_max_users_is_a_hash_sample_of_its_fold_alone(tables: Tables, cache: Cache) -> None:
+def test_max_users_is_a_hash_sample_of_its_split(tables: Tables, cache: Cache) -> None:
     few, all_ = build(tables, cache, max_users=3), build(tables, cache)
     assert few.frame["user"].nunique() == 3
     assert len(few.frame.merge(all_.frame)) == len(few.frame)
@@ -167,7 +167,7 @@ def test_a_retriever_list_is_the_first_stages_top_outside_the_context(
     assert frame["label"].sum() > 0
 
 
-def test_no_target_moves_a_retrieved_candidate(tables: Tables, cache: Cache) -> None:
+def test_no_target_changes_a_retrieved_candidate(tables: Tables, cache: Cache) -> None:
     """The targets become other books with other ratings; candidates and scores stay equal."""
     h = tables.histories.copy()
     hidden = (h["is_target"] & (tables.users["split"] != "train").to_numpy()[h["user"]]).to_numpy()
@@ -220,7 +220,7 @@ def test_a_first_stage_that_finds_nothing_is_an_error(
         )
 
 
-def test_no_kind_moves_another(tables: Tables, cache: Cache) -> None:
+def test_no_kind_changes_another(tables: Tables, cache: Cache) -> None:
     kinds = ["bookdb", "retriever", "popularity", "uniform"]
     all_ = build(tables, cache, list_kinds=kinds)
     # bookdb is in the place of its first name, "seed", so that digests stay as they were.
@@ -234,7 +234,7 @@ def test_no_kind_moves_another(tables: Tables, cache: Cache) -> None:
         )
 
 
-def test_the_retriever_decides_its_own_lists_alone(tables: Tables, cache: Cache) -> None:
+def test_the_retriever_decides_only_its_own_lists(tables: Tables, cache: Cache) -> None:
     knn, ease = (
         build(tables, cache, list_kinds=["uniform", "retriever"], retriever=r)
         for r in ("item_knn", "ease")

@@ -247,7 +247,7 @@ def test_groups_come_back_in_ascending_order_of_id_each_with_its_own_values():
         np.testing.assert_allclose(frame.loc[[row.Index]], alone, rtol=0, atol=1e-12)
 
 
-def test_a_group_without_positives_has_no_value_and_leaves_its_neighbours_alone():
+def test_a_group_without_positives_has_no_value_and_does_not_affect_others():
     group, label, score = np.array([1, 1, 2, 2, 3, 3]), np.array([0, 1, 0, 0, 1, 0]), np.arange(6.0)
     frame = metrics.evaluate(group, label, score, cutoffs=[3])
     np.testing.assert_array_equal(frame["ap"], [1, NAN, 0.5])
@@ -280,7 +280,7 @@ def test_minus_zero_ties_with_zero():
     assert (row["tie_fraction"], row["mrr_10"]) == (1, 0.75)
 
 
-def test_scores_that_float32_cannot_tell_apart_tie():
+def test_scores_that_are_equal_in_float32_are_tied():
     assert one([0, 1], [1.0, 1.0 + 1e-9])["tie_fraction"] == 1
     assert one([0, 1], [1.0, 1.0 + 1e-6])["mrr_10"] == 1
 

@@ -71,7 +71,7 @@ def test_the_reference_has_its_own_mean_and_no_difference_to_itself() -> None:
     )
 
 
-def test_equal_configurations_are_all_ties_and_no_number_of_users_would_tell_them_apart() -> None:
+def test_equal_configurations_are_all_ties_and_need_infinitely_many_users() -> None:
     row = against(one("b", BASE), one("a", BASE))
     assert (row["difference"], row["n_ties"], row["p"]) == (0, 4, 1)
     assert row["n_users_needed"] == np.inf

@@ -153,7 +153,11 @@ with start(cfg, Path(sys.argv[3])) as log:
 
 
 def start_program(cfg: Config, run_dir: Path, number: int, wait_s: float) -> subprocess.Popen[str]:
+<<<<<<< HEAD
     """Start a process that logs a number in a new run and then waits in that run."""
+=======
+    """Start a process that logs a number in a separate run and then waits in that run."""
+>>>>>>> main
     args = [cfg.tracking.uri, cfg.tracking.experiment, str(run_dir), str(number), str(wait_s)]
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), *args]
     return subprocess.Popen(
@@ -176,8 +180,3 @@ def log_run(
     except (ValueError, KeyboardInterrupt):
         pass
     return ids[0]
-
-
-# Old names, used by tests of other packages.
-account, found, program, child = read_result, find_runs, start_program, log_run
-checked, of_one_user = full_evaluation, one_user_evaluation

@@ -16,7 +16,7 @@ from reranker.eval import EvalSet, evaluate
 from reranker.tracking.lifecycle import start
 from reranker.trainer import History
 from tests.helpers.paired import AUDIT, WordCounter, drawn
-from tests.helpers.tracked import account, artifacts, found
+from tests.helpers.tracked import artifacts, find_runs, read_result
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +34,12 @@ def test_the_data_report_is_logged_as_metrics_and_a_page(
         encoder = WordCounter()
         reports.write_data_report(log, corpus, pairs, audit_counts=AUDIT, encoder=encoder)
     page = tmp_path / "run" / "data_report.html"
-    result = account(tmp_path / "run")
+    result = read_result(tmp_path / "run")
     assert result["paths"]["data_report"] == str(page)
     assert result["skipped_metrics"] == []
     assert result["metrics"]["data/n_pairs"] == len(pairs.codes)
     assert result["metrics"]["data/audit/pairs_checked"] == AUDIT["pairs_checked"]
-    _, [run] = found(run_cfg)
+    _, [run] = find_runs(run_cfg)
     logged = {key: value for key, value in run.data.metrics.items() if key.startswith("data/")}
     assert logged == {key: pytest.approx(value) for key, value in result["metrics"].items()}
     stored = artifacts(run_cfg, log.run_id) / "data_report.html"
@@ -58,7 +58,7 @@ def test_the_run_report_is_logged_as_figures_and_a_page(
     with start(run_cfg, tmp_path / "run") as log:
         reports.write_run_report(log, evaluate(test), HISTORY, test=test)
     page = tmp_path / "run" / "run_report.html"
-    assert account(tmp_path / "run")["paths"]["run_report"] == str(page)
+    assert read_result(tmp_path / "run")["paths"]["run_report"] == str(page)
     stored = artifacts(run_cfg, log.run_id)
     assert (stored / "run_report.html").read_bytes() == page.read_bytes()
     assert log.run_id in page.read_text()

@@ -286,7 +286,7 @@ def test_max_users_keeps_a_hash_sample(corpus: Corpus, cache: Cache) -> None:
 
 
 def test_shortfall_truncate_gives_fewer_negatives(dense: Corpus, tmp_path: Path) -> None:
-    """Of 2 positives x 6 negatives 10 can be drawn: slot by slot, the first positive first."""
+    """10 of 2 positives x 6 negatives can be drawn: slot by slot, the first positive first."""
     pairs = build(dense, Cache(tmp_path), neg_ratio=6, shortfall="truncate")
     n_users = pairs.codes["user"].nunique()
     negatives = pairs.codes[pairs.codes["label"] == 0]
@@ -373,7 +373,9 @@ def test_leave_one_out_contexts_contain_the_users_other_books(corpus: Corpus, ca
 def test_the_audit_finds_a_target_in_a_leave_one_out_context(
     corpus: Corpus, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep_all = lambda histories, targets, n_books: histories  # noqa: E731
+    def keep_all(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
+        return histories
+
     monkeypatch.setattr(contexts_module, "drop_targets", keep_all)
     pairs = build(corpus, cache, context="leave_one_out")
     with pytest.raises(LeakError, match="have their title in the text of their own context"):

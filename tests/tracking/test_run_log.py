@@ -24,7 +24,14 @@ from reranker.tracking.lifecycle import start
 from reranker.tracking.metric_names import curve_points, evaluation_metrics
 from reranker.tracking.run_log import RunLog
 from reranker.trainer import History
-from tests.helpers.tracked import account, artifacts, checked, config, evaluation, found
+from tests.helpers.tracked import (
+    artifacts,
+    config,
+    evaluation,
+    find_runs,
+    full_evaluation,
+    read_result,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +72,7 @@ def test_a_finished_run_writes_its_results(
     with start(run_cfg, tmp_path) as log:
         assert log.stage("pairs", lambda: PAIRS) is PAIRS
         log.metrics({"test/ndcg_10": np.float64(0.5)})
-    result = account(tmp_path)
+    result = read_result(tmp_path)
     assert (result["status"], result["error"], result["run_id"]) == ("FINISHED", None, log.run_id)
     assert result["overrides"] == ["sampling.neg_ratio=5", "tracking.experiment=x"]
     assert result["metrics"] == {"test/ndcg_10": 0.5}
@@ -74,7 +81,7 @@ def test_a_finished_run_writes_its_results(
     assert {"versions", "machine", "git_commit", "seconds", "skipped_metrics"} <= set(result)
     assert re.search(r"^pairs … \d\.\d s$", capsys.readouterr().out, re.MULTILINE)
 
-    client, [made] = found(run_cfg)
+    client, [made] = find_runs(run_cfg)
     assert (made.info.status, made.info.run_name) == ("FINISHED", "tiny demo sampling.neg_ratio=5")
     assert made.data.params["sampling.neg_ratio"] == "3"
     assert made.data.tags["hash.pairs"] == "ab" * 32
@@ -94,7 +101,7 @@ def test_the_config_hash_covers_only_what_decides_the_result(
     def config_hash(name: str) -> str:
         with start(run_cfg, tmp_path / name):
             pass
-        return str(account(tmp_path / name)["hashes"]["config"])
+        return str(read_result(tmp_path / name)["hashes"]["config"])
 
     first = config_hash("first")
     run_cfg.cache_dir, run_cfg.engine.n_partitions, run_cfg.tracking.alias = "elsewhere", 9, "other"
@@ -110,10 +117,10 @@ def test_metrics_that_are_not_finite_are_skipped_and_named(
     with start(run_cfg, tmp_path) as log:
         log.metrics({"test/auc": math.nan, "test/map": 0.25, "test/ap": math.inf})
         log.metrics({"test/auc": math.nan})
-    assert account(tmp_path)["metrics"] == {"test/map": 0.25}
-    assert account(tmp_path)["skipped_metrics"] == ["test/auc", "test/ap"]
+    assert read_result(tmp_path)["metrics"] == {"test/map": 0.25}
+    assert read_result(tmp_path)["skipped_metrics"] == ["test/auc", "test/ap"]
     assert "warning: not finite, so not logged: test/auc, test/ap\n" in capsys.readouterr().out
-    _, [made] = found(run_cfg)
+    _, [made] = find_runs(run_cfg)
     assert set(made.data.metrics) == {"test/map"}
 
 
@@ -127,7 +134,7 @@ def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Pat
         # More points than MLflow takes in one call.
         log.points.log(log._finite(("many", float(i), i) for i in range(2500)))
         log.history(History(logs=logs, best_dev=0.4))
-    client, [made] = found(run_cfg)
+    client, [made] = find_runs(run_cfg)
     points = client.get_metric_history(log.run_id, "dev/ndcg_10")
     assert [(p.step, p.value) for p in points] == [(10, 0.4), (20, 0.3)]
     assert len(client.get_metric_history(log.run_id, "many")) == 2500
@@ -141,10 +148,10 @@ def test_an_evaluation_is_logged_as_metrics_curves_and_rows(
     run_cfg.eval.list_kinds = ["uniform", "popularity"]
     with start(run_cfg, tmp_path) as log:
         log.console = Console(file=io.StringIO(), markup=False)
-        log.evaluation(checked())
-    client, [made] = found(run_cfg)
-    expected = evaluation_metrics(checked(), "uniform")
-    points = {p[0] for p in curve_points(checked(), "uniform")}
+        log.evaluation(full_evaluation())
+    client, [made] = find_runs(run_cfg)
+    expected = evaluation_metrics(full_evaluation(), "uniform")
+    points = {p[0] for p in curve_points(full_evaluation(), "uniform")}
     assert {k: v for k, v in made.data.metrics.items() if k not in points} == pytest.approx(
         expected
     )
@@ -155,7 +162,7 @@ def test_an_evaluation_is_logged_as_metrics_curves_and_rows(
     [dataset] = made.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.tags[0].value) == ("per_user", "evaluation")
     assert dataset.dataset.digest == digest_file(tmp_path / "per_user.parquet")[:36]
-    assert account(tmp_path)["metrics"] == pytest.approx(expected)
+    assert read_result(tmp_path)["metrics"] == pytest.approx(expected)
     curve = client.get_metric_history(log.run_id, "baseline/bm25/popularity/ndcg_by_k")
     assert [(p.step, p.value) for p in curve] == [
         (k, pytest.approx(0.3 * k / 20)) for k in range(1, 21)
@@ -170,7 +177,7 @@ def test_inputs_are_logged_by_name_and_content_digest(run_cfg: Config, tmp_path:
     with start(run_cfg, tmp_path) as log:
         log.dataset(frame, "pairs", context="training", digest="cd" * 32)
         log.dataset(tmp_path / "books.parquet", "tables", context="source", digest="ef" * 32)
-    _, [made] = found(run_cfg)
+    _, [made] = find_runs(run_cfg)
     inputs = {i.dataset.name: i for i in made.inputs.dataset_inputs}
     assert {n: i.dataset.digest for n, i in inputs.items()} == {
         "pairs": "cd" * 18,
@@ -207,11 +214,11 @@ def test_a_stage_logs_the_speed_of_the_scoring_in_it(run_cfg: Config, tmp_path: 
         log.encoder(encoder, weights)
         log.stage("untrained", lambda: (encoder.score(), encoder.score()))
         log.stage("train", lambda: None)
-    metrics = account(tmp_path)["metrics"]
+    metrics = read_result(tmp_path)["metrics"]
     assert metrics == {
         "score/untrained/pairs_per_s": 2,
         "score/untrained/tokens_per_s": 15,
         "score/untrained/padding_fraction": 0.25,
         "score/untrained/gemm_peak_fraction": pytest.approx(16 / 4 / 16),
     }
-    assert account(tmp_path)["weights"]["source"] == "random seed 0"
+    assert read_result(tmp_path)["weights"]["source"] == "random seed 0"

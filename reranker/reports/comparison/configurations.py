@@ -36,7 +36,7 @@ def configurations(params: Mapping[str, Params]) -> list[Configuration]:
 
     Params whose key ends in `.seed`, and the seed in the name of random weights, do not
     distinguish configurations. Two runs with identical params, including seeds, count as two
-    configurations. If only seeds vary, each run is a configuration of its own.
+    configurations. If only seeds vary, each run is a separate configuration.
 
     Args:
         params: Run id -> the params that it logged.

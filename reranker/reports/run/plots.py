@@ -17,7 +17,7 @@ from reranker.reports.scorers import find_scorer, scorer_name
 from reranker.reports.svg import INK, panel
 
 OTHER: Any = {"color": GREY, "linewidth": 0.8, "alpha": 0.6}  # scorers that are not highlighted
-# Of the users' figure; a step is finer than a pixel.
+# Steps of the figure of users; a step is finer than a pixel.
 THRESHOLDS = np.linspace(0, 1, 201)
 
 

@@ -187,8 +187,8 @@ def test_the_command_line_can_push_list_and_pull(
     assert main.main(["data", "pull", s3_root, str(tmp_path / "copy"), *flags]) == 0
     n_bytes = sum(map(len, FILES.values()))
     out = capsys.readouterr().out
-    assert f"{s3_root}/: 4 files sent ({n_bytes / 1000:.1f} kB), 0 were there." in out
-    assert f"copy: 4 files fetched ({n_bytes / 1000:.1f} kB), 0 were there." in out
+    assert f"{s3_root}/: 4 files uploaded ({n_bytes / 1000:.1f} kB), 0 already there." in out
+    assert f"copy: 4 files downloaded ({n_bytes / 1000:.1f} kB), 0 already there." in out
     assert main.main(["data", "list", s3_root, "--format", "json", *flags]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"]: (row["bytes"], row["sha256"]) for row in rows} == {

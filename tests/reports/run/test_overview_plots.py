@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reranker.reports.run import overview_plots
-from tests.helpers.tracked import checked, evaluation, of_one_user
+from tests.helpers.tracked import evaluation, full_evaluation, one_user_evaluation
 
 
 def test_bars_have_the_values_with_the_best_on_top_and_the_chance_level() -> None:
@@ -45,7 +45,7 @@ def test_the_users_figure_compares_the_model_with_the_best_baseline() -> None:
 
 
 def test_slices_have_their_support_and_chance(tmp_path: Path) -> None:
-    figures = overview_plots.evaluation_figures(checked())
+    figures = overview_plots.evaluation_figures(full_evaluation())
     assert {"slices_uniform", "calibration_uniform"} <= set(figures)
     assert "slices_popularity" not in figures
     [axis] = figures["slices_uniform"].axes
@@ -63,7 +63,8 @@ def test_slices_have_their_support_and_chance(tmp_path: Path) -> None:
 
 def test_a_curve_has_its_band() -> None:
     curve, bands = (
-        frame[frame["kind"] == "uniform"] for frame in (checked().curve, checked().bands)
+        frame[frame["kind"] == "uniform"]
+        for frame in (full_evaluation().curve, full_evaluation().bands)
     )
     [axis] = overview_plots.curves(curve, bands).axes
     [band] = axis.collections
@@ -71,7 +72,7 @@ def test_a_curve_has_its_band() -> None:
 
 
 def test_the_bars_of_one_user_have_no_intervals(tmp_path: Path) -> None:
-    figures = overview_plots.evaluation_figures(of_one_user())
+    figures = overview_plots.evaluation_figures(one_user_evaluation())
     figures["ndcg_10"].savefig(tmp_path / "ndcg_10.png")
     axis = figures["ndcg_10"].axes[0]
     assert axis.get_xlim() == pytest.approx((0, 0.6 * 1.16))

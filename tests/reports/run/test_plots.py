@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from reranker.reports.run import plots
-from tests.helpers.tracked import checked
+from tests.helpers.tracked import full_evaluation
 
 
 def test_the_users_figure_steps_by_one_share_per_user_with_a_value() -> None:
@@ -21,7 +21,7 @@ def test_the_users_figure_steps_by_one_share_per_user_with_a_value() -> None:
 
 
 def test_the_calibration_curve_is_drawn_with_the_diagonal() -> None:
-    [axis] = plots.calibration(checked().calibration).axes
+    [axis] = plots.calibration(full_evaluation().calibration).axes
     diagonal, curve = (np.asarray(line.get_xydata()).tolist() for line in axis.lines)
     assert diagonal == [[0, 0], [1, 1]]
     assert curve == [[0.1, 0.0], [0.8, 0.4]]

@@ -13,7 +13,7 @@ from reranker.config import Config
 from reranker.eval import Evaluation
 from reranker.reports.run.summary import print_summary, verdict
 from reranker.serving.registry import Registered
-from tests.helpers.tracked import SECRET, checked, config, evaluation, of_one_user
+from tests.helpers.tracked import SECRET, config, evaluation, full_evaluation, one_user_evaluation
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_verdict_follows_the_sign_of_the_interval(low: float, high: float, w
 
 
 def test_every_model_has_its_own_verdict() -> None:
-    e = checked()
+    e = full_evaluation()
     fine_tuned, fused = verdict(e.lift[e.lift["kind"] == "uniform"]).split("\n")
     assert fine_tuned.startswith(
         "The fine-tuned model beats the best baseline, BM25: NDCG@10 +0.200"
@@ -91,7 +91,9 @@ def test_the_summary_has_a_row_per_scorer_and_list_kind_with_the_best_last() -> 
 
 def test_the_summary_of_one_user_explains_the_missing_interval() -> None:
     text = printed(
-        config(), Registered(4, "models:/book-reranker/4", "m-1", True, "first"), of_one_user()
+        config(),
+        Registered(4, "models:/book-reranker/4", "m-1", True, "first"),
+        one_user_evaluation(),
     )
     assert re.search(r"fine-tuned +0\.600 \(no interval\) ", text)
     assert (
