@@ -153,11 +153,7 @@ with start(cfg, Path(sys.argv[3])) as log:
 
 
 def start_program(cfg: Config, run_dir: Path, number: int, wait_s: float) -> subprocess.Popen[str]:
-<<<<<<< HEAD
-    """Start a process that logs a number in a new run and then waits in that run."""
-=======
     """Start a process that logs a number in a separate run and then waits in that run."""
->>>>>>> main
     args = [cfg.tracking.uri, cfg.tracking.experiment, str(run_dir), str(number), str(wait_s)]
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), *args]
     return subprocess.Popen(
