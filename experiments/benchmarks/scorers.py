@@ -1,4 +1,4 @@
-"""Build the sides of inference.py: the scorers that one folder of weights is loaded into."""
+"""Build the sides of inference.py: scorers that load the same folder of weights."""
 
 from __future__ import annotations
 
