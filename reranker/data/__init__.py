@@ -1,4 +1,4 @@
-"""Builds books, histories, splits and user contexts from raw tables."""
+"""Build books, histories, splits and user contexts from raw tables."""
 
 from reranker.data.contexts import ContextBuilder, Contexts, build_contexts
 from reranker.data.corpus import Corpus, load

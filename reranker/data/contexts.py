@@ -38,9 +38,9 @@ class ContextBuilder:
     """Renders user contexts from rated books, for training, evaluation and serving alike.
 
     Args:
-        books: title, authors and genres by book code.
-        n_titles, n_genres, n_authors: The most titles, genres and authors in a context.
-        positive_rating: A rating of at least this much is a liked book.
+        books: Columns title, authors and genres; row i is book code i.
+        n_titles, n_genres, n_authors: Maximum numbers of titles, genres and authors in a context.
+        positive_rating: Minimum rating of a liked book.
         template: A template with the fields {titles}, {genres} and {authors}.
     """
 
@@ -72,7 +72,7 @@ class ContextBuilder:
         self._genres_start = np.cumsum(self._n_genres_of) - self._n_genres_of
 
     def settings(self) -> dict[str, int | float | str]:
-        """Return the keyword arguments that make an equal builder of the same books."""
+        """Return the keyword arguments, without `books`, that create an equal builder."""
         return {
             "n_titles": self.n_titles,
             "n_genres": self.n_genres,
@@ -87,14 +87,15 @@ class ContextBuilder:
         """Return the context of every user.
 
         A context describes the books that a user liked (rating of at least positive_rating), or all
-        books of a user who liked none. Titles come best rated first, then latest, then by ascending
-        book code. Genres are counted over all of these books, not only over the titles shown; they
-        come most frequent first, then in the order of the books.
+        books of a user who liked none. Titles are sorted by descending rating, then from the latest
+        to the earliest, then by ascending book code. Genres are counted over all of these books,
+        not only over the titles shown, and are sorted by descending frequency; equally frequent
+        genres keep the order of the books.
 
         Args:
             user: (n_rows,) codes; rows need not be sorted.
             book: (n_rows,) row numbers in the books table.
-            rating, timestamp: (n_rows,).
+            rating, timestamp: (n_rows,) stars and Unix seconds.
 
         Returns:
             User code -> text, by ascending user code.
@@ -104,9 +105,9 @@ class ContextBuilder:
             >>> builder.render(zeros, np.array([4, 1]), np.array([5.0, 4.0]), zeros)
             {0: 'Likes: Dune by Frank Herbert; Emma by Jane Austen. Genres: classics, romance'}
         """
-        kept = np.flatnonzero(_context_mask(user, rating >= self.positive_rating))
-        user, book = user[kept], book[kept]
-        order = _best_first(user, book, rating[kept], timestamp[kept])
+        selected = np.flatnonzero(_context_mask(user, rating >= self.positive_rating))
+        user, book = user[selected], book[selected]
+        order = _best_first(user, book, rating[selected], timestamp[selected])
         user = user[order]
         starts = np.flatnonzero(np.diff(user, prepend=-1))
         text = self._render(np.append(starts, len(user)), book[order])
@@ -122,17 +123,17 @@ class ContextBuilder:
         left_user: IntArray,
         left_book: IntArray,
     ) -> list[str]:
-        """Return a context for each left-out pair: that of the user's other books, as in `render`.
+        """Return one context per pair, rendered from the user's books except the pair's book.
 
         Args:
-            user, book, rating, timestamp: (n_rows,) as for `render`.
-            left_user, left_book: (n_pairs,) codes; a user may occur in several pairs.
+            user, book, rating, timestamp: (n_rows,) as in `render`.
+            left_user, left_book: (n_pairs,) codes of the pairs; a user may be in several pairs.
 
         Returns:
             (n_pairs,) texts.
 
         Raises:
-            DataError: A user has no other book.
+            DataError: A pair's book is the only book of its user.
         """
         order = _best_first(user, book, rating, timestamp)
         by_user, book, liked = user[order], book[order], rating[order] >= self.positive_rating
@@ -155,29 +156,29 @@ class ContextBuilder:
         return out
 
     def _render(self, ends: IntArray, book: IntArray) -> list[str]:
-        """Return the contexts of the groups of books ends[0]:ends[1], ends[1]:ends[2], …
+        """Return one context per group of books; group i is book[ends[i]:ends[i + 1]].
 
         Args:
-            ends: (n_contexts + 1,) ascending; no group is empty.
-            book: Book codes, the best first within a group.
+            ends: (n_contexts + 1,) ascending offsets; no group is empty.
+            book: Book codes; the best book of each group comes first.
         """
         out: list[str] = []
         for first, last in _blocks(ends, max_groups=N_COUNTS // max(1, len(self._genre_names))):
             sizes = np.diff(ends[first : last + 1])
             n = len(sizes)
-            context, own = np.repeat(np.arange(n), sizes), book[ends[first] : ends[last]]
+            context, books = np.repeat(np.arange(n), sizes), book[ends[first] : ends[last]]
             shown = _positions(sizes) < self.n_titles
-            names = self._names.take(pa.array(own[shown]))
-            values = {"authors": self._top_authors(context, own, n)} if self.n_authors else {}
+            names = self._names.take(pa.array(books[shown]))
+            values = {"authors": self._top_authors(context, books, n)} if self.n_authors else {}
             values["titles"] = texts.join(context[shown], names, n, "; ")
-            values["genres"] = self._top_genres(context, own, n)
+            values["genres"] = self._top_genres(context, books, n)
             out += texts.fill(self._parts, values).to_pylist()
         return out
 
     def _top_authors(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
-        """Return (n,) the joined first authors of each context's books.
+        """Return (n,) texts: the joined first authors of each context's books.
 
-        The most frequent comes first; of equally frequent ones the author of the better book.
+        The most frequent author comes first; ties are resolved in favour of the better book.
         """
         n_authors = len(self._author_names)
         is_named = pc.not_equal(self._author_names, "").to_numpy(zero_copy_only=False)
@@ -191,14 +192,14 @@ class ContextBuilder:
         return texts.join(row[shown], names, n, ", ")
 
     def _top_genres(self, context: IntArray, book: IntArray, n: int) -> pa.Array:
-        """Return (n,) the joined genres of each context.
+        """Return (n,) texts: the joined genres of each context's books.
 
-        The most frequent comes first; equally frequent ones keep the order of the books.
+        The most frequent genre comes first; equally frequent genres keep the order of the books.
         """
         book_row, entry = _expand(self._genres_start[book], self._n_genres_of[book])
         n_genres = len(self._genre_names)
         cell = context[book_row] * n_genres + self._genre_codes[entry]
-        # The first entry of each (context, genre) cell: reversed, its assignment is the last one.
+        # Index of the first entry of each (context, genre) cell: in reverse order it is set last.
         first = np.empty(n * n_genres, dtype=np.int64)
         first[cell[::-1]] = np.arange(len(cell))[::-1]
         cells = cell[first[cell] == np.arange(len(cell))]  # by first appearance, hence by context
@@ -213,22 +214,23 @@ class ContextBuilder:
 def _best_first(
     user: IntArray, book: IntArray, rating: FloatArray, timestamp: IntArray
 ) -> IntArray:
-    """Return the order of rows by user, then best rated, then latest, then ascending book."""
+    """Return the indices that sort by user, descending rating, descending time and book."""
     step = np.diff(user)
-    # Histories are sorted by (user, book): a stable sort then keeps the order of the books.
+    # If the rows are sorted by (user, book), a stable sort keeps the order of the books.
     if ((step > 0) | ((step == 0) & (np.diff(book) > 0))).all():
         return np.lexsort((-timestamp, -rating, user))
     return np.lexsort((book, -timestamp, -rating, user))
 
 
 def _context_mask(user: IntArray, liked: BoolArray) -> BoolArray:
-    """Return which rows describe their user: the liked ones, or all rows of a user without any."""
+    """Return a mask of the rows that describe a user: liked books, or all books if none is."""
     has_liked = np.zeros(int(user.max(initial=-1)) + 1, dtype=bool)
     has_liked[user[liked]] = True
     return liked | ~has_liked[user]
 
 
 def _check_has_context(pair: pd.Series, left_user: IntArray, left_book: IntArray) -> None:
+    """Raise if a pair has no context row."""
     empty = np.flatnonzero(np.bincount(pair, minlength=len(left_user)) == 0)
     if len(empty):
         user, book = left_user[empty[0]], left_book[empty[0]]
@@ -246,12 +248,15 @@ def _positions(sizes: IntArray) -> IntArray:
 
 
 def _expand(start: IntArray, size: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the numbers of all ranges start[i]:start[i] + size[i], each with its range's index."""
+    """Return i and the value of each element of the ranges start[i]:start[i] + size[i]."""
     return np.repeat(np.arange(len(size)), size), np.repeat(start, size) + _positions(size)
 
 
 def _blocks(ends: IntArray, *, max_groups: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of groups ends[i]:ends[i + 1] with at most BLOCK_ROWS rows, or of one group."""
+    """Yield (first, last) blocks of groups; group i is the rows ends[i]:ends[i + 1].
+
+    A block has at most max_groups groups and at most BLOCK_ROWS rows, or is one larger group.
+    """
     first = 0
     while first < len(ends) - 1:
         last = int(np.searchsorted(ends, ends[first] + BLOCK_ROWS, side="right")) - 1
@@ -266,12 +271,12 @@ class Contexts:
 
     Attributes:
         text: `text[u]` is the context of user code u.
-        rows: The ratings that contexts are made of: user, book, rating, timestamp of histories.
-        builder: What rendered the contexts.
-        numeric_features: What prepends numeric features to the texts of candidates; None if
-            candidates have the books' own texts.
+        rows: The ratings from which contexts are rendered: user, book, rating, timestamp.
+        builder: The builder that rendered the contexts.
+        numeric_features: Prepends numeric features to the texts of candidates; None if candidates
+            have the texts of the books unchanged.
         cache_key: Settings that change the texts of candidates and are not part of the tables'
-            digest. A cache key of results that depend on these texts has to contain it.
+            digest. The cache key of a result that depends on these texts must contain them.
     """
 
     text: list[str]
@@ -281,7 +286,7 @@ class Contexts:
     cache_key: dict[str, object] = field(default_factory=dict)
 
     def candidates(self, books: pd.DataFrame, user: IntArray, book: IntArray) -> pa.Array:
-        """Return (n_pairs,) the text of each candidate, with its numeric features for the user.
+        """Return the (n_pairs,) texts of candidates, with the numeric features for their users.
 
         Args:
             books: The books of the tables.
@@ -290,11 +295,11 @@ class Contexts:
         return self._texts(books, user, book, self.rows)
 
     def candidates_without_context(self, books: pd.DataFrame, book: IntArray) -> pa.Array:
-        """Return (n,) the texts of candidates for a user without context books."""
+        """Return the (n,) texts of candidates for a user without context books."""
         return self._texts(books, np.zeros_like(book), book, self.rows.iloc[:0])
 
     def levels(self, user: IntArray, book: IntArray) -> dict[str, IntArray]:
-        """Return label -> (n_pairs,) the numeric features of candidates; {} if there are none."""
+        """Return a dict of label -> (n_pairs,) numeric features; {} if there are none."""
         features = self.numeric_features
         return {} if features is None else features.levels(user, book, self.rows)
 
@@ -307,7 +312,7 @@ class Contexts:
 
 
 def build_contexts(tables: Tables, cfg: DataConfig, *, ease_books: int = EASE_BOOKS) -> Contexts:
-    """Build every user's context from the context side of the history.
+    """Render every user's context from the context side of the history.
 
     Args:
         ease_books: The number of most rated books that the feature `ease` ranks.
@@ -353,7 +358,7 @@ def _fit_ease(tables: Tables, known: pd.DataFrame, ease_books: int) -> Ease:
 
 
 def _cache_key(cfg: DataConfig, ease_books: int) -> dict[str, object]:
-    """Return ease_books if it matters and is not the default: this keeps older cache keys."""
+    """Return ease_books if a feature uses it; the default is omitted to keep older cache keys."""
     matters = "ease" in cfg.text_features and ease_books != EASE_BOOKS
     return {"ease_books": ease_books} if matters else {}
 
@@ -361,8 +366,8 @@ def _cache_key(cfg: DataConfig, ease_books: int) -> dict[str, object]:
 def drop_targets(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -> pd.DataFrame:
     """Return the rows of `histories` whose (user, book) is not in `targets`.
 
-    Codes are compared as int64. The original system compared an integer id with a string here, so
-    that it never removed a row.
+    Codes are compared as int64. The original system compared an integer id with a string here, and
+    therefore never removed a row.
     """
     keys = [
         pd.Series(frame["user"].to_numpy().astype(np.int64) * n_books + frame["book"])
@@ -372,7 +377,9 @@ def drop_targets(histories: pd.DataFrame, targets: pd.DataFrame, n_books: int) -
 
 
 def contains_title(text: str, name: str, template: str) -> bool:
-    """Return whether a context of this template lists the book that has this `context_names` name.
+    """Return whether a context rendered with `template` lists the book called `name`.
+
+    Names are those of `context_names`.
 
     Example:
         >>> contains_title("Likes: Emma by Jane Austen; It.", "It", "Likes: {titles}.")

@@ -14,7 +14,7 @@ from reranker.data.tables import Tables, load_tables
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tables, and the user contexts that are built from them."""
+    """The tables of a data source, and the user contexts built from them."""
 
     tables: Tables
     contexts: Contexts
@@ -26,7 +26,7 @@ class Corpus:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows in, out and dropped, by reason."""
+        """Numbers of rows read, written and dropped, by reason."""
         return self.tables.counts
 
     @property
@@ -48,7 +48,7 @@ def load(cfg: DataConfig, cache: Cache, *, ease_books: int = EASE_BOOKS) -> Corp
             passes `cfg.eval.ease_books`.
 
     Raises:
-        DataError: As `load_tables`.
+        DataError: For the reasons given in `load_tables`.
 
     Example:
         >>> corpus = load(cfg.data, Cache(cfg.cache_dir))

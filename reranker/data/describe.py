@@ -1,4 +1,4 @@
-"""Summarises a source in numbers: files, funnel, splits, texts, ratings, positives, timestamps."""
+"""Summarise a source in numbers: files, funnel, splits, texts, ratings, positives, timestamps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from reranker.data.tables import Tables
 from reranker.errors import DataError
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
-COLUMNS = ("description", "genres", "authors", "series")  # columns of books, counted if not blank
-BLOCK_BYTES = 4 * 2**20  # read from a text file at a time
+COLUMNS = (
+    "description",
+    "genres",
+    "authors",
+    "series",
+)  # columns whose non-blank values are counted
+BLOCK_BYTES = 4 * 2**20  # bytes read from a text file at a time
 
 
 def describe(tables: Tables, files: Sequence[Path], texts: Path) -> dict[str, Any]:
@@ -32,10 +37,10 @@ def describe(tables: Tables, files: Sequence[Path], texts: Path) -> dict[str, An
         texts: `book_texts_reduced.parquet` of the raw tables.
 
     Returns:
-        files: name, rows, columns and bytes of each file. funnel: rows in, out and dropped, by
-        reason. users: the number in each split. books: the number of all books, of books with a
-        text in the source (the others are rendered from their columns), with a description, ….
-        ratings: the number by value, and the number and range of timestamps.
+        files: name, rows, columns and bytes of each file. funnel: rows read, written and
+        dropped, by reason. users: the number in each split. books: the number of all books, of
+        books with a text in the source (other texts are rendered), and of books with a value in
+        each of COLUMNS. ratings: the number by value, and the number and range of timestamps.
         positives_per_user: quantiles over users, targets included.
 
     Raises:
@@ -57,6 +62,7 @@ def describe(tables: Tables, files: Sequence[Path], texts: Path) -> dict[str, An
 
 
 def _file(path: Path) -> dict[str, Any]:
+    """Return name, number of rows, columns and bytes of a file."""
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
     try:
         rows, columns = {"parquet": _parquet, "csv": _csv, "json": _json_lines}[kind](path)
@@ -72,11 +78,11 @@ def _parquet(path: Path) -> tuple[int, list[str]]:
 
 def _csv(path: Path) -> tuple[int, list[str]]:
     """Return the number of rows, malformed ones included, and the columns of the header."""
-    n_odd = 0
+    n_malformed = 0
 
     def count(row: pa_csv.InvalidRow) -> str:
-        nonlocal n_odd
-        n_odd += 1
+        nonlocal n_malformed
+        n_malformed += 1
         return "skip"
 
     with pa.input_stream(str(path)) as stream:
@@ -89,16 +95,18 @@ def _csv(path: Path) -> tuple[int, list[str]]:
         )
         with pa_csv.open_csv(stream, options, parse, convert) as reader:
             rows = sum(batch.num_rows for batch in reader)
-    return rows + n_odd, columns
+    return rows + n_malformed, columns
 
 
 def _header(path: Path) -> list[str]:
+    """Return the column names in the first line of a CSV file."""
     with pa.input_stream(str(path)) as stream:
         first = pa.py_buffer(stream.read(BLOCK_BYTES).split(b"\n", 1)[0] + b"\n")
     return pa_csv.read_csv(pa.BufferReader(first)).column_names
 
 
 def _json_lines(path: Path) -> tuple[int, list[str]]:
+    """Return the number of lines and the keys of the first object."""
     rows, last, first = 0, b"", b""
     with pa.input_stream(str(path)) as stream:
         while block := stream.read(BLOCK_BYTES):
@@ -109,6 +117,7 @@ def _json_lines(path: Path) -> tuple[int, list[str]]:
 
 
 def _books(tables: Tables, texts: Path) -> dict[str, int]:
+    """Return the number of books, of books with a text in the source, and with each column."""
     ids: list[np.ndarray] = []
     with pq.ParquetFile(texts) as file:
         for batch in file.iter_batches(columns=["book_id", "text"]):
@@ -116,9 +125,9 @@ def _books(tables: Tables, texts: Path) -> dict[str, int]:
             blank = pc.equal(pc.utf8_trim_whitespace(text), "")
             ids.append(batch["book_id"].filter(pc.invert(blank)).to_numpy(zero_copy_only=False))
     books = tables.books
-    own = np.isin(books["book_id"].to_numpy(), np.concatenate([*ids, []]).astype(np.int64))
+    has_text = np.isin(books["book_id"].to_numpy(), np.concatenate([*ids, []]).astype(np.int64))
     not_blank = {column: int((books[column].str.strip() != "").sum()) for column in COLUMNS}
-    return {"n": len(books), "own_text": int(own.sum())} | not_blank
+    return {"n": len(books), "own_text": int(has_text.sum())} | not_blank
 
 
 def _ratings(tables: Tables) -> dict[str, Any]:
@@ -138,6 +147,7 @@ def _date(unix_seconds: int) -> str:
 
 
 def _positives(tables: Tables) -> dict[str, float]:
+    """Return quantiles and mean of the number of positives per user."""
     h = tables.histories
     liked = h.loc[h["rating"] >= tables.positive_rating, "user"]
     per_user = np.bincount(liked, minlength=len(tables.users))

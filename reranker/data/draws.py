@@ -33,12 +33,12 @@ def text_keys(texts: Iterable[str]) -> KeyArray:
 
 
 def bits(seed: int, purpose: str, *parts: IntArray | KeyArray | int) -> KeyArray:
-    """Return 64 random bits for every row of the parts, which broadcast together.
+    """Return 64 random bits per row; `parts` are broadcast against each other.
 
     Args:
         seed: The stage's seed.
-        purpose: A name of the draw: one seed gives independent numbers for two purposes.
-        parts: Keys of the row: user key, book id, slot.
+        purpose: Name of the draw; with the same seed, two purposes give independent numbers.
+        parts: Keys that identify a row, such as user key, book id and slot.
 
     Example:
         >>> uniform(bits(0, "fold", text_keys(["user1", "user2"])))
@@ -53,6 +53,7 @@ def bits(seed: int, purpose: str, *parts: IntArray | KeyArray | int) -> KeyArray
 
 
 def _splitmix(x: KeyArray) -> KeyArray:
+    """Return the splitmix64 output for each state."""
     x = x + _GOLDEN
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
@@ -67,7 +68,7 @@ def uniform(random_bits: KeyArray) -> FloatArray:
 def below(random_bits: KeyArray, n: IntArray | int) -> IntArray:
     """Return integers in [0, n) for n < 2^32; their bias is below n / 2^64.
 
-    Source: Lemire 2019: the high half of bits * n.
+    Source: Lemire 2019; the result is the high half of bits * n.
     """
     size = np.asarray(n).astype(np.uint64)
     low_half = np.uint64(0xFFFFFFFF)
@@ -77,7 +78,7 @@ def below(random_bits: KeyArray, n: IntArray | int) -> IntArray:
 
 
 def ranges(sizes: IntArray) -> IntArray:
-    """Return (sum of sizes,) int64: 0, 1, …, size - 1 for the first size, then for the next."""
+    """Return (sum of sizes,) int64: 0, 1, …, size - 1 for each size in turn."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
 
@@ -91,10 +92,10 @@ def distinct(n: IntArray, k: IntArray, *, seed: int, purpose: str, key: KeyArray
     Args:
         n: (n_rows,) sizes, each at least k; this is not checked.
         k: (n_rows,) numbers of draws.
-        key: (n_rows,) identifies the row, independently of its position.
+        key: (n_rows,) keys that identify rows independently of their order.
 
     Returns:
-        (sum of k,) int32: the draws of the first row in order, then those of the second, ….
+        (sum of k,) int32: the draws of each row in order, row by row.
     """
     from reranker.data import kernels
 
@@ -114,7 +115,7 @@ def unseen(rank: IntArray, k: IntArray, ends: IntArray, seen_book: IntArray) -> 
         rank: (sum of k,) in [0, all books - seen books of the row), row by row. It is overwritten
             by the result.
         k: (n_rows,) the number of ranks of each row.
-        ends: (n_rows + 1,) row i has the seen books ends[i]:ends[i + 1].
+        ends: (n_rows + 1,) offsets; row i has the books seen_book[ends[i]:ends[i + 1]].
         seen_book: (n_seen,) ascending within a row, without duplicates.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Builds the books table: genres, authors, series, editions and book texts."""
+"""Build the books table: genres, authors, series, editions and book texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)")
 
 
 def short_title(title: str) -> str:
-    """Return the title without a bracket at its end.
+    """Return the title without the parentheses at its end.
 
     Example:
         >>> short_title("Dune (Dune Chronicles, #1)")
@@ -33,7 +33,7 @@ def short_title(title: str) -> str:
 
 
 def series(title: str) -> str:
-    """Return the series and number in a title's last bracket; empty if there is none.
+    """Return the series and number in the parentheses at a title's end; empty if there are none.
 
     Example:
         >>> series("Dune (Dune Chronicles, #1)")
@@ -49,16 +49,17 @@ def series(title: str) -> str:
 def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
     """Return one row per raw book, by ascending book_id.
 
-    Genres come from the names of shelves only, by cfg.genres. The counts of shelves are not used,
-    because they sum over all users and so include dev and test users. A book keeps its rarest
-    genres (those with the fewest books), because they are the most informative. They come rarest
-    first; equally rare ones keep the order of the book's shelves. Authors keep their order, primary
-    authors first; an author id without a name is left out.
+    Genres are derived from shelf names by cfg.genres. Shelf counts are not used, because they sum
+    over all users, including dev and test users. A book keeps its rarest genres (those with the
+    fewest books), because they are the most informative. The rarest genre comes first; equally rare
+    genres keep the order of the book's shelves. Authors keep their order, primary authors first; an
+    author id without a name is left out.
 
     Returns:
         book_id int64, and str columns without nulls: title, series, authors and genres (joined by
-        ", "), description (without HTML), book_text. With cfg.text=given a book_text is that of
-        book_texts_reduced if the book has one there; otherwise cfg.book_template renders it.
+        ", "), description (without HTML), book_text. With cfg.text=given, book_text is taken from
+        book_texts_reduced if the book has a text there; otherwise it is rendered with
+        cfg.book_template.
     """
     columns = {
         "authors": _author_names(raw.books["authors"], raw.authors),
@@ -80,6 +81,7 @@ def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
 def _texts(
     batch: pa.RecordBatch, columns: dict[str, pa.Array], parts: tuple[templates.Part, ...]
 ) -> pa.Table:
+    """Return the columns of the books table, except book_id, for a batch of raw books."""
     title = texts.clean(batch["title"])
     known = {
         "title": title,
@@ -94,7 +96,7 @@ def _texts(
 
 
 def _given_texts(raw: RawTables) -> pa.Array:
-    """Return (n_books,) the text that the source has for each book; empty if it has none."""
+    """Return (n_books,) texts of the source; empty for a book without one."""
     ids, text_ids = (table["book_id"].cast(pa.int64()) for table in (raw.books, raw.texts))
     at = pc.index_in(ids, value_set=text_ids)
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
@@ -107,6 +109,7 @@ def given_ids(raw: RawTables) -> IntArray:
 
 
 def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
+    """Return (n_books,) texts: the author names of each book, joined by ", "."""
     # Commas are removed from names, because they separate authors.
     name = texts.clean(pc.replace_substring(texts.arrow(authors["name"]), ",", ""))
     code = np.where(pc.equal(name, "").to_numpy(zero_copy_only=False), -1, np.arange(len(name)))
@@ -115,21 +118,22 @@ def _author_names(column: pa.ChunkedArray, authors: pa.Table) -> pa.Array:
 
 
 def _genres(column: pa.ChunkedArray, cfg: DataConfig) -> pa.Array:
+    """Return (n_books,) texts: the rarest genres of each book, joined by ", "."""
     code = np.repeat(np.arange(len(cfg.genres)), [len(shelves) for shelves in cfg.genres.values()])
     shelves = texts.arrow([shelf for shelves in cfg.genres.values() for shelf in shelves])
     row, genre = _members(column, shelves, code)
     n_books = np.bincount(genre)[genre]
     order = np.lexsort((n_books, row))  # stable: ties keep the order of the shelves
     row, genre = row[order], genre[order]
-    kept = np.arange(len(row)) - np.searchsorted(row, row) < cfg.max_genres
-    names = texts.arrow(list(cfg.genres)).take(pa.array(genre[kept]))
-    return texts.join(row[kept], names, len(column), ", ")
+    shown = np.arange(len(row)) - np.searchsorted(row, row) < cfg.max_genres
+    names = texts.arrow(list(cfg.genres)).take(pa.array(genre[shown]))
+    return texts.join(row[shown], names, len(column), ", ")
 
 
 def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[IntArray, IntArray]:
     """Return the row and the code of every element of a list column that has a code.
 
-    They come by row, in the order of the list; a code that repeats in a row is returned once.
+    They are sorted by row and keep the order of the list; a repeated code is returned once.
 
     Args:
         column: Lists of texts or integers, or of structs with a text `name`; a null list is empty.
@@ -141,9 +145,9 @@ def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[
     for batch in pa.table({"lists": column}).to_batches(max_chunksize=BATCH_ROWS):
         values = pc.list_flatten(batch["lists"])
         names = pc.struct_field(values, "name") if pa.types.is_struct(values.type) else values
-        place = pc.fill_null(pc.index_in(names.cast(texts.TEXT), value_set=known), -1).to_numpy()
+        position = pc.fill_null(pc.index_in(names.cast(texts.TEXT), value_set=known), -1).to_numpy()
         row = pc.list_parent_indices(batch["lists"]).to_numpy()
-        codes = np.append(code, -1)[place]
+        codes = np.append(code, -1)[position]
         row, codes = row[codes >= 0], codes[codes >= 0]
         first = np.sort(np.unique(row * (len(known) + 1) + codes, return_index=True)[1])
         found.append((at + row[first], codes[first]))
@@ -153,12 +157,12 @@ def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[
 
 
 def work_keys(books: pd.DataFrame) -> pd.Series:
-    """Return a key per book, equal for all editions of a work.
+    """Return one key per book; all editions of a work have the same key.
 
     The key consists of the short title, the first author, and the number in a series. The number is
-    used only if books of one title and author have several (`Naruto (#1)`, `Naruto (#2)`), so that
-    `Dune` and `Dune (Dune Chronicles, #1)` are one work. A book without title or without author is
-    a separate work.
+    used only if books with the same title and author have different numbers (`Naruto (#1)`,
+    `Naruto (#2)`), so that `Dune` and `Dune (Dune Chronicles, #1)` are one work. A book without a
+    title or an author is a separate work.
     """
     title = books["title"].map(short_title).str.lower()
     title = title.str.replace(r"\W+", " ", regex=True).str.strip()
@@ -172,14 +176,14 @@ def work_keys(books: pd.DataFrame) -> pd.Series:
 
 
 def merge_editions(books: pd.DataFrame, n_ratings: IntArray) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep one edition of each work: the most rated one, or the one with the smallest id of these.
+    """Keep the most rated edition of each work; of equally rated ones, the smallest id.
 
     Args:
         n_ratings: (n_books,) the number of ratings of each row of `books`.
 
     Returns:
-        The kept books by ascending book_id, whose row numbers are the book codes from now on; and
-        `editions`: every raw book_id (int64) with the code `book` (int32) of the kept edition.
+        The kept books, sorted by book_id; their row numbers are the book codes. And `editions`:
+        every raw book_id (int64) with the code `book` (int32) of the kept edition.
     """
     work = pd.factorize(work_keys(books))[0]
     ids = books["book_id"].to_numpy()

@@ -1,4 +1,4 @@
-"""Reduces ratings in any order to one per user and book, sorted on disk, block by block."""
+"""Sort ratings on disk, block by block, and keep one per user and book."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ratings:
     n_of_user: IntArray
 
     def blocks(self, users: IntArray, n_rows: int) -> Iterator[Rows]:
-        """Yield the rows of some users in blocks of about `n_rows` rows, which hold complete users.
+        """Yield the rows of some users in blocks of about `n_rows` rows, without splitting a user.
 
         The file has to be sorted by user.
 
@@ -59,8 +59,8 @@ class Spool:
     Attributes:
         ratings: Users are numbered by first appearance; `book` is a position in the catalogue.
         n_of_book: (n_books,) the number of ratings of each book.
-        n_in: Ratings read.
-        n_unknown: Ratings of books outside the catalogue, which were left out.
+        n_in: Number of ratings read.
+        n_unknown: Number of ratings left out because their book is not in the catalogue.
     """
 
     ratings: Ratings
@@ -73,8 +73,8 @@ def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
     """Write ratings to `path` as codes, one table at a time.
 
     Args:
-        tables: The columns of bookdb.RATINGS.
-        book_ids: (n_books,) the catalogue, distinct.
+        tables: Tables with the schema bookdb.RATINGS.
+        book_ids: (n_books,) distinct ids of the catalogue.
     """
     catalogue = pa.array(book_ids, pa.int64())
     user_ids, n_of_user = pa.array([], pa.large_string()), np.zeros(0, np.int64)
@@ -83,11 +83,11 @@ def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
     with path.open("wb") as out:
         for table in tables:
             n_in += table.num_rows
-            place = pc.index_in(table["book_id"], catalogue)
-            table, place = table.filter(place.is_valid()), place.drop_null()
+            position = pc.index_in(table["book_id"], catalogue)
+            table, position = table.filter(position.is_valid()), position.drop_null()
             user, user_ids = _codes(table["user_id"], user_ids)
             rows = np.empty(table.num_rows, ROW)
-            rows["user"], rows["book"] = user, place.to_numpy()
+            rows["user"], rows["book"] = user, position.to_numpy()
             rows["rating"] = table["rating"].to_numpy()
             rows["timestamp"] = table["timestamp"].to_numpy()
             out.write(rows.tobytes())
@@ -99,11 +99,11 @@ def spool(tables: Iterable[pa.Table], book_ids: IntArray, path: Path) -> Spool:
 
 
 def _codes(ids: pa.ChunkedArray, known: pa.Array) -> tuple[IntArray, pa.Array]:
-    """Return the position of every id in the known ids, and the known ids with new ones added."""
+    """Return the position of every id in the known ids, and the known ids followed by new ones."""
     encoded = ids.combine_chunks().dictionary_encode()
-    place = pc.index_in(encoded.dictionary, known)
-    new = encoded.dictionary.filter(place.is_null())
-    code = pc.fill_null(place, -1).to_numpy().copy()
+    position = pc.index_in(encoded.dictionary, known)
+    new = encoded.dictionary.filter(position.is_null())
+    code = pc.fill_null(position, -1).to_numpy().copy()
     code[code < 0] = len(known) + np.arange(len(new))
     return code[encoded.indices.to_numpy()], pa.concat_arrays([known, new])
 
@@ -112,13 +112,13 @@ def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
     """Write one rating for each (user, book) to `path`, sorted by (user, book).
 
     Users are numbered by ascending id. If a user rated a book several times, the latest rating is
-    kept, or the highest of the latest ones. This is a bucket sort on disk: a bucket holds the rows
-    of a range of users, about `n_rows` rows, and is sorted in memory. The result depends neither
+    kept, or the highest of the latest ones. This is a bucket sort on disk: a bucket holds about
+    `n_rows` rows, those of a range of users, and is sorted in memory. The result depends neither
     on the order of the rows nor on n_rows.
 
     Args:
-        spooled: Its file is removed after its rows were written to buckets.
-        book: (n_books,) the book code of every position in the catalogue.
+        spooled: The ratings to merge; their file is removed once the rows are in buckets.
+        book: (n_books,) book code of each position in the catalogue.
     """
     # Arrow sorts by UTF-8 bytes, which is the order of Python's str.
     order = pc.array_sort_indices(spooled.user_ids).to_numpy()
@@ -135,10 +135,10 @@ def merge(spooled: Ratings, book: IntArray, path: Path, n_rows: int) -> Ratings:
     with path.open("wb") as out:
         blocks = _read(buckets, np.add.reduceat(size, bounds[:-1]))
         for a, rows in zip(bounds.tolist(), blocks, strict=False):
-            kept = _deduplicated(rows)
-            n = np.bincount(kept["user"] - a)
+            unique = _deduplicated(rows)
+            n = np.bincount(unique["user"] - a)
             n_of_user[a : a + len(n)] = n
-            out.write(kept.tobytes())
+            out.write(unique.tobytes())
     buckets.unlink()
     return Ratings(path, spooled.user_ids.take(pa.array(order)), n_of_user)
 
@@ -174,12 +174,14 @@ def _fill_buckets(
 
 
 def _read(path: Path, sizes: Iterable[int]) -> Iterator[Rows]:
+    """Yield consecutive blocks of a file, with `sizes` as their numbers of rows."""
     with path.open("rb") as file:
         for n in sizes:
             yield np.fromfile(file, ROW, n)
 
 
 def _deduplicated(rows: Rows) -> Rows:
+    """Return the latest, then highest, rating of each (user, book), sorted by these."""
     key = rows["user"].astype(np.int64) << 32 | rows["book"]
     order = argsort_by(key, rows["rating"], rows["timestamp"])
     key = key[order]
@@ -187,9 +189,9 @@ def _deduplicated(rows: Rows) -> Rows:
 
 
 def argsort_by(key: IntArray, *ties: np.ndarray) -> IntArray:
-    """Return np.lexsort((*ties, key)), three times faster if few keys repeat.
+    """Return np.lexsort((*ties, key)); it is three times as fast if few keys repeat.
 
-    It sorts by the key, and then only the rows of repeated keys by `ties`.
+    All rows are sorted by `key`; then only rows with a repeated key are sorted by `ties`.
     """
     order = np.argsort(key)
     sorted_key = key[order]
@@ -203,7 +205,7 @@ def argsort_by(key: IntArray, *ties: np.ndarray) -> IntArray:
 
 
 def _bounds(size: IntArray, n_rows: int) -> IntArray:
-    """Return the first user of each block of about `n_rows` rows, and the number of users.
+    """Return the first user of each block of about `n_rows` rows, then the number of users.
 
     A block ends with the user who fills it, so it has at most n_rows rows plus those of one user.
     """

@@ -1,8 +1,8 @@
 """The inner loops of `draws`, compiled by numba.
 
-Import this module at the first draw, because the import takes half a second. The compiled code is
-cached next to this file, or in numba's cache folder if this folder is read-only. It releases the
-interpreter's lock, so that threads draw in parallel.
+Import this module only when the first draw is made: the import takes half a second. The compiled
+code is cached next to this file, or in numba's cache folder if this folder is read-only. It
+releases the GIL, so that threads draw in parallel.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _HALF = np.uint64(0xFFFFFFFF)
-# Up to this many seen books, a rank is compared with all of them: 11 ns per draw with SIMD, against
-# 30 ns by binary search.
+# Up to this number of seen books, a rank is compared with all of them: 11 ns per draw with SIMD,
+# against 30 ns by binary search.
 SCAN = 256
 
 
@@ -40,20 +40,21 @@ def _below(random_bits: np.uint64, n: np.uint64) -> np.uint64:
 
 
 @njit(nogil=True, cache=True)
-def _slot(places: IntArray, place: int) -> int:
-    """Return the slot of `place` in an open-addressing table, or the free slot (-1) for it."""
-    mask = len(places) - 1
-    slot = (place * 0x9E3779B1) & mask
-    while places[slot] != -1 and places[slot] != place:
+def _slot(positions: IntArray, position: int) -> int:
+    """Return the slot of `position` in an open-addressing hash table, or the free slot for it."""
+    mask = len(positions) - 1
+    slot = (position * 0x9E3779B1) & mask
+    while positions[slot] != -1 and positions[slot] != position:
         slot = (slot + 1) & mask
     return slot
 
 
 @njit(nogil=True, cache=True)
 def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntArray:
-    """Return (sum of k,) int32: the first k[row] places of a Fisher-Yates shuffle of each n[row].
+    """Return (sum of k,) int32: the first k[row] values of a shuffle of range(n[row]), row by row.
 
-    A table holds the content of the places that were swapped; every step adds one place.
+    This is a Fisher-Yates shuffle. A hash table holds the values at the positions that were
+    swapped; every step adds one position.
     """
     most = 1
     for row in range(len(k)):
@@ -61,7 +62,7 @@ def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntAr
     size = 4
     while size < 4 * most:
         size *= 2
-    places = np.full(size, -1)
+    positions = np.full(size, -1)
     content = np.empty(size, dtype=np.int64)
     used = np.empty(most, dtype=np.int64)
     out = np.empty(k.sum(), dtype=np.int32)
@@ -71,13 +72,13 @@ def distinct(start: np.uint64, n: IntArray, k: IntArray, key: KeyArray) -> IntAr
         for step in range(k[row]):
             random_bits = _splitmix(state ^ _splitmix(np.uint64(step) + _GOLDEN))
             pick = step + int(_below(random_bits, np.uint64(n[row] - step)))
-            own, other = _slot(places, step), _slot(places, pick)
-            out[first + step] = content[other] if places[other] == pick else pick
-            content[other] = content[own] if places[own] == step else step
-            places[other] = pick
+            current, other = _slot(positions, step), _slot(positions, pick)
+            out[first + step] = content[other] if positions[other] == pick else pick
+            content[other] = content[current] if positions[current] == step else step
+            positions[other] = pick
             used[step] = other
         for step in range(k[row]):
-            places[used[step]] = -1
+            positions[used[step]] = -1
         first += k[row]
     return out
 

@@ -27,7 +27,7 @@ DECIMALS = 6
 
 
 def unit_sets(names: pd.Series) -> sp.csr_array:
-    """Return (n_books, n_names) unit rows, one for the set of names of each book.
+    """Return a (n_books, n_names) matrix: row i is the unit vector of book i's set of names.
 
     The dot product of two rows is the cosine of the two sets. A book without names has a row of
     zeros.
@@ -51,7 +51,7 @@ def shared(profile: sp.csr_array, unit: sp.csr_array, row: IntArray, book: IntAr
 
     Args:
         profile: (n_users, n_names) sums or means of the unit rows of each user's books.
-        unit: (n_books, n_names) of `unit_sets`.
+        unit: (n_books, n_names) result of `unit_sets`.
         row, book: (n_pairs,) row numbers.
     """
     blocks = (slice(i, i + BLOCK) for i in range(0, len(row), BLOCK))
@@ -66,13 +66,13 @@ def readers_level(n_readers: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The candidates to describe.
+    """Candidates, their users, and the context books of these users.
 
     Attributes:
         users: (n_users,) codes, ascending.
         row: (n_pairs,) position of each candidate's user in `users`.
         book: (n_pairs,) book codes.
-        context: user, book: the context books of `users`.
+        context: Columns user and book: the context books of `users`.
     """
 
     users: IntArray
@@ -100,11 +100,11 @@ class NumericFeatures:
 
     Args:
         books: The books of the tables: authors and genres, by book code.
-        names: Which features to render, keys of LABELS. The order in the text is that of LABELS.
+        names: Features to render, keys of LABELS; in the text they have the order of LABELS.
         ease: The fitted model of `ease`; required with that feature, else None.
         known: user, book: the ratings that `ease` was fitted on. A user's own ratings are left
             out of that user's ranks, because the ratings of a train user include the targets.
-            None if the users to come are not among them.
+            None if the users to score are not among them.
         n_readers: (n_books,) users whose context side holds each book; required for `readers`.
 
     Raises:
@@ -133,21 +133,21 @@ class NumericFeatures:
         return self.names != ("readers",)
 
     def levels(self, user: IntArray, book: IntArray, context: pd.DataFrame) -> dict[str, IntArray]:
-        """Return label -> (n_pairs,) levels of the candidates, in the order of the text.
+        """Return a dict of label -> (n_pairs,) levels of the candidates, in the order of the text.
 
         Args:
             user, book: (n_pairs,) codes of the users and of the candidates.
             context: user, book: the context books of at least these users.
         """
         users, row = np.unique(user, return_inverse=True)
-        own = context[context["user"].isin(users).to_numpy()]
-        candidates = _Candidates(users, row, book, own)
+        rows = context[context["user"].isin(users).to_numpy()]
+        candidates = _Candidates(users, row, book, rows)
         return {LABELS[name]: self._level(name, candidates) for name in self.names}
 
     def prepend(
         self, texts: pd.Series, user: IntArray, book: IntArray, context: pd.DataFrame
     ) -> pa.Array:
-        """Return the (n_pairs,) texts of the candidates, each with its levels before it.
+        """Return the (n_pairs,) texts of the candidates, each preceded by its levels.
 
         Args:
             texts: (n_books,) by book code.
@@ -165,6 +165,7 @@ class NumericFeatures:
         return pc.binary_join_element_wise(*parts, text, pa.scalar("", TEXT))
 
     def _level(self, name: str, candidates: _Candidates) -> IntArray:
+        """Return the (n_pairs,) levels of one feature."""
         if name == "readers" and self.n_readers is not None:
             return readers_level(self.n_readers)[candidates.book]
         if name == "ease" and self.ease is not None:
@@ -183,26 +184,26 @@ def _check_names(names: Collection[str], inputs: dict[str, object]) -> None:
 
 
 def _overlap_level(name: str, unit: sp.csr_array, candidates: _Candidates) -> IntArray:
-    """Return (n_pairs,) the level of a candidate's cosines with its user's context books."""
+    """Return the (n_pairs,) levels of the overlap between candidates and context books."""
     n_users, context = len(candidates.users), candidates.context
-    place = np.searchsorted(candidates.users, context["user"].to_numpy())
-    cells = (np.ones(len(context)), (place, context["book"].to_numpy()))
-    held = sp.csr_array(cells, shape=(n_users, unit.shape[0]))
-    total = shared((held @ unit).tocsr(), unit, candidates.row, candidates.book)
-    if name == "authors":  # the sum: for most candidates it is 0
+    position = np.searchsorted(candidates.users, context["user"].to_numpy())
+    cells = (np.ones(len(context)), (position, context["book"].to_numpy()))
+    counts = sp.csr_array(cells, shape=(n_users, unit.shape[0]))
+    total = shared((counts @ unit).tocsr(), unit, candidates.row, candidates.book)
+    if name == "authors":  # the sum, which is 0 for most candidates
         return np.rint(5 * np.log1p(total)).astype(np.int64)
-    n_held = np.bincount(place, minlength=n_users)[candidates.row]
-    return np.rint(50 * total / np.maximum(n_held, 1)).astype(np.int64)
+    n_books = np.bincount(position, minlength=n_users)[candidates.row]
+    return np.rint(50 * total / np.maximum(n_books, 1)).astype(np.int64)
 
 
 def _rank_level(ease: Ease, candidates: _Candidates, known: pd.DataFrame | None) -> IntArray:
-    """Return (n_pairs,) 4 log2(n_books / rank), rounded; tied books share their mean rank.
+    """Return the (n_pairs,) values of 4 log2(n_books / rank), rounded; ties share their mean rank.
 
     Args:
         known: user, book: ratings of any users; a user's own are left out of that user's scores.
     """
     users, row, book = candidates.users, candidates.row, candidates.book
-    own = None if known is None else known[known["user"].isin(users).to_numpy()]
+    rated = None if known is None else known[known["user"].isin(users).to_numpy()]
     order = np.argsort(row, kind="stable")
     ends = np.searchsorted(row[order], np.arange(len(users) + 1))
     by_user = candidates.context.groupby("user")["book"]
@@ -210,7 +211,7 @@ def _rank_level(ease: Ease, candidates: _Candidates, known: pd.DataFrame | None)
     ratio = np.empty(len(row))
     for first in range(0, len(users), N_RANKED):
         block = users[first : first + N_RANKED]
-        scores = ease.scores(block, candidates.context, own).toarray().round(DECIMALS)
+        scores = ease.scores(block, candidates.context, rated).toarray().round(DECIMALS)
         for i, user in enumerate(block, start=first):
             pairs = order[ends[i] : ends[i + 1]]
             rank = _ranks(scores[i - first], book[pairs], context_of.get(int(user), []))
@@ -219,7 +220,7 @@ def _rank_level(ease: Ease, candidates: _Candidates, known: pd.DataFrame | None)
 
 
 def _ranks(scores: FloatArray, book: IntArray, context: IntArray | list[int]) -> FloatArray:
-    """Return (n,) ranks, from 1, of books among all books but the context, for one user.
+    """Return the (n,) ranks of books, from 1, among all books outside one user's context.
 
     Args:
         scores: (n_books,) scores for the user.

@@ -1,4 +1,4 @@
-"""Assigns users to splits, and divides each history into context books and held-out targets."""
+"""Assign users to splits, and divide each history into context books and held-out targets."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataF
     Raises:
         DataError: A split has no user.
     """
-    place = uniform(bits(cfg.seed, "fold", keys))
-    dev_or_train = np.where(place < cfg.test_fraction + cfg.dev_fraction, "dev", "train")
-    split = np.where(place < cfg.test_fraction, "test", dev_or_train)
+    draw = uniform(bits(cfg.seed, "fold", keys))
+    dev_or_train = np.where(draw < cfg.test_fraction + cfg.dev_fraction, "dev", "train")
+    split = np.where(draw < cfg.test_fraction, "test", dev_or_train)
     users = pd.DataFrame({"user_id": user_ids.to_pandas(), "split": split, "key": keys})
     empty = [name for name in SPLITS if not (split == name).any()]
     if empty:
@@ -47,11 +47,11 @@ def build_users(user_ids: pa.Array, keys: KeyArray, cfg: DataConfig) -> pd.DataF
 def is_target(
     user: IntArray, book: IntArray, timestamp: IntArray, *, keys: KeyArray, cfg: DataConfig
 ) -> npt.NDArray[np.bool_]:
-    """Return which ratings are held out as targets.
+    """Return a mask of the ratings that are held out as targets.
 
-    Targets are the latest part of a history. If a user has a rating without timestamp, they are a
-    part that is chosen by a hash. Every user keeps at least one book on each side. Ratings of the
-    same second are ordered by the hash.
+    Targets are the latest part of a history. If any rating of a user has no timestamp, the
+    user's targets are chosen by a hash instead. Every user has at least one book on each side.
+    Ratings with the same timestamp are ordered by the hash.
 
     Args:
         user: (n,) positions in `keys`, ascending; each occurs at least twice.

@@ -1,4 +1,4 @@
-"""The tables that later stages read: books, users with splits, histories with both sides."""
+"""The tables that later stages read: books, users with splits, and histories with targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.data.sources import bookdb, fetch
 from reranker.errors import DataError
 
-VERSION = 5  # of the written files; raise it when the same inputs give other tables
+VERSION = 5  # of the written files; increase it if the same inputs give other tables
 
 # Column of the original system -> our column
 _BOOKDB_BOOKS = {
@@ -31,7 +31,7 @@ _BOOKDB_BOOKS = {
     "genres": "genre",
     "authors": "authors",
 }
-# The first name of the column in users.parquet; another name would change the tables' digest.
+# Name of the split column in users.parquet. Another name would change the tables' digest.
 _SPLIT_ON_DISK = "fold"
 _HISTORIES = pa.schema(
     [
@@ -42,12 +42,13 @@ _HISTORIES = pa.schema(
         ("is_target", pa.bool_()),
     ]
 )
-# Users, and the times of one user, are close together: compared with plain dictionaries this halves
-# the time to write and to read.
+# Consecutive users, and the timestamps of one user, differ little: delta encoding halves the time
+# to write and to read, compared with dictionaries.
 _ENCODING = {"user": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"}
 _BOOKS_READ = pa.schema([("user_id", pa.string()), ("books_read", pa.list_(pa.int64()))])
-# The approximate rows of a row group, which holds complete users: 5 MB, small enough to distribute
-# users by row groups. It is a constant because batch_rows must not change the bytes.
+# Approximate number of rows in a row group, which holds complete users. These 5 MB are small enough
+# to distribute users by row groups. The number is a constant because batch_rows must not change the
+# bytes.
 ROW_GROUP = 1 << 18
 
 
@@ -56,18 +57,18 @@ class Tables:
     """Books, users and histories of a source; a code is a row number.
 
     Attributes:
-        books: Row i is book code i, ascending book_id: book_id int64, title, series, authors,
-            genres, description, book_text (str, never null).
-        users: Row u is user code u, ascending user_id: user_id str, split str ("train", "dev",
-            "test"), key uint64 (a hash of the id, which keys the random draws).
+        books: Row i is book code i; sorted by book_id. Columns: book_id int64; title, series,
+            authors, genres, description, book_text (str, never null).
+        users: Row u is user code u; sorted by user_id. Columns: user_id str; split str ("train",
+            "dev", "test"); key uint64 (a hash of the id, which keys the random draws).
         histories: One row per rating, sorted by (user, book), each pair once: user int32, book
             int32, rating float32, timestamp int64 (0 if unknown), is_target bool.
-        editions: Every raw book_id int64 -> book int32, the code of the edition that was kept.
-        positive_rating: A rating of at least this much is a positive.
+        editions: Each raw book_id (int64) with `book` (int32), the code of the kept edition.
+        positive_rating: Minimum rating of a positive.
         digest: SHA-256 of the data settings and of the folder `path`, which holds all tables as
             parquet.
-        counts: Rows in, out and dropped, by reason.
-        hit: Whether they came from the cache.
+        counts: Numbers of rows read, written and dropped, by reason.
+        hit: Whether the tables came from the cache.
     """
 
     books: pd.DataFrame
@@ -89,19 +90,19 @@ class Tables:
         return self.histories[train | ~self.histories["is_target"].to_numpy()]
 
     def n_readers(self) -> IntArray:
-        """Return (n_books,) the number of users of all splits whose context side has each book.
+        """Return the (n_books,) numbers of users, of all splits, whose context side has each book.
 
-        Targets are not counted, not even those of train users: a target would count itself.
+        Targets are not counted, not even those of train users, because a target would count itself.
         """
         context = self.histories["book"].to_numpy()[~self.histories["is_target"].to_numpy()]
         return np.bincount(context, minlength=len(self.books))
 
     def user_ids(self, codes: IntArray) -> np.ndarray:
-        """Return (n,) the user_id, str, of each user code."""
+        """Return the (n,) user_ids (str) of user codes."""
         return self.users["user_id"].to_numpy()[codes]
 
     def book_ids(self, codes: IntArray) -> np.ndarray:
-        """Return (n,) the book_id, int64, of each book code."""
+        """Return the (n,) book_ids (int64) of book codes."""
         return self.books["book_id"].to_numpy()[codes]
 
     def with_ids(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +111,7 @@ class Tables:
         return ids.rename(columns={"user": "user_id", "book": "book_id"})
 
     def positives(self, split: str) -> pd.DataFrame:
-        """Return the target ratings of a split's users that are positive, by (user, book)."""
+        """Return the positive target ratings of a split's users, sorted by (user, book)."""
         h = self.histories
         in_split = (self.users["split"] == split).to_numpy()[h["user"]]
         positive = (h["rating"] >= self.positive_rating).to_numpy()
@@ -138,7 +139,7 @@ def load_tables(cfg: DataConfig, cache: Cache) -> Tables:
     key = {
         "version": VERSION,
         "files": {path.name: digest_file(path) for path in bookdb.files(source.folder)},
-        # Text features are rendered later: tables with and without them are the same folder.
+        # Text features are rendered later, so tables with and without them share a folder.
         "data": _settings(dataclasses.replace(cfg, text_features=[])),
     }
     entry = cache.fetch("tables", key, lambda folder: _build(source.folder, cfg, folder))
@@ -162,9 +163,9 @@ def load_tables(cfg: DataConfig, cache: Cache) -> Tables:
 
 
 def _settings(cfg: DataConfig) -> dict[str, object]:
-    """Return the settings that identify tables: how the source is reached is left out.
+    """Return the settings that identify tables; those for reaching the source are reset.
 
-    Earlier versions had three flags in place of `text_features`. They are written wherever they can
+    Earlier versions had three flags in place of `text_features`. They are used wherever they can
     express the same features, so that digests of tables, pairs and lists stay the same.
     """
     settings = dataclasses.asdict(cfg) | {
@@ -181,6 +182,7 @@ def _settings(cfg: DataConfig) -> dict[str, object]:
 
 
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
+    """Write the tables of the source in `root` into `folder`; return the counts."""
     raw_tables = bookdb.read(root)
     all_books, given = features.build_books(raw_tables, cfg), features.given_ids(raw_tables)
     with tempfile.TemporaryDirectory(dir=folder) as temp:
@@ -199,13 +201,13 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
             "ratings_dropped_unknown_book": spool.n_unknown,
             "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),
         }
-        kept, keys = _keep_users(rated, cfg, counts)
-        users = splits.build_users(rated.user_ids.take(pa.array(kept)), keys, cfg)
-        n_targets = _write_histories(folder, books, users, _split(rated, kept, keys, cfg))
+        kept_users, keys = _keep_users(rated, cfg, counts)
+        users = splits.build_users(rated.user_ids.take(pa.array(kept_users)), keys, cfg)
+        n_targets = _write_histories(folder, books, users, _split(rated, kept_users, keys, cfg))
         _write(folder, books, users, editions)
     counts |= {
         "users": len(users),
-        "ratings": int(rated.n_of_user[kept].sum()),
+        "ratings": int(rated.n_of_user[kept_users].sum()),
         "targets": n_targets,
     }
     return counts | {
@@ -217,29 +219,29 @@ def _keep_users(
     rated: histories.Ratings, cfg: DataConfig, counts: dict[str, object]
 ) -> tuple[IntArray, KeyArray]:
     """Return the ascending positions in `rated` of the users to keep, and the keys of their ids."""
-    kept = np.flatnonzero(rated.n_of_user >= cfg.min_ratings)
-    keys = text_keys(rated.user_ids.take(pa.array(kept)).to_pylist())
+    kept_users = np.flatnonzero(rated.n_of_user >= cfg.min_ratings)
+    keys = text_keys(rated.user_ids.take(pa.array(kept_users)).to_pylist())
     counts["users_in"] = len(rated.n_of_user)
-    counts["users_dropped_few_ratings"] = len(rated.n_of_user) - len(kept)
-    if cfg.max_users is not None and len(kept) > cfg.max_users:
-        counts["users_dropped_by_max_users"] = len(kept) - cfg.max_users
+    counts["users_dropped_few_ratings"] = len(rated.n_of_user) - len(kept_users)
+    if cfg.max_users is not None and len(kept_users) > cfg.max_users:
+        counts["users_dropped_by_max_users"] = len(kept_users) - cfg.max_users
         order = np.argsort(bits(cfg.seed, "sample users", keys), kind="stable")
         sample = np.sort(order[: cfg.max_users])
-        kept, keys = kept[sample], keys[sample]
-    if len(kept) == 0:
+        kept_users, keys = kept_users[sample], keys[sample]
+    if len(kept_users) == 0:
         raise DataError(
             f"reduced_interactions.parquet: none of {len(rated.n_of_user)} users has "
             f"{cfg.min_ratings} rated books of the catalogue. Lower data.min_ratings (at least 2) "
             "or give more ratings."
         )
-    return kept, keys
+    return kept_users, keys
 
 
 def _split(
-    rated: histories.Ratings, kept: IntArray, keys: KeyArray, cfg: DataConfig
+    rated: histories.Ratings, kept_users: IntArray, keys: KeyArray, cfg: DataConfig
 ) -> Iterator[pa.Table]:
     """Yield the histories of the kept users with is_target, one row group at a time."""
-    for rows in rated.blocks(kept, ROW_GROUP):
+    for rows in rated.blocks(kept_users, ROW_GROUP):
         columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
         first = int(columns["user"][0])
         user = columns["user"] - first
@@ -254,6 +256,7 @@ def _split(
 
 
 def _write(folder: Path, books: pd.DataFrame, users: pd.DataFrame, editions: pd.DataFrame) -> None:
+    """Write books, users and editions, and the books table of the original system."""
     stored_users = users.rename(columns={"split": _SPLIT_ON_DISK})
     for name, frame in {"books": books, "users": stored_users, "editions": editions}.items():
         frame.to_parquet(folder / f"{name}.parquet", index=False, compression=COMPRESSION)
@@ -274,14 +277,14 @@ def _write_histories(
             compression=COMPRESSION,
             use_dictionary=["book", "rating"],
             column_encoding=_ENCODING,
-        ) as ours,
+        ) as histories_writer,
         pq.ParquetWriter(
             folder / "sampled_users_book.parquet", _BOOKS_READ, compression=COMPRESSION
-        ) as bookdb_table,
+        ) as bookdb_writer,
     ):
         for block in blocks:
-            ours.write_table(block)
-            bookdb_table.write_table(_books_read(block, book_ids, user_ids))
+            histories_writer.write_table(block)
+            bookdb_writer.write_table(_books_read(block, book_ids, user_ids))
             n_targets += pc.sum(block["is_target"]).as_py()
     return n_targets
 

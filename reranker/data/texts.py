@@ -65,14 +65,14 @@ def strip_html(texts: pa.Array) -> pa.Array:
 
 
 def _map_matching(texts: pa.Array, pattern: str, function: Callable[[str], str]) -> pa.Array:
-    """Apply a function to the texts that match; the others, the most, stay in Arrow."""
+    """Apply a function to the texts that match; the others, usually most, stay in Arrow."""
     found = pc.fill_null(pc.match_substring_regex(texts, pattern), False)
     changed = [function(text) for text in texts.filter(found).to_pylist()]
     return pc.replace_with_mask(texts, found, pa.array(changed, TEXT)) if changed else texts
 
 
 def join(row: IntArray, values: pa.Array, n_rows: int, separator: str) -> pa.Array:
-    """Return (n_rows,) the joined values of each row; a row without values is empty.
+    """Return (n_rows,) texts: the joined values of each row, empty for a row without values.
 
     Args:
         row: (n_values,) row numbers, ascending.
@@ -106,5 +106,6 @@ def fill(parts: Sequence[Part], values: Mapping[str, pa.Array]) -> pa.Array:
 
 
 def _where(condition: pa.Array, yes: pa.Array | str, no: str) -> pa.Array:
+    """Return (n_rows,) texts: `yes` where the condition holds, else `no`."""
     chosen = pa.scalar(yes, TEXT) if isinstance(yes, str) else yes
     return pc.if_else(condition, chosen, pa.scalar(no, TEXT))

@@ -122,7 +122,7 @@ class Encoder:
         return kept(query_lengths, candidate_lengths, self.max_tokens)
 
     def truncates(self, query_lengths: IntArray, candidate_lengths: IntArray) -> BoolArray:
-        """Return (n_pairs,) whether a pair loses tokens of its query or its candidate.
+        """Return a (n_pairs,) mask of the pairs that lose tokens of their query or candidate.
 
         Args:
             query_lengths: (n_pairs,) tokens of the queries, without special tokens.

@@ -160,7 +160,7 @@ def _product_s(x: torch.Tensor, weight: torch.Tensor) -> float:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Make glibc's malloc reuse large freed blocks; return whether it now does. Once per process.
+    """Make glibc's malloc reuse large freed blocks; return whether it does; once per process.
 
     The activations of a step take about 10 MB each. By default glibc maps such blocks anew and
     returns them to the system each time, and the page faults take longer than GELU, softmax or a

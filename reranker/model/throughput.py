@@ -12,7 +12,7 @@ from reranker.model.tokens import Batch
 
 @dataclass(frozen=True)
 class Work:
-    """The pairs that were computed, and what they cost. Works add up with `+`.
+    """The number of computed pairs and their cost; instances are added with `+`.
 
     Attributes:
         n_pairs: Number of pairs.

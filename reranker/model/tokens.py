@@ -112,7 +112,7 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> Tokens:
 
 
 def template(tokenizer: Any) -> Template:
-    """Find out from one joined pair how this tokenizer joins a query and a candidate.
+    """Return how a tokenizer joins a query and a candidate, inferred from one joined pair.
 
     Raises:
         ModelError: The tokenizer is not a fast one; only fast ones report to which text each

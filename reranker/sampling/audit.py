@@ -92,6 +92,7 @@ def _texts(tables: Tables, pairs: Pairs) -> pd.Categorical:
 
 
 def _fail(tables: Tables, rows: pd.DataFrame, what: str) -> None:
+    """Raise if there are rows; `what` describes them in the message."""
     if len(rows):
         title = tables.books["title"].iloc[rows["book"].iloc[0]]
         first = tables.with_ids(rows[["user", "book"]].iloc[:1]).iloc[0]
@@ -106,9 +107,9 @@ def _keys(frame: pd.DataFrame, tables: Tables) -> np.ndarray:
 
 
 def _among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return (n_keys,) whether each key is known.
+    """Return a (n_keys,) mask of the keys that are in `known`.
 
-    It sorts, because `np.isin` hashes: 3.1 s for 1e6 ratings, against 0.1 s here.
+    Sorting takes 0.1 s for 1e6 ratings; `np.isin`, which hashes, takes 3.1 s.
     """
     ordered = np.sort(known)
     at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
@@ -125,7 +126,7 @@ def _check_same_text(corpus: Corpus, targets: pd.DataFrame) -> None:
 
 
 def _check_left_out(tables: Tables, targets: pd.DataFrame) -> None:
-    """A leave-one-out context omits one book; a second target with this context would be in it."""
+    """Check that no two targets share a leave-one-out context, which omits only one book."""
     shared = targets[targets.duplicated("context")]
     _fail(tables, shared, "targets share a context that leaves out only one of them")
 
@@ -149,9 +150,10 @@ def _check_works(corpus: Corpus, targets: pd.DataFrame) -> None:
 def _check_titles(
     tables: Tables, targets: pd.DataFrame, rows: pd.DataFrame, *, template: str, at_most: int
 ) -> None:
-    """Find titles in the context text, unless more than `at_most` of the user's `rows` have them.
+    """Check that no context text contains the title of its own target.
 
-    Two books may share a title, such as `Naruto #1` and `Naruto #2`.
+    Two books may share a title, such as `Naruto #1` and `Naruto #2`. A title that more than
+    `at_most` of the user's `rows` have is therefore not checked.
     """
     name = np.asarray(context_names(tables.books), dtype=object)
     title = pd.factorize(name)[0]

@@ -123,6 +123,7 @@ def _fill(
 
 
 def _union(one: UserBooks, other: UserBooks) -> UserBooks:
+    """Return the books of two disjoint sets, sorted by (row, book)."""
     if not len(other.row):
         return one
     row, book = np.concatenate([one.row, other.row]), np.concatenate([one.book, other.book])

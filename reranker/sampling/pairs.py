@@ -200,6 +200,7 @@ def _refuse_shortfall(
 
 
 def _uses(cfg: SamplingConfig, source: str) -> bool:
+    """Return whether negatives are drawn from a source."""
     return cfg.strategy == source or (cfg.strategy == "mix" and getattr(cfg.mix, source) > 0)
 
 
@@ -256,7 +257,7 @@ def _disliked(tables: Tables, cfg: SamplingConfig) -> pd.DataFrame | None:
 
 
 def _cuts(n_pairs: IntArray, size: int) -> IntArray:
-    """Return where parts end: with the user that fills the part up to `size` pairs."""
+    """Return the indices that split users into parts of about `size` pairs."""
     before = np.cumsum(n_pairs) - n_pairs
     return np.flatnonzero(np.diff(before // size)) + 1
 

@@ -15,7 +15,7 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class UserBooks:
-    """Some books of every user of a part, sorted by (row, book), without repetitions."""
+    """Distinct books of each user of a part, sorted by (row, book)."""
 
     row: IntArray
     book: IntArray
@@ -25,7 +25,7 @@ class UserBooks:
         return np.diff(self.ends(n_rows))
 
     def ends(self, n_rows: int) -> IntArray:
-        """Return (n_rows + 1,) index of each row's first book, and the end of the last row."""
+        """Return (n_rows + 1,) offsets: row i has the books ends[i]:ends[i + 1]."""
         return np.searchsorted(self.row, np.arange(n_rows + 1, dtype=self.row.dtype))
 
 

@@ -16,7 +16,7 @@ from reranker.data.retrieval.ease import EASE_BOOKS, Ease, incidence
 class ItemKNN:
     """Item-based nearest neighbours: cosine similarity of books over the users who rated them.
 
-    All neighbours are kept.
+    All neighbours are used, not only the most similar ones.
 
     Source: Deshpande & Karypis 2004.
     """
@@ -29,13 +29,13 @@ class ItemKNN:
         self._unit = ratings @ sp.diags_array(scale)
 
     def scores(self, users: np.ndarray, context: pd.DataFrame) -> sp.csr_array:
-        """Return (n_users, n_books) scores, sparse.
+        """Return sparse (n_users, n_books) scores.
 
         A score is the sum of a book's similarities to the user's context books.
 
         Args:
             users: User codes, one for each row of the result.
-            context: user, book.
+            context: Columns user and book: the context books of each user.
         """
         history = incidence(context, self._shape)[users]
         return ((history @ self._unit.T) @ self._unit).tocsr()
@@ -48,8 +48,8 @@ def fit_first_stage(
 
     Args:
         name: `item_knn` or `ease`.
-        known: user, book.
-        n_users, n_books: Numbers of codes.
+        known: Columns user and book.
+        n_users, n_books: Numbers of user and book codes.
         ease_books: Number of books that have weights in `ease`.
     """
     if name == "ease":

@@ -172,7 +172,7 @@ def _push_file(
 
 
 def _files_to_push(source: Path | Sequence[Path]) -> dict[str, Path]:
-    """Return name -> path."""
+    """Return the files to upload as a dict of name -> path."""
     if isinstance(source, Path) and not source.is_file():
         files = _local_files(source)
     else:

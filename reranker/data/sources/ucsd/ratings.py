@@ -67,7 +67,7 @@ def _rating(row: dict[str, Any], books: set[int]) -> tuple[str, int, int] | str:
 
 
 def _time(row: dict[str, Any], counts: Counter[str]) -> int | None:
-    """Return the Unix time of a rating, or None without a valid date."""
+    """Return the Unix time of a rating, or None if it has no valid date."""
     for name in DATES:
         text = row.get(name)
         if not text:
@@ -111,7 +111,7 @@ def write_csv(
 
 
 def _book_ids(path: Path, books: set[int], batch_rows: int) -> IntArray:
-    """Return an array: CSV number -> book_id, -1 if the map or the books table lacks it."""
+    """Return an array from CSV number to book_id, -1 if the map or the books table lacks it."""
     keys, values = [], []
     for number, column in _map_rows(path, ("book_id_csv", "book_id"), batch_rows):
         keys.append(number)
