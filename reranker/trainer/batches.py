@@ -1,4 +1,4 @@
-"""Plan the rows of every step, rank and micro-batch as a function of seed and epoch."""
+"""Assign pairs to steps, ranks and micro-batches as a function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
-# Steps whose chunks are sorted by length together: little padding, while lengths still vary over
-# an epoch.
+# Number of steps whose chunks are sorted by length together. There is then little padding, and
+# lengths still vary over an epoch.
 BLOCK = 16
 
 
 class Plan:
-    """The steps of a training of any number of epochs; step s always has the same rows."""
+    """The rows of every step; those of step s do not depend on the number of steps."""
 
     def __init__(
         self, chunk: IntArray, length: IntArray, *, n_pairs: int, seed: int, cut_chunks: bool
     ) -> None:
-        """See `steps` for the arguments."""
+        """Set up the plan; the arguments are those of `steps`."""
         self._epoch = partial(
             steps, chunk, length, n_pairs=n_pairs, seed=seed, cut_chunks=cut_chunks
         )
 
     def n_steps(self, epochs: float, max_steps: int | None) -> int:
-        """Return max_steps, or else the number of steps of `epochs`, which may be fractional."""
+        """Return max_steps if it is given, else the number of steps of `epochs` (may be 0.5)."""
         if max_steps is not None:
             return max_steps
         part, complete = math.modf(epochs)
@@ -36,7 +36,7 @@ class Plan:
         return n + (math.ceil(part * len(self._epoch(epoch=int(complete))) - 1e-9) if part else 0)
 
     def rows(self, first: int, n_steps: int) -> Iterator[IntArray]:
-        """Yield the rows of the steps from `first` (counted from 0) up to n_steps."""
+        """Yield the rows of each step from `first` to n_steps - 1, counted from 0."""
         done = 0
         for epoch in count():
             planned = self._epoch(epoch=epoch)
@@ -56,10 +56,10 @@ def steps(
 
     Args:
         chunk: (n_rows,) ids of rows that stay together.
-        length: (n_rows,) tokens.
+        length: (n_rows,) number of tokens.
         n_pairs: Pairs per step.
-        cut_chunks: Whether a step may end within a chunk: all steps but one then have exactly
-            n_pairs rows. Otherwise a step has the chunks that begin within its n_pairs rows.
+        cut_chunks: Whether a step may end within a chunk. If so, all steps but one have exactly
+            n_pairs rows; otherwise a step has the chunks that begin within its n_pairs rows.
     """
     rng = np.random.default_rng([seed, epoch])
     n = np.bincount(chunk)
@@ -80,9 +80,9 @@ def steps(
 def rank_rows(
     rows: IntArray, chunk: IntArray, length: IntArray, *, rank: int, world_size: int
 ) -> IntArray:
-    """Return the rows of a step that one rank computes: complete chunks of about equal length."""
-    mine = _by_length(rows, chunk, length)[rank::world_size]
-    return np.concatenate(mine) if mine else rows[:0]
+    """Return one rank's rows of a step: complete chunks; lengths are balanced between ranks."""
+    chunks = _by_length(rows, chunk, length)[rank::world_size]
+    return np.concatenate(chunks) if chunks else rows[:0]
 
 
 def micro_batches(
@@ -91,25 +91,25 @@ def micro_batches(
     """Yield the rows of every micro-batch of a step: complete chunks, the longest first.
 
     Args:
-        n_tokens: Maximal number of tokens in a micro-batch of several chunks.
-        packed: Whether there is no padding; otherwise every row counts as the longest one.
+        n_tokens: Maximum number of tokens in a micro-batch of several chunks.
+        packed: Whether there is no padding. With padding, every row costs as much as the longest.
     """
-    held: list[IntArray] = []
-    longest = n_rows = real = 0
+    batch: list[IntArray] = []
+    longest = n_rows = n_real = 0
     for piece in _by_length(rows, chunk, length):
         top, total = int(length[piece].max()), int(length[piece].sum())
-        cost = real + total if packed else (n_rows + len(piece)) * max(longest, top)
-        if held and cost > n_tokens:
-            yield np.concatenate(held)
-            held, longest, n_rows, real = [], 0, 0, 0
-        held.append(piece)
-        longest, n_rows, real = max(longest, top), n_rows + len(piece), real + total
-    if held:
-        yield np.concatenate(held)
+        cost = n_real + total if packed else (n_rows + len(piece)) * max(longest, top)
+        if batch and cost > n_tokens:
+            yield np.concatenate(batch)
+            batch, longest, n_rows, n_real = [], 0, 0, 0
+        batch.append(piece)
+        longest, n_rows, n_real = max(longest, top), n_rows + len(piece), n_real + total
+    if batch:
+        yield np.concatenate(batch)
 
 
 def _by_length(rows: IntArray, chunk: IntArray, length: IntArray) -> Sequence[IntArray]:
-    """Return the rows of every chunk of a step, ascending; the longest chunk first."""
+    """Return a step's rows by chunk, the longest chunk first; rows ascend within a chunk."""
     rows = rows[np.lexsort((rows, chunk[rows]))]
     pieces = np.split(rows, np.flatnonzero(np.diff(chunk[rows])) + 1) if len(rows) else []
     return sorted(pieces, key=lambda piece: -int(length[piece].max()))

@@ -16,7 +16,7 @@ class Event:
 
     Attributes:
         step: Steps completed so far.
-        n_steps: Steps of the complete training.
+        n_steps: Total number of steps.
         encoder: The encoder with its current weights.
         result: Result of the step; None for an evaluation.
         dev_ndcg_10: Result of the evaluation; None for a step.
@@ -33,7 +33,7 @@ Callback = Callable[[Event], bool | None]
 
 
 class Callbacks:
-    """Runs the callbacks of rank 0 and stops all processes together.
+    """Runs the callbacks in rank 0 and stops all processes after the same step.
 
     Attributes:
         stopped: Whether a callback has returned True.

@@ -12,19 +12,19 @@ from typing import Any
 from reranker.cache import digest_file
 from reranker.errors import TrainingError
 
-N_KEPT = 2  # the newest, and one more in case that it is damaged
+N_KEPT = 2  # the newest, and one more in case the newest is damaged
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder of checkpoints of one training.
+    """The checkpoints of one training run, in a folder.
 
     A checkpoint is `step-00000026.pt` (tensors and plain values) and `step-00000026.json`, with the
-    SHA-256 of the first file and the identity of the training. The second file is written last:
-    its existence means that the first is complete.
+    SHA-256 of the first file and the identity of the training. The JSON file is written last, so
+    its existence means that the first file is complete.
 
     Attributes:
-        identity: Everything that decides the result: configuration, pairs, weights. Checkpoints
+        identity: Everything that determines the result: configuration, pairs, weights. Checkpoints
             with another identity are rejected.
     """
 
@@ -66,11 +66,11 @@ class Checkpoints:
         manifests = _newest_first(self.folder)
         for manifest in manifests:
             path = manifest.with_suffix(".pt")
-            found = _read(manifest)
-            if found is None or not path.exists() or digest_file(path) != found["sha256"]:
+            saved = _read_manifest(manifest)
+            if saved is None or not path.exists() or digest_file(path) != saved["sha256"]:
                 warnings.warn(f"{path} is damaged; trying the checkpoint before it.", stacklevel=2)
                 continue
-            self._check_identity(found["identity"])
+            self._check_identity(saved["identity"])
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
         if manifests:
@@ -79,12 +79,12 @@ class Checkpoints:
             )
         return None
 
-    def _check_identity(self, found: dict[str, Any]) -> None:
-        mine = json.loads(json.dumps(self.identity))
-        names = sorted(n for n in mine.keys() | found.keys() if mine.get(n) != found.get(n))
+    def _check_identity(self, saved: dict[str, Any]) -> None:
+        now = json.loads(json.dumps(self.identity))
+        names = sorted(n for n in now.keys() | saved.keys() if now.get(n) != saved.get(n))
         if names:
             differences = ", ".join(
-                f"{name} was {found.get(name)!r} and is {mine.get(name)!r}" for name in names
+                f"{name} was {saved.get(name)!r} and is {now.get(name)!r}" for name in names
             )
             raise TrainingError(
                 f"trainer.checkpoint_dir={self.folder} belongs to another training: {differences}. "
@@ -95,17 +95,19 @@ class Checkpoints:
 
 def read_identity(folder: Path) -> dict[str, Any]:
     """Return the identity of the newest checkpoint with a readable manifest; {} without one."""
-    read = (_read(manifest) for manifest in _newest_first(folder))
-    return next((found["identity"] for found in read if found is not None), {})
+    manifests = (_read_manifest(path) for path in _newest_first(folder))
+    return next((manifest["identity"] for manifest in manifests if manifest is not None), {})
 
 
 def _newest_first(folder: Path) -> list[Path]:
+    """Return the paths of the manifests, the highest step first."""
     return sorted(folder.glob("step-*.json"), reverse=True)
 
 
-def _read(manifest: Path) -> dict[str, Any] | None:
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return the manifest of a checkpoint; None if it is damaged."""
     try:
-        found = json.loads(manifest.read_text())
+        found = json.loads(path.read_text())
     except ValueError:
         return None
     return found if isinstance(found, dict) and {"sha256", "identity"} <= found.keys() else None

@@ -30,12 +30,12 @@ class PairDataset:
     Attributes:
         contexts, books: The distinct texts, tokenised.
         query, candidate: Row of each pair's text in `contexts` and in `books`.
-        group: Group of each pair, from 0: the pairs of one user and context.
-        chunk: Group chunk of each pair, from 0: pairs that stay together, a group or a part of one.
+        group: Number of each pair's group, from 0. A group has the pairs of one user and context.
+        chunk: Number of each pair's chunk, from 0. A chunk is a group, or a part of a large one.
         target: float32; the label, or a teacher's score for mse and margin_mse.
         teacher_score: float32; a teacher's score if trainer.teacher_weight > 0, otherwise empty.
-        length: Tokens, after truncation.
-        n_left_out: Pairs of the file that are not in the dataset; see `group_chunks`.
+        length: Number of tokens after truncation.
+        n_left_out: Number of pairs in the file but not in the dataset; see `group_chunks`.
     """
 
     contexts: Tokens
@@ -63,7 +63,7 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> PairDataset:
     """
     table = _table(pairs, with_score=cfg.loss in ON_SCORES or cfg.teacher_weight > 0)
     (query, contexts), (candidate, books) = (_encoded(table[name]) for name in TEXTS)
-    label = _numbers(table, "label", pairs, most=1.0 if cfg.loss == "bce" else np.inf)
+    label = _numbers(table, "label", pairs, maximum=1.0 if cfg.loss == "bce" else np.inf)
     has_score = "score" in table.column_names
     score = _numbers(table, "score", pairs) if has_score else label[:0]
     target = score if cfg.loss in ON_SCORES else label
@@ -75,9 +75,9 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> PairDataset:
         chunk = np.arange(len(group))
     else:
         chunk = group_chunks(group, label, group_size=cfg.group_size, loss=cfg.loss, seed=cfg.seed)
-    kept = chunk >= 0
-    query, candidate, group, chunk = (column[kept] for column in (query, candidate, group, chunk))
-    target, score = target[kept], score[kept] if cfg.teacher_weight > 0 else score[:0]
+    used = chunk >= 0
+    query, candidate, group, chunk = (column[used] for column in (query, candidate, group, chunk))
+    target, score = target[used], score[used] if cfg.teacher_weight > 0 else score[:0]
     _check_terms(cfg.loss, target, chunk, pairs)
     left, right = encoder.tokenise(contexts), encoder.tokenise(books)
     return PairDataset(
@@ -90,7 +90,7 @@ def read(pairs: Path, encoder: Encoder, cfg: TrainerConfig) -> PairDataset:
         target=target,
         teacher_score=score,
         length=encoder.lengths(left, right, query, candidate).astype(np.int64),
-        n_left_out=int((~kept).sum()),
+        n_left_out=int((~used).sum()),
     )
 
 
@@ -118,13 +118,14 @@ def group_chunks(
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(len(group)) if compares else np.zeros_like(group)
     order = np.lexsort((drawn, label <= 0, group))
-    place = np.empty_like(group)
-    place[order] = np.arange(len(group)) - (np.cumsum(n) - n)[group[order]]
-    chunk = (np.cumsum(n_parts) - n_parts)[group] + place % n_parts[group]
-    return np.where(place < n_parts[group] * group_size, chunk, -1)
+    position = np.empty_like(group)
+    position[order] = np.arange(len(group)) - (np.cumsum(n) - n)[group[order]]
+    chunk = (np.cumsum(n_parts) - n_parts)[group] + position % n_parts[group]
+    return np.where(position < n_parts[group] * group_size, chunk, -1)
 
 
 def _table(pairs: Path, *, with_score: bool) -> pa.Table:
+    """Read the columns that training needs; raise if one is missing, empty or has a null."""
     names = [*TEXTS, "label", *(["score"] if with_score else [])]
     found = pq.ParquetDataset(pairs).schema.names  # a file or a folder of part files
     if missing := [name for name in names if name not in found]:
@@ -152,13 +153,14 @@ def _encoded(column: pa.ChunkedArray) -> tuple[IntArray, Sequence[str]]:
     return array.indices.to_numpy().astype(np.int64), array.dictionary.cast(pa.string()).to_pylist()
 
 
-def _numbers(table: pa.Table, name: str, pairs: Path, *, most: float = np.inf) -> FloatArray:
+def _numbers(table: pa.Table, name: str, pairs: Path, *, maximum: float = np.inf) -> FloatArray:
+    """Return a column as float32; raise if a value is not finite or out of range."""
     values = table[name].cast(pa.float32()).to_numpy()
     is_negative = (name == "label") & (values < 0)
-    bad = np.flatnonzero(~np.isfinite(values) | is_negative | (values > most))
+    bad = np.flatnonzero(~np.isfinite(values) | is_negative | (values > maximum))
     if len(bad):
         allowed = "finite and at least 0" if name == "label" else "finite"
-        above = ", with trainer.loss=bce at most 1 (a probability)" if most == 1 else ""
+        above = ", with trainer.loss=bce at most 1 (a probability)" if maximum == 1 else ""
         value = values[bad[0]]
         raise DataError(f"{pairs}: {name} of row {bad[0]} is {value}; it must be {allowed}{above}.")
     return values

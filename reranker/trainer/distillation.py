@@ -22,7 +22,8 @@ from reranker.trainer.dataset import TEXTS
 FloatArray = npt.NDArray[np.floating]
 VERSION = 2  # raise it when the same teacher gives other scores
 SCORE = pa.field("score", pa.float32())
-# Above its default of 1 MiB a dictionary of texts falls back to one text per pair.
+# A dictionary of texts above this size is not used: parquet then stores one text per pair. The
+# default is 1 MiB.
 DICTIONARY_BYTES = 64 * 2**20
 
 
@@ -44,8 +45,8 @@ class DistilledPairs:
 
     Attributes:
         path: `pairs.parquet`: rows and columns of the scored pairs, and `score`, float32.
-        digest: SHA-256 of the folder that holds it.
-        hit: Whether they came from the cache.
+        digest: SHA-256 of the folder that contains the file.
+        hit: Whether the pairs came from the cache.
         counts: `pairs`, the number of scored pairs.
     """
 
@@ -133,10 +134,10 @@ class BaselineTeacher:
         }
 
         def build(folder: Path) -> dict[str, object]:
-            left = iter(scores)
+            remaining = iter(scores)
 
             def score(table: pa.Table) -> FloatArray:
-                return np.fromiter(left, float, len(table))
+                return np.fromiter(remaining, float, len(table))
 
             return {"pairs": _write(pairs.path, folder / "pairs.parquet", score)}
 
@@ -144,6 +145,7 @@ class BaselineTeacher:
 
 
 def _standardised(scores: FloatArray, pairs: Path) -> FloatArray:
+    """Return the scores with mean 0 and standard deviation 1; raise if that is impossible."""
     low, high = float(scores.min()), float(scores.max())
     if not np.isfinite(high - low) or low == high:
         raise DataError(
@@ -154,6 +156,7 @@ def _standardised(scores: FloatArray, pairs: Path) -> FloatArray:
 
 
 def _fetch(cache: Cache, key: object, build: Callable[[Path], dict[str, object]]) -> DistilledPairs:
+    """Return the scored pairs for a key; `build` writes them if they are not in the cache."""
     entry = cache.fetch("teacher", key, build)
     counts = {name: int(str(value)) for name, value in entry.info.items()}
     return DistilledPairs(entry.path / "pairs.parquet", entry.digest, entry.hit, counts)

@@ -23,7 +23,7 @@ TIMEOUT = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs to load the model and to call `fit`."""
+    """The settings with which a worker loads the model and calls `fit`."""
 
     model: ModelConfig
     trainer: TrainerConfig
@@ -82,7 +82,7 @@ class ProcessGroup:
 
 
 def broadcast_task(processes: ProcessGroup, task: Task | None = None) -> Task:
-    """Return rank 0's task in every process; the workers pass none."""
+    """Return rank 0's task in every process; workers call it without a task."""
     received: Task = processes.broadcast_object(task)
     return received
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-# Keys that may change on resume. The teacher is not checked here because its scores are part of
-# the pairs' digest.
+# Keys that may differ when a training resumes. The teacher is one of them because its scores are
+# part of the pairs' digest.
 OTHER_KEYS = (
     "checkpoint_dir",
     "compile",
@@ -55,7 +55,7 @@ LEFT_OUT = (
 
 
 def ignore_log(logs: dict[str, Any], step: int) -> None:
-    """Do nothing with a log."""
+    """Ignore a log."""
 
 
 def fit(
@@ -71,7 +71,7 @@ def fit(
 ) -> History:
     """Fine-tune the encoder in place with the objective `trainer.loss`.
 
-    The dev lists are scored `n_evaluations` times at equal distances, the last time after the last
+    The dev lists are scored `n_evaluations` times at equal intervals, the last time after the last
     step (after every step if there are fewer steps), and the best weights are kept. The pairs of a
     step and dropout are functions of seed and step, so a training that resumes from
     `checkpoint_dir` takes the same steps as without the interruption.
@@ -85,10 +85,10 @@ def fit(
         score_dev: Returns the current encoder's mean NDCG@10 on the dev lists.
         model: Configuration of the encoder. With it, rank 0 sends the task to the processes that
             are in `run_worker`.
-        on_log: Receives logs and the step; after a resumption also the earlier logs.
+        on_log: Receives logs and their step. A resumed training first repeats the earlier logs.
         dev_lists: Digest of the dev lists. A training with other dev lists cannot be resumed.
-        callbacks: Called after every step and every evaluation. If one returns True the training
-            ends; if it was called after a step, the dev lists are first scored once more.
+        callbacks: Called after every step and every evaluation. If one returns True, training ends;
+            after a step, the dev lists are scored once more first.
 
     Returns:
         Logs, the best step and its dev metric, and throughput.
@@ -110,7 +110,7 @@ def fit(
     with distributed.process_group() as processes:
         if model is not None and processes.rank == 0:
             distributed.broadcast_task(processes, Task(model, cfg, pairs.resolve()))
-        with quiet(), history.bar(disabled=processes.rank > 0) as bar, _own_random_state():
+        with quiet(), history.bar(disabled=processes.rank > 0) as bar, _restored_random_state():
             dataset = read(pairs, encoder, cfg)
             if device == "cpu":
                 keep_freed_memory()
@@ -141,7 +141,7 @@ def fit(
 
 
 class _Training:
-    """The state of a training between two steps, which a checkpoint saves."""
+    """One training run: takes its steps, evaluates it, and saves and restores its state."""
 
     def __init__(
         self,
@@ -218,6 +218,7 @@ class _Training:
         self.encoder.model.eval()
 
     def _take(self, rows: batches.IntArray) -> None:
+        """Take one step, check it, and log it every log_steps."""
         start = time.perf_counter()
         result = self.stepper.take(self.step, rows)
         self.step += 1
@@ -225,13 +226,14 @@ class _Training:
         self.record.add_step(self.step, result, time.perf_counter() - start)
         if self.step % self.cfg.log_steps == 0 or self.step == self.n_steps:
             self.record.log_window(self.step, result)
-            # The pairs of a step of bce are often of different groups, and have no spread within.
+            # With bce, the pairs of a step often belong to different groups, which have no spread.
             no_spread = math.isnan(result.spread)
             spread = result.total_spread if no_spread else result.spread
             self.health_checks.check_spread(self.step, spread)
         self.callbacks.notify(Event(self.step, self.n_steps, self.encoder, result=result))
 
     def _evaluate(self) -> None:
+        """Score the dev lists, keep the weights if they are the best, and save a checkpoint."""
         value = self._score()
         self.n_evaluations += 1
         self.n_worse += 1
@@ -250,8 +252,8 @@ class _Training:
     def _score(self) -> float:
         """Evaluate on the dev lists in rank 0, broadcast the value and log it."""
         self.record.show("scoring dev lists")
-        mine = self.score_dev() if self.processes.rank == 0 else None
-        value: float = self.processes.broadcast_object(mine)
+        local = self.score_dev() if self.processes.rank == 0 else None
+        value: float = self.processes.broadcast_object(local)
         self.health_checks.check_evaluation(self.step, value)
         self.record.log({DEV_METRIC: value}, self.step)
         return value
@@ -261,6 +263,7 @@ class _Training:
         return self.callbacks.stopped or (patience is not None and self.n_worse >= patience)
 
     def _state(self) -> dict[str, Any]:
+        """Return the state that a checkpoint saves."""
         record, history = self.record, self.record.history
         return {
             "step": self.step,
@@ -273,6 +276,7 @@ class _Training:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
+        """Load a state that `_state` returned."""
         self.step = state["step"]
         self.encoder.model.load_state_dict(state["model"])
         self.optimiser.restore(state["optimiser"])
@@ -286,7 +290,7 @@ class _Training:
 
 
 def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
-    """Return the steps after which the dev lists are scored, at equal distances.
+    """Return the steps after which the dev lists are scored, at equal intervals.
 
     They are min(n_steps, n_evaluations) ascending numbers from 1 to n_steps, and n_steps is the
     last: 7 steps and 4 evaluations give 2, 4, 6, 7.
@@ -320,7 +324,7 @@ def _identity(
     bf16: bool,
     dev_lists: str | None,
 ) -> dict[str, Any]:
-    """Return everything that decides the result of a training."""
+    """Return everything that determines the result of a training run, by name."""
     keys = {f"trainer.{k}": v for k, v in asdict(cfg).items() if k not in OTHER_KEYS}
     weights = {
         "weights": encoder.weights.sha256 or encoder.weights.description,
@@ -330,7 +334,7 @@ def _identity(
         "n_layers": encoder.n_layers,
         "files of the weights": encoder.weights.digest(),
     }
-    # Only rank 0 knows the dev lists, and its weights are the ones that are trained.
+    # Only rank 0 knows the dev lists, and all processes start from its weights.
     of_rank_0 = {"dev_lists": dev_lists, "head drawn with model.seed": _drawn_head(encoder)}
     of_rank_0 = processes.broadcast_object(of_rank_0 | _dropout(encoder))
     parts = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
@@ -354,8 +358,8 @@ def _dropout(encoder: Encoder) -> dict[str, Any]:
 
 
 @contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Restore torch's random state at the end."""
+def _restored_random_state() -> Iterator[None]:
+    """Restore torch's random state at the end of the block."""
     import torch
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

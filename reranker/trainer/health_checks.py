@@ -1,4 +1,4 @@
-"""Health checks that stop a training with diverged, collapsed or worsening weights."""
+"""Checks that stop a training that diverges, collapses or is worse than no training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 from reranker.config import TrainerConfig
 from reranker.errors import TrainingError
 
-# Minimal spread of a group's logits. MiniLM-L6 with a new head starts at 3e-3 (measured), and fp32
+# Minimum spread of a group's logits. MiniLM-L6 with a new head starts at 3e-3 (measured), and fp32
 # resolves 1e-7.
 COLLAPSED = 1e-5
-N_COLLAPSED = 3  # consecutive logs; a single step may consist of groups of equal texts
+N_COLLAPSED = 3  # consecutive logs; all texts of a single step may be equal
 
 
 class HealthChecks:

@@ -42,11 +42,11 @@ class History:
 
 
 class Record:
-    """Collects steps, and logs them every log_steps.
+    """Collects the results of steps, and logs them.
 
     Attributes:
         window: (loss, *work) of every step since the last log.
-        done: The sum of these over all steps.
+        done: The sum of (loss, *work) over all steps.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Record:
             self._notify(values, int(row["step"]))
 
     def add_step(self, n_done: int, result: StepResult, seconds: float) -> None:
-        """Add a step, after which n_done steps are complete."""
+        """Add the result of a step; n_done steps are complete, including this one."""
         self.window.append([result.loss, *astuple(result.work + Work(seconds=seconds))])
         self.done = [a + b for a, b in zip(self.done, self.window[-1], strict=True)]
         self._bar.update(self._task, completed=n_done)
@@ -108,9 +108,10 @@ class Record:
             self.log({"mean_loss": loss / n_done, "runtime_s": work.seconds}, n_done)
 
     def _notify(self, numbers: dict[str, float], n_done: int) -> None:
-        shown = [f"{name} {numbers[name]:.3f}" for name in ("loss", DEV_METRIC) if name in numbers]
-        if shown:
-            self.show(", ".join(shown))
+        """Show the loss or the dev metric next to the bar, and call on_log."""
+        parts = [f"{name} {numbers[name]:.3f}" for name in ("loss", DEV_METRIC) if name in numbers]
+        if parts:
+            self.show(", ".join(parts))
         if self._logs:
             self._on_log(numbers, n_done)
 

@@ -61,17 +61,17 @@ def _mse(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _margin_mse(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared difference between model's and teacher's margin of every two pairs of a group.
+    """Squared difference between the model's and the teacher's margin of every two pairs.
 
     Source: Hofstätter et al. 2020.
     """
-    off, _, mask = _padded(scores - labels, labels, group)
+    error, _, mask = _padded(scores - labels, labels, group)
     both = (mask[:, :, None] & mask[:, None, :]).triu(diagonal=1)
-    return (off[:, :, None] - off[:, None, :])[both].square().sum(), both.sum()
+    return (error[:, :, None] - error[:, None, :])[both].square().sum(), both.sum()
 
 
 def _softmax(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of a group's softmax with its labels scaled to sum 1.
+    """Cross-entropy of a group's softmax with its labels, which are scaled to sum to 1.
 
     There is one term per group with a positive.
     """
@@ -94,7 +94,8 @@ def _listnet(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Ten
 def _plistmle(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     """Position-aware Plackett-Luce likelihood of the order by label; one term per group.
 
-    Rank r of n has the weight 2^(n-r) - 1, scaled to sum 1. Equal labels keep their input order.
+    Rank r of n has the weight 2^(n-r) - 1; the weights are scaled to sum to 1. Rows with equal
+    labels keep their input order.
 
     Source: Lan et al. 2014.
     """
@@ -106,9 +107,9 @@ def _plistmle(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Te
     low = score.masked_fill(~mask, torch.finfo(score.dtype).min)
     log_likelihood = score - low.flip(1).logcumsumexp(dim=1).flip(1)
     n = mask.sum(dim=1, keepdim=True)
-    place = torch.arange(1, score.shape[1] + 1, device=score.device)
+    rank = torch.arange(1, score.shape[1] + 1, device=score.device)
     scale = (n - 127).clamp(min=0)  # weights of long groups would overflow float32
-    weight = (torch.exp2((n - place - scale).float()) - torch.exp2(-scale.float())) * mask
+    weight = (torch.exp2((n - rank - scale).float()) - torch.exp2(-scale.float())) * mask
     weight = weight / (weight.sum(dim=1, keepdim=True) + 1e-10)
     return -(log_likelihood.masked_fill(~mask, 0.0) * weight).sum(), scores.new_tensor(len(score))
 
@@ -152,12 +153,14 @@ def _ndcg_weight(score: Tensor, label: Tensor, mask: Tensor) -> Tensor:
 
 
 def _logistic(score: Tensor) -> Tensor:
+    """Return (n_groups, n, n) logistic losses in bits of ranking row i above row j."""
     from torch.nn.functional import logsigmoid
 
     return -logsigmoid(score[:, :, None] - score[:, None, :]) / math.log(2)
 
 
 def _prefers(label: Tensor, mask: Tensor) -> Tensor:
+    """Return (n_groups, n, n) whether row i has a higher label than row j."""
     return (label[:, :, None] > label[:, None, :]) & mask[:, :, None] & mask[:, None, :]
 
 
@@ -173,12 +176,12 @@ def _padded(scores: Tensor, labels: Tensor, group: Tensor) -> tuple[Tensor, Tens
     _, row, n = group.unique(return_inverse=True, return_counts=True)
     order = row.argsort(stable=True)
     start = n.cumsum(0) - n
-    place = torch.empty_like(row)
-    place[order] = torch.arange(len(row), device=row.device) - start[row[order]]
+    column = torch.empty_like(row)
+    column[order] = torch.arange(len(row), device=row.device) - start[row[order]]
     shape = (len(n), int(n.max()))
     mask = torch.zeros(shape, dtype=torch.bool, device=scores.device)
-    mask[row, place] = True
+    mask[row, column] = True
     score, label = (
-        values.new_zeros(shape).index_put((row, place), values) for values in (scores, labels)
+        values.new_zeros(shape).index_put((row, column), values) for values in (scores, labels)
     )
     return score, label, mask

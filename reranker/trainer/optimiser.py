@@ -21,8 +21,8 @@ class Optimiser:
     Attributes:
         adamw: The torch optimiser.
         parameters: All parameters of the model, in the model's order.
-        n_steps: Steps of the complete training.
-        n_frozen: The number of first steps in which only the head is trained.
+        n_steps: Total number of steps.
+        n_frozen: Number of initial steps in which only the head is trained.
     """
 
     def __init__(self, encoder: Encoder, cfg: TrainerConfig, n_steps: int) -> None:
@@ -40,8 +40,8 @@ class Optimiser:
     def begin(self, step: int) -> float:
         """Set the learning rates of step `step`, counted from 0, and return the body's rate.
 
-        The body's rate is 0 while it is frozen. Its moments are empty when it is unfrozen, so it
-        then has a separate warm-up, as long as the head's.
+        The body's rate is 0 while the body is frozen. When it is unfrozen, its moments are empty,
+        so it has a separate warm-up, as long as the head's.
         """
         head = rate_factor(step, self.n_steps, self.cfg)
         body = min(head, warmup_factor(step - self.n_frozen, self.n_steps, self.cfg))
@@ -90,7 +90,7 @@ def rate_factor(step: int, n_steps: int, cfg: TrainerConfig) -> float:
     """Return the learning rate of a step, counted from 0, as a fraction of the full rate.
 
     It rises linearly over the first warmup_fraction of the steps, and then falls linearly or as a
-    half cosine. It is in (0, 1], also in the last step.
+    half cosine. It is in (0, 1], even in the last step.
     """
     n_warmup = math.ceil(cfg.warmup_fraction * n_steps)
     if step < n_warmup:

@@ -19,7 +19,7 @@ from reranker.trainer.optimiser import Optimiser
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Forward and backward: the backward pass computes two products for each product of the forward.
+# Cost of a step in forward passes: the backward pass has two products for each forward product.
 FORWARDS = 3
 
 
@@ -34,7 +34,7 @@ class StepResult:
         spread: Standard deviation of logits within groups, computed over the pairs of a group that
             share a micro-batch; NaN if no two pairs do.
         total_spread: Standard deviation of all logits; NaN for a single logit.
-        work: Pairs, tokens, rows and FLOPs; the seconds are not known yet.
+        work: Pairs, tokens, rows and FLOPs; without the seconds.
     """
 
     loss: float
@@ -108,12 +108,12 @@ class Stepper:
 
         d, processes = self.dataset, self.processes
         rank, world_size = processes.rank, processes.world_size
-        mine = batches.rank_rows(rows, d.chunk, d.length, rank=rank, world_size=world_size)
+        local = batches.rank_rows(rows, d.chunk, d.length, rank=rank, world_size=world_size)
         n_tokens, packed = self.cfg.batch_tokens, self.encoder.packed
         options = {"recompute": self.cfg.gradient_checkpointing, "compiled": self.cfg.compile}
         factor = self._teacher_factor(rows)
         numbers = torch.zeros(8, dtype=torch.float64, device=self._target.device)
-        parts = batches.micro_batches(mine, d.chunk, d.length, n_tokens=n_tokens, packed=packed)
+        parts = batches.micro_batches(local, d.chunk, d.length, n_tokens=n_tokens, packed=packed)
         for part in parts:
             batch = self.encoder.assemble(d.contexts, d.books, d.query[part], d.candidate[part])
             logits = self.encoder.logits(batch, bf16=self._bf16, **options)
@@ -147,7 +147,7 @@ class Stepper:
 
 
 def _deviations(logits: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of squared distances to the group means, and the degrees of freedom."""
+    """Return the sum of squared deviations from group means, and its degrees of freedom."""
     _, row, n = group.unique(return_inverse=True, return_counts=True)
     mean = logits.new_zeros(len(n)).index_add_(0, row, logits) / n
     return (logits - mean[row]).square().sum(), (n - 1).sum()

@@ -22,7 +22,7 @@ def run_worker() -> None:
     worker.
 
     Raises:
-        TrainingError: This process cannot read the pairs; or as `fit`.
+        TrainingError: This process cannot read the pairs, or an error of `fit`.
         ModelError: The weights are not available here, or there is no GPU for this process.
     """
     with _delayed_exit_on_error(), distributed.process_group() as processes:
