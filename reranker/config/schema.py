@@ -304,7 +304,7 @@ class TrackingConfig:
     experiment: str = "reranker"  # MLflow experiment
     # Name in the model registry; null: the model is logged but not registered.
     registered_model: str | None = "book-reranker"
-    # Alias of the version with the best dev/ndcg_10.
+    # Alias that moves to a new version, unless its holder scored higher on the same dev lists.
     alias: str = "champion"
 
 

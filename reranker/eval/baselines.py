@@ -206,8 +206,8 @@ def features_lr(q: EvalSet, pairs: pd.DataFrame) -> FloatArray:
     """Return the scores of a logistic regression on the numeric features of the model's input.
 
     It is fitted to the training pairs. Its features are those of `data.text_features`, and the
-    level of the number of contexts that contain the candidate. Any gain of a model over this
-    baseline comes from the text itself.
+    level of the number of contexts that contain the candidate. A model that does not beat this
+    baseline has learned nothing useful beyond these features.
 
     Args:
         pairs: user, book, label of the training pairs.
