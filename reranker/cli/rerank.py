@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reranker.serving.reranker import Ranked
 
 MAX_BYTES = 64 * 2**20  # 10,000 candidates of 6,500 characters; the input is read into memory
-FIELDS = ("user_ctx", "history", "ratings", "timestamps", "candidates")
+FIELDS = ("user_ctx", "history", "ratings", "timestamps", "candidates", "top_k")
 COLUMNS = ("user_id", "user_ctx", "book_id", "book_text")
 MODEL = "models:/book-reranker@champion"
 DESCRIPTION = """Rank candidate books for a user. Give one request by options, or any number of
@@ -31,10 +31,13 @@ EPILOG = """JSON input is a request or a list of requests. A request is an objec
   ratings, timestamps    optional, one for each book of history; timestamps
                          are Unix seconds
   candidates             texts, book ids, or objects with book_id and text
+  top_k                  optional: print only the best top_k candidates
 For example: {"user_ctx": "...", "candidates": ["...", 2]}
 
 CSV input has a row for each candidate, with the columns user_ctx, book_id and
 optionally user_id and book_text. Books outside the catalogue need book_text.
+Ids are integers if all of them are written as integers without leading zeros;
+otherwise all ids stay texts, such as 0061120081, and every row needs book_text.
 """
 
 
@@ -95,6 +98,12 @@ def add_parser(commands: Any) -> None:
         metavar="ID,ID",
         help="book ids of candidates",
     )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="N",
+        help="print only the best N candidates of each request (default: all)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,9 +116,10 @@ def run(args: argparse.Namespace) -> int:
 
     reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri, variant=args.variant)
     ranked = []
+    top_k = {} if args.top_k is None else {"top_k": args.top_k}
     for request in requests:  # nothing is printed if one of them is invalid
         try:
-            ranked.append(reranker.rerank(**request.fields))
+            ranked.append(reranker.rerank(**request.fields | top_k))
         except RequestError as error:
             raise RequestError(f"{request.where}: {error}") from error
     if args.format == "json":
@@ -229,7 +239,9 @@ def _from_object(value: object, where: str) -> Request:
 
 def _from_csv(text: str, name: str) -> list[Request]:
     rows = _csv_rows(text, name)
-    ids_are_numbers = all(re.fullmatch("[0-9]{1,18}", row["book_id"]) for _, row in rows)
+    # An id with a leading zero, such as an ISBN, makes all ids of the file texts: as integers
+    # 0001 and 1 would be the same id.
+    ids_are_numbers = all(re.fullmatch("0|[1-9][0-9]{0,17}", row["book_id"]) for _, row in rows)
     groups: dict[str, Request] = {}
     for line, row in rows:
         user, user_ctx = row.get("user_id"), row["user_ctx"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +37,11 @@ def validate(config: Config) -> None:
     """Check choices, ranges and combinations.
 
     Raises:
-        ConfigError: The first impossible key, with its allowed values.
+        ConfigError: The first impossible key, with its allowed values. No key may be a blank text,
+            because a blank path would be the working directory, and no number may be infinite or
+            NaN.
     """
+    _check_scalars(dataclasses.asdict(config), "")
     for key in renamed.VALUES:
         value = _value(config, key)
         renamed.check_values(key, value if isinstance(value, list) else [value])
@@ -56,6 +60,20 @@ def validate(config: Config) -> None:
     templates.parse_book(config.data.book_template)
     templates.parse_context(config.data.context_template)
     _check_combinations(config)
+
+
+def _check_scalars(value: object, key: str) -> None:
+    """Refuse blank texts and non-finite numbers at any depth."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            _check_scalars(member, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for i, member in enumerate(value):
+            _check_scalars(member, f"{key}[{i}]")
+    elif isinstance(value, str) and not value.strip():
+        raise ConfigError(f"{key} is blank; give a value, or leave the key out for its default.")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value} is impossible; it must be a finite number.")
 
 
 def check_storage(root: str | None, storage: StorageConfig) -> None:
@@ -221,6 +239,11 @@ def _trainer_ranges(t: TrainerConfig) -> list[Range]:
             t.max_grad_norm is None or t.max_grad_norm > 0,
         ),
         ("trainer.warmup_fraction", "from 0 to below 1", 0 <= t.warmup_fraction < 1),
+        (
+            "trainer.warmup_steps",
+            "at least 0, or null",
+            t.warmup_steps is None or t.warmup_steps >= 0,
+        ),
         ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
         ("trainer.patience", "at least 1, or null", t.patience is None or t.patience >= 1),
         ("trainer.log_steps", "at least 1", t.log_steps >= 1),

@@ -243,6 +243,8 @@ class TrainerConfig:
     weight_decay: float = 0.01  # weight decay of all weights except biases and LayerNorms
     max_grad_norm: float | None = 1.0  # longer gradients are clipped to this norm; null: never
     warmup_fraction: float = 0.1  # share of the steps with a rising learning rate
+    # Number of steps with a rising learning rate, in place of warmup_fraction; null: the fraction.
+    warmup_steps: int | None = None
     # linear | cosine: decay of the learning rate after the warm-up.
     schedule: str = "linear"
     # Recompute each layer in the backward pass: less memory, more time.

@@ -129,8 +129,9 @@ class Reranker:
         history: Sequence[int] | None = None,
         ratings: Sequence[float] | None = None,
         timestamps: Sequence[int] | None = None,
+        top_k: int | None = None,
     ) -> list[Ranked]:
-        """Return all candidates, best first.
+        """Return the candidates, best first.
 
         Equal scores are ordered by book id (integers, then strings, then none), then as given. Give
         exactly one of `user_ctx` and `history`. Candidates that are in the history are ranked like
@@ -147,6 +148,7 @@ class Reranker:
             ratings: One per history book; by default all were liked.
             timestamps: One per history book, Unix seconds. Among equally rated books the latest
                 comes first in the context.
+            top_k: Return only the best top_k candidates; None returns all.
 
         Raises:
             RequestError: A field cannot be used; the first one is named.
@@ -156,6 +158,8 @@ class Reranker:
             >>> reranker.rerank("Likes: Dune by Frank Herbert.", ["Title: Emma", "Title: It"])[0]
             Ranked(rank=1, book_id=None, score=-0.25, text='Title: It')
         """
+        if top_k is not None and not (_is_int(top_k) and top_k >= 1):
+            raise RequestError(f"top_k={top_k!r} is not an integer of at least 1.")
         query, known = self._query(user_ctx, history, ratings, timestamps)
         ids, texts = self._resolve(candidates, known)
         unique = list(dict.fromkeys(texts))  # so that equal texts get equal scores in any batch
@@ -168,7 +172,8 @@ class Reranker:
         score = dict(zip(unique, (float(s) for s in scores), strict=True))
         order = sorted(range(len(ids)), key=lambda i: (-score[texts[i]], *_id_order(ids[i]), i))
         return [
-            Ranked(rank, ids[i], score[texts[i]], texts[i]) for rank, i in enumerate(order, start=1)
+            Ranked(rank, ids[i], score[texts[i]], texts[i])
+            for rank, i in enumerate(order[:top_k], start=1)
         ]
 
     def _query(

@@ -89,19 +89,26 @@ class Optimiser:
 def rate_factor(step: int, n_steps: int, cfg: TrainerConfig) -> float:
     """Return the learning rate of a step, counted from 0, as a fraction of the full rate.
 
-    It rises linearly over the first warmup_fraction of the steps, and then falls linearly or as a
-    half cosine. It is in (0, 1], even in the last step.
+    It rises linearly during the warm-up, and then falls linearly or as a half cosine. It is in
+    (0, 1], even in the last step.
     """
-    n_warmup = math.ceil(cfg.warmup_fraction * n_steps)
+    n_warmup = warmup_steps(n_steps, cfg)
     if step < n_warmup:
         return warmup_factor(step, n_steps, cfg)
     left = (n_steps - step) / max(n_steps - n_warmup, 1)
     return left if cfg.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
+def warmup_steps(n_steps: int, cfg: TrainerConfig) -> int:
+    """Return the number of warm-up steps of a training of n_steps steps."""
+    if cfg.warmup_steps is not None:
+        return cfg.warmup_steps
+    return math.ceil(cfg.warmup_fraction * n_steps)
+
+
 def warmup_factor(n_done: int, n_steps: int, cfg: TrainerConfig) -> float:
     """Return the factor in [0, 1] after n_done steps of a warm-up; 0 if n_done < 0."""
-    n_warmup = math.ceil(cfg.warmup_fraction * n_steps)
+    n_warmup = warmup_steps(n_steps, cfg)
     return 0.0 if n_done < 0 else min((n_done + 1) / max(n_warmup, 1), 1.0)
 
 

@@ -149,6 +149,24 @@ def test_csv_rows_without_user_id_are_grouped_by_context_and_text_ids_stay_text(
     ]
 
 
+def test_csv_ids_with_leading_zeros_stay_text(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "user_ctx,book_id,book_text\na,0061120081,It\na,1,Emma\na,0001,Ulysses\na,100,Ida\n"
+    )
+    result = rerank_json(run, "--input", str(path))
+    assert [row["book_id"] for row in result[0]["ranked"]] == ["0001", "1", "100", "0061120081"]
+
+
+def test_top_k_limits_every_request(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "requests.json"
+    request = {"user_ctx": "a", "candidates": [1, 2, "It"]}
+    path.write_text(json.dumps([request, {**request, "top_k": 2}]))
+    assert [len(r["ranked"]) for r in rerank_json(run, "--input", str(path))] == [3, 2]
+    short = rerank_json(run, "--input", str(path), "--top-k", "1")
+    assert short == [ranked(EMMA), ranked(EMMA)]
+
+
 def test_the_table_shows_ranks_scores_and_printable_texts(run: Run) -> None:
     candidates = ("--candidate", "[red]It\x1b[31m", "--candidate-ids", "1,2")
     code, out, _ = run("rerank", "--user-ctx", "a", *candidates)
@@ -244,6 +262,16 @@ def test_a_long_text_is_cut_to_the_width_of_the_terminal(
             "user_ctx,book_id\na,x\n",
             "r.csv, user from line 2: candidates[0].text is missing; book_id='x'",
         ),
+        (
+            "r.csv",
+            "user_ctx,book_id\na,01\na,2\n",
+            "r.csv, user from line 2: candidates[0].text is missing; book_id='01'",
+        ),
+        (
+            "r.json",
+            '{"user_ctx": "a", "candidates": [1], "top_k": 0}',
+            "r.json: top_k=0 is not an integer of at least 1",
+        ),
     ],
 )
 def test_an_error_in_the_input_names_the_file_and_the_line_or_field(
@@ -290,7 +318,7 @@ def test_an_invalid_command_line_says_what_to_give(
             ("rerank", "--ratings", "4;5"),
             "argument --ratings: expected numbers separated by commas, got '4;5'",
         ),
-        (("rerank", "--top", "3"), "unrecognized arguments: --top 3"),
+        (("rerank", "--best", "3"), "unrecognized arguments: --best 3"),
         (
             ("export", "RUN", "--variant", "int8", "--calibration-pairs", "0"),
             "argument --calibration-pairs: expected an integer of at least 1, got '0'",

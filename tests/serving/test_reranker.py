@@ -62,6 +62,18 @@ def test_the_highest_score_has_rank_one(reranker: Reranker) -> None:
     ]
 
 
+@pytest.mark.parametrize(("top_k", "expected"), [(1, [None]), (2, [None, 10]), (9, [None, 10, 20])])
+def test_top_k_keeps_the_best(reranker: Reranker, top_k: int, expected: list[int | None]) -> None:
+    result = reranker.rerank("Likes: Dune.", [20, 10, "best"], top_k=top_k)
+    assert [r.book_id for r in result] == expected
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.0, True, "2"])
+def test_top_k_must_be_a_positive_integer(reranker: Reranker, top_k: Any) -> None:
+    with pytest.raises(RequestError, match=r"top_k=.* is not an integer of at least 1"):
+        reranker.rerank("Likes: Dune.", [20, 10], top_k=top_k)
+
+
 def test_ties_are_ordered_by_id_then_by_the_order_of_the_request(reranker: Reranker) -> None:
     candidates = [
         "tie",

@@ -34,6 +34,20 @@ def test_the_rate_rises_during_the_warm_up_and_then_falls(
     assert [rate_factor(step, 6, cfg) for step in range(6)] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (0, [1.0, 2 / 3, 1 / 3]),
+        (1, [1.0, 1.0, 0.5]),
+        (2, [0.5, 1.0, 1.0]),
+        (6, [1 / 6, 1 / 3, 0.5]),  # longer than the training: the rate never stops rising
+    ],
+)
+def test_a_number_of_warm_up_steps_replaces_the_fraction(steps: int, expected: list[float]) -> None:
+    cfg = TrainerConfig(warmup_fraction=0.9, warmup_steps=steps)
+    assert [rate_factor(step, 3, cfg) for step in range(3)] == pytest.approx(expected)
+
+
 def set_gradients(encoder: Encoder, value: float) -> None:
     for parameter in encoder.model.parameters():
         if parameter.requires_grad:
