@@ -31,7 +31,8 @@ BELOW: dict[str, set[str]] = {
     "serving": {*_BASE, "config", "data", "sampling", "model", "eval", "trainer", "tracking"},
 }
 BELOW["reports"] = {*BELOW["serving"], "serving"}
-BELOW["sweep"] = BELOW["cli"] = {*BELOW["reports"], "reports"}
+BELOW["sweep"] = BELOW["pipeline"] = {*BELOW["reports"], "reports"}
+BELOW["cli"] = {*BELOW["reports"], "reports", "sweep", "pipeline"}
 HOMES = {
     "hydra": {"config", "sweep", "main"},
     "omegaconf": {"config", "sweep", "main"},
