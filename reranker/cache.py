@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +73,13 @@ class Cache:
         frame = pd.read_parquet(entry.path / "books.parquet")
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, required: Mapping[str, str] | None = None) -> None:
+        """Open a cache; the folder is created by the first build.
+
+        Args:
+            required: Stages whose entries must exist already -> what to do where one does not.
+        """
+        self.root, self.required = Path(root), required or {}
 
     def fetch(
         self,
@@ -99,11 +104,13 @@ class Cache:
                 stays, so that processes which read it are not disturbed.
 
         Raises:
-            DataError: A cached file is missing or differs from the manifest, or the manifest is
-                missing.
+            DataError: A cached file is missing or differs from the manifest, the manifest is
+                missing, or the entry does not exist and is one of `required`.
         """
         name = digest(key)[:16]
         path = self.root / stage / name
+        if stage in self.required and not path.exists():
+            raise DataError(f"{path}: not in the cache. {self.required[stage]}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
             _clean_up(path)

@@ -25,7 +25,7 @@ MAX_LENGTH = 256  # for weights that are not in a bundle
 def load_model(name: str) -> Encoder:
     """Return the encoder of a model URI or a folder, which scores in fp32."""
     from reranker.model import load
-    from reranker.serving.teacher_lookup import find_teacher
+    from reranker.serving.model_lookup import find_teacher
 
     found = find_teacher(name, max_length=MAX_LENGTH)
     assert found is not None

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from reranker.cli import compare, data, export, rerank, ui
+from reranker.cli import compare, data, export, rerank, save, ui
 from reranker.errors import RerankerError
 
 COMMANDS = {
@@ -14,6 +14,7 @@ COMMANDS = {
     "rerank": rerank.run,
     "compare": compare.run,
     "export": export.run,
+    "save": save.run,
     "data": data.run,
 }
 
@@ -31,13 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reranker",
-        description="Rerank books for users, compare runs, export models and manage data.",
+        description="Rerank books for users, compare runs, save models and manage data.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ui.add_parser(commands)
     rerank.add_parser(commands)
     compare.add_parser(commands)
     export.add_parser(commands)
+    save.add_parser(commands)
     data.add_parser(commands)
     return parser
 

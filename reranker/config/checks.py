@@ -175,6 +175,10 @@ def _data_ranges(d: DataConfig) -> list[Range]:
     ]
 
 
+def _distinct(values: list[int]) -> bool:
+    return len(set(values)) == len(values)
+
+
 def _world_ranges(w: WorldConfig) -> list[Range]:
     return [
         ("data.world.n_books", "at least 50", w.n_books >= 50),
@@ -197,6 +201,22 @@ def _sampling_ranges(s: SamplingConfig) -> list[Range]:
             s.max_positives is None or s.max_positives >= s.min_positives,
         ),
         ("sampling.part_pairs", "at least 1", s.part_pairs >= 1),
+        ("sampling.val_size", "between 0 and 1, exclusive", 0 < s.val_size < 1),
+        (
+            "sampling.negatives_per_positive",
+            "at least 1, or null",
+            s.negatives_per_positive is None or s.negatives_per_positive >= 1,
+        ),
+        (
+            "sampling.parts",
+            "distinct positions from 0, or null",
+            s.parts is None or (bool(s.parts) and min(s.parts) >= 0 and _distinct(s.parts)),
+        ),
+        (
+            "sampling.refined_file",
+            "a file name that ends in .parquet",
+            s.refined_file.endswith(".parquet") and "/" not in s.refined_file,
+        ),
         ("sampling.popularity_exponent", "at least 0", s.popularity_exponent >= 0),
         ("sampling.retriever_depth", "at least 1", s.retriever_depth >= 1),
         ("sampling.retriever_margin", "above 0", s.retriever_margin > 0),
@@ -285,6 +305,7 @@ def _check_combinations(c: Config) -> None:
             "would give its label away. Set sampling.context=holdout, or data.text_features=[]."
         )
     _check_mix(c.sampling)
+    _check_files(c)
     _check_eval(c.eval)
     _check_model(c.model)
     _check_trainer(c.trainer)
@@ -298,7 +319,7 @@ def _check_data(d: DataConfig) -> None:
             f"data.dev_fraction={d.dev_fraction} and data.test_fraction="
             f"{d.test_fraction} leave no train users; their sum must be below 1."
         )
-    if d.name != "demo" and d.root is None:
+    if d.name not in ("demo", "pairs") and d.root is None:
         raise ConfigError(
             f"data={d.name} reads its files from data.root, which is null; "
             "set data.root=FOLDER or s3://BUCKET/PREFIX."
@@ -308,11 +329,42 @@ def _check_data(d: DataConfig) -> None:
             f"data.world.* belongs to data=demo; data={d.name} reads real ratings. "
             "Leave it at its defaults."
         )
-    if d.name == "demo" and d.root is not None:
-        raise ConfigError(
-            f"data.root={d.root!r} belongs to real data; data=demo generates its own tables."
-        )
+    if d.name in ("demo", "pairs") and d.root is not None:
+        own = "generates its own tables" if d.name == "demo" else "reads sampling.path only"
+        raise ConfigError(f"data.root={d.root!r} belongs to real data; data={d.name} {own}.")
     _check_authors(d)
+
+
+def _check_files(c: Config) -> None:
+    """Check the keys of pairs that are given as files."""
+    s = c.sampling
+    if s.path is None:
+        if c.data.name == "pairs":
+            raise ConfigError("data=pairs reads the pairs of sampling.path, which is null; set it.")
+        if "refine" in c.stages:
+            raise ConfigError(
+                "stages: refine refines the pairs of sampling.path, which is null. Set it, or "
+                "leave refine out: generated pairs are refined by the stage pairs."
+            )
+        if s.parts is not None:
+            raise ConfigError("sampling.parts chooses parts of sampling.path, which is null.")
+    elif s.regenerate:
+        raise ConfigError(
+            f"sampling.regenerate=true with sampling.path={s.path!r}: given pairs are not "
+            "generated. Leave one of them out."
+        )
+    elif c.trainer.teacher in BASELINES:
+        raise ConfigError(
+            f"trainer.teacher={c.trainer.teacher} with sampling.path: a baseline scores generated "
+            "pairs only. Choose a model as the teacher."
+        )
+    if s.regenerate and "pairs" not in c.stages:
+        raise ConfigError(f"sampling.regenerate=true needs the stage pairs; stages={c.stages}.")
+    if c.data.name == "pairs" and c.data.text_features:
+        raise ConfigError(
+            f"data.text_features={c.data.text_features} needs ratings, which data=pairs does not "
+            "have. Set data.text_features=[]."
+        )
 
 
 def _check_engine(e: EngineConfig) -> None:
@@ -387,11 +439,17 @@ def _check_model(m: ModelConfig) -> None:
         "hub": ("hub_id", "revision"),
         "wheel": ("package", "sha256"),
         "path": ("path",),
+        "registered": ("uri",),
         "random": (),
     }[m.source]
     for name in needs:
         if getattr(m, name) is None:
             raise ConfigError(f"model.source={m.source} needs model.{name}, which is null.")
+    if m.uri is not None and m.source != "registered":
+        raise ConfigError(
+            f"model.uri={m.uri!r} belongs to model=registered, but model.source={m.source}. Add "
+            "model=registered, or leave model.uri out."
+        )
 
 
 def _check_authors(d: DataConfig) -> None:

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import hydra
@@ -19,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reranker.config import renamed
 from reranker.config.checks import validate
-from reranker.config.schema import GROUPS, ROOT, Config, ModelConfig
+from reranker.config.schema import GROUPS, MODEL_URI, ROOT, STAGES, Config, ModelConfig
 from reranker.errors import ConfigError
 
 
@@ -167,19 +168,41 @@ def from_hydra(cfg: DictConfig) -> Config:
             "the config was composed without `base_schema`; "
             "keep it first in the defaults of conf/config.yaml."
         )
+    config.stages = _stages(config.stages)
     if config.model.path is not None:
-        config.model = _from_folder(config.model)
+        config.model = _from_path(config.model)
     validate(config)
     return config
 
 
-def _from_folder(m: ModelConfig) -> ModelConfig:
+def _stages(value: object) -> list[str]:
+    """Return the stages of a run in their order.
+
+    `all` is everything except refine, which changes pairs that are given as files.
+    """
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in ("all", *STAGES):
+            raise ConfigError(
+                f"stages: {name!r} is unknown; choose all, or some of {', '.join(STAGES)}: "
+                "stages=[tables,pairs]."
+            )
+    if not names:
+        raise ConfigError(f"stages=[] does nothing; choose all, or some of {', '.join(STAGES)}.")
+    chosen = {*names, *STAGES} - {"refine"} | {*names} if "all" in names else set(names)
+    return [name for name in STAGES if name in chosen]
+
+
+def _from_path(m: ModelConfig) -> ModelConfig:
     """Return the model with `path` as its source, without the name and pin of the former source.
 
     The settings for its use (max_length, dropout, activation) are kept; model=path sets none of
-    them.
+    them. A model URI or the folder of a bundle is a registered model.
     """
+    plain = dataclasses.replace(m, hub_id=None, revision=None, package=None)
+    if MODEL_URI.match(str(m.path)) or (Path(str(m.path)) / "bundle.json").is_file():
+        return dataclasses.replace(
+            plain, name="registered", source="registered", uri=m.path, path=None, sha256=None
+        )
     own = m.sha256 if m.source == "path" else None
-    return dataclasses.replace(
-        m, name="path", source="path", hub_id=None, revision=None, package=None, sha256=own
-    )
+    return dataclasses.replace(plain, name="path", source="path", sha256=own)

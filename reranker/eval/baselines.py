@@ -66,13 +66,13 @@ class Baselines:
     def on_pairs(
         cls,
         corpus: Corpus,
-        pairs: TrainingPairs,
+        pairs: TrainingPairs | None,
         cfg: EvalConfig,
         *,
         cache: Cache,
         device: str = "cpu",
     ) -> Baselines:
-        """Return the baselines of a run that trains on these pairs."""
+        """Return the baselines of a run that trains on these pairs; None if it has no pairs."""
         return cls(cfg, EvalSet.from_pairs(corpus, pairs, cfg), cache, device=device)
 
     def score(self, eval_set: EvalSet) -> dict[str, FloatArray]:
@@ -237,8 +237,9 @@ def bm25(q: EvalSet) -> FloatArray:
     """
     index = Bm25(q.tables.books["book_text"].tolist())
     out = np.empty(len(q.rows))
-    for user, rows in q.rows.groupby("user").indices.items():
-        out[rows] = index.scores(q.contexts.text[int(str(user))])[q.rows["book"].to_numpy()[rows]]
+    for context, rows in q.rows.groupby(q.context).indices.items():
+        query = q.contexts.text[int(str(context))]
+        out[rows] = index.scores(query)[q.rows["book"].to_numpy()[rows]]
     return out
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from reranker.cache import Cache
 from reranker.config import EvalConfig
 from reranker.data import Contexts, Corpus, Tables
-from reranker.data.draws import FloatArray
+from reranker.data.draws import FloatArray, IntArray
 from reranker.eval.lists import CandidateLists, build_lists, digest_of_kind
 from reranker.eval.scoring import Scorer, mean_ndcg_10
 
@@ -61,13 +61,19 @@ class EvalSet:
         return cls(corpus, build_lists(corpus.tables, cfg, split, cache), cfg)
 
     @classmethod
-    def from_pairs(cls, corpus: Corpus, pairs: TrainingPairs, cfg: EvalConfig) -> EvalSet:
+    def from_pairs(cls, corpus: Corpus, pairs: TrainingPairs | None, cfg: EvalConfig) -> EvalSet:
         """Return the training pairs as an evaluation set, so that a baseline can score them.
+
+        Without pairs it has no rows.
 
         Use it with the baselines of `config.TEACHERS` only. The other baselines see all ratings
         of a training user, and these are the labels of the pairs.
         """
-        rows = pairs.codes[["user", "book", "label"]]
+        columns = ["user", "book", "label"]
+        if pairs is None:
+            empty = CandidateLists(pd.DataFrame(columns=columns), "", "train", hit=False, counts={})
+            return cls(corpus, empty, cfg)
+        rows = pairs.codes[columns]
         return cls(corpus, CandidateLists(rows, pairs.digest, "train", hit=False, counts={}), cfg)
 
     @property
@@ -87,8 +93,15 @@ class EvalSet:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The candidates: kind, user, book, label, retrieval_score."""
+        """The candidates: kind, user, book, label, retrieval_score, and in lists of a pairs file
+        context."""
         return self.lists.frame
+
+    @property
+    def context(self) -> IntArray:
+        """(n_rows,) index of every row's context in `contexts.text`: the row's user, except in
+        lists of a pairs file, where a user may have several contexts."""
+        return self.rows["context" if "context" in self.rows else "user"].to_numpy()
 
     @property
     def context_rows(self) -> pd.DataFrame:
@@ -122,7 +135,7 @@ class EvalSet:
         """
         user, book = self.rows["user"].to_numpy(), self.rows["book"].to_numpy()
         candidates = self.contexts.candidates(self.tables.books, user, book)
-        return scorer([self.contexts.text[u] for u in user], candidates.to_pylist())
+        return scorer([self.contexts.text[i] for i in self.context], candidates.to_pylist())
 
     def score_once(self, scorer: Scorer, model: object, cache: Cache) -> FloatArray:
         """Return `score(scorer)`, from the cache where this model has scored these lists before.

@@ -121,17 +121,25 @@ def _build(
             f"none of {in_split} {split} users has a target book rated {tables.positive_rating} "
             "or more: nothing to rank. Give more users, or lower data.positive_rating."
         )
-    if max_users is not None and len(users) > max_users:
-        counts["users_dropped_by_limit"] = len(users) - max_users
-        keys = tables.users["key"].to_numpy()[users]
-        order = np.argsort(bits(cfg.seed, "list users", keys), kind="stable")
-        users = np.sort(users[order[:max_users]])
+    chosen = choose_users(users, tables, max_users, cfg.seed)
+    if len(chosen) < len(users):
+        counts["users_dropped_by_limit"] = len(users) - len(chosen)
+        users = chosen
     builder = _Builder(tables, cfg, positives[positives["user"].isin(users)])
     kinds = sorted(cfg.list_kinds, key=lambda kind: _HASHED_AS.get(kind, kind))
     frame = pd.concat([builder.lists(kind) for kind in kinds], ignore_index=True)
     counts |= {"users": len(users), "positives": len(builder.first_positives(cfg.max_positives))}
     counts |= {"rows": len(frame)} | _shortfalls(frame, len(users))
     return frame, counts
+
+
+def choose_users(users: IntArray, tables: Tables, limit: int | None, seed: int) -> IntArray:
+    """Return at most `limit` of the user codes, chosen by a hash of their ids, ascending."""
+    if limit is None or len(users) <= limit:
+        return np.sort(users)
+    keys = tables.users["key"].to_numpy()[users]
+    order = np.argsort(bits(seed, "list users", keys), kind="stable")
+    return np.sort(users[order[:limit]])
 
 
 def _shortfalls(frame: pd.DataFrame, n_users: int) -> dict[str, int]:

@@ -33,12 +33,12 @@ def truncated_rows(eval_set: EvalSet, encoder: Truncates) -> BoolArray:
     Each distinct text is tokenised once.
     """
     user, book = eval_set.rows["user"].to_numpy(), eval_set.rows["book"].to_numpy()
-    users, user_row = np.unique(user, return_inverse=True)
+    contexts, context_row = np.unique(eval_set.context, return_inverse=True)
     candidates = eval_set.contexts.candidates(eval_set.tables.books, user, book)
     texts, text_row = np.unique(candidates.to_numpy(zero_copy_only=False), return_inverse=True)
-    n_context = encoder.count_tokens([eval_set.contexts.text[u] for u in users])
+    n_context = encoder.count_tokens([eval_set.contexts.text[i] for i in contexts])
     n_book = encoder.count_tokens(texts.tolist())
-    return encoder.truncates(n_context[user_row], n_book[text_row])
+    return encoder.truncates(n_context[context_row], n_book[text_row])
 
 
 def describe_positives(
@@ -173,6 +173,7 @@ def _bins(positives: pd.DataFrame) -> Iterator[Bin]:
 
 def _history_bins(n_books: IntArray) -> Iterator[Bin]:
     """Yield 1, 2-3, 4-7, …: fixed edges, so that runs on other data have the same steps."""
+    n_books = np.maximum(n_books, 1)  # lists of a pairs file have no context books
     lower = 1 << np.floor(np.log2(n_books)).astype(np.int64)
     for low in np.unique(lower).tolist():
         yield "history_length", f"{low}-{2 * low - 1}" if low > 1 else "1", low, lower == low

@@ -12,13 +12,19 @@ from reranker.data import Corpus, Tables
 from reranker.data.contexts import contains_title, context_names
 from reranker.data.features import work_keys
 from reranker.errors import LeakError
+from reranker.sampling.negatives import SOURCES
 from reranker.sampling.pairs import Pairs
 
+_NO_PAIRS = pd.DataFrame(
+    {name: pd.Series(dtype=np.int32) for name in ("user", "context", "book", "label")}
+).assign(source=pd.Categorical([], categories=list(SOURCES)))
 
-def audit(corpus: Corpus, pairs: Pairs, *lists: pd.DataFrame) -> dict[str, int]:
+
+def audit(corpus: Corpus, pairs: Pairs | None, *lists: pd.DataFrame) -> dict[str, int]:
     """Check pairs and candidate lists for answers that are visible in their own input.
 
     Args:
+        pairs: The generated pairs; None checks the lists only.
         lists: Frames of candidate lists: kind, user, book, label.
 
     Returns:
@@ -36,23 +42,25 @@ def audit(corpus: Corpus, pairs: Pairs, *lists: pd.DataFrame) -> dict[str, int]:
         1284
     """
     tables, contexts = corpus.tables, corpus.contexts
-    frames = (frame[["user", "book", "label"]] for frame in (pairs.codes.iloc[:0], *lists))
+    drawn = _NO_PAIRS if pairs is None else pairs.codes
+    has_own_contexts = pairs is not None and pairs.has_own_contexts
+    frames = (frame[["user", "book", "label"]] for frame in (drawn.iloc[:0], *lists))
     ranked = pd.concat(frames, ignore_index=True)
     kinds = pd.concat([pd.Series(dtype=str), *(f["kind"] for f in lists)], ignore_index=True)
-    codes = pairs.codes.assign(text=_texts(tables, pairs))
+    codes = drawn.assign(text="" if pairs is None else _texts(tables, pairs))
     targets = codes[codes["label"] > 0]
     list_targets = ranked[ranked["label"] > 0].drop_duplicates()
     text = np.asarray(contexts.text, dtype=object)[list_targets["user"]]
     list_targets = list_targets.assign(text=text)
     # Targets whose context is the user's context side.
     held_out = list_targets
-    if not pairs.has_own_contexts:
+    if not has_own_contexts:
         held_out = pd.concat([targets, list_targets], ignore_index=True)
     _check_ids(corpus, held_out)
     _check_works(corpus, held_out)
     template = contexts.builder.template
     _check_titles(tables, held_out, contexts.rows, template=template, at_most=0)
-    if pairs.has_own_contexts:
+    if has_own_contexts:
         _check_left_out(tables, targets)
         _check_titles(tables, targets, tables.histories, template=template, at_most=1)
     else:
@@ -62,8 +70,8 @@ def audit(corpus: Corpus, pairs: Pairs, *lists: pd.DataFrame) -> dict[str, int]:
     _check_negatives(tables, ranked[(ranked["label"] == 0) & ~is_retrieved])
     _check_retrieved(tables, ranked[is_retrieved])
     _check_disliked(tables, codes)
-    _check_repeats(tables, pairs.codes)
-    _check_splits(tables, pairs.codes, ranked)
+    _check_repeats(tables, drawn)
+    _check_splits(tables, drawn, ranked)
     return {
         "pairs_checked": len(codes),
         "list_rows_checked": len(ranked),

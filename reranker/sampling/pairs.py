@@ -29,6 +29,8 @@ from reranker.sampling.weighted import UserBooks, popularity_weights
 VERSION = 4  # raise it when the same inputs give other pairs
 PARTS = "training_pairs.parquet"
 CODES = "codes.parquet"
+# Settings for pairs that are given as files, and for the files that a run writes.
+FILE_KEYS = ("path", "parts", "val_size", "split_by", "refined_file")
 
 Candidates = Callable[[IntArray, IntArray], pa.Array]  # users and books -> texts
 
@@ -85,7 +87,7 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
         "version": VERSION,
         "tables": tables.digest,
         "contexts": _hash(contexts.text),
-        "sampling": dataclasses.replace(cfg, regenerate=False),
+        "sampling": _settings(cfg),
         **contexts.cache_key,
     }
 
@@ -123,6 +125,14 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
         hit=entry.hit,
         counts=counts,
     )
+
+
+def _settings(cfg: SamplingConfig) -> dict[str, object]:
+    """Return the settings that identify generated pairs."""
+    settings = dataclasses.asdict(dataclasses.replace(cfg, regenerate=False))
+    if cfg.negatives_per_positive is None:
+        del settings["negatives_per_positive"]
+    return {name: value for name, value in settings.items() if name not in FILE_KEYS}
 
 
 def _hash(texts: list[str]) -> str:

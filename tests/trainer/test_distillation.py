@@ -19,7 +19,7 @@ from reranker.data import Tables
 from reranker.errors import DataError, ModelError
 from reranker.model import Encoder, load
 from reranker.serving.bundle import write_bundle
-from reranker.serving.teacher_lookup import find_teacher, teacher_warnings
+from reranker.serving.model_lookup import data_warnings, find_teacher
 from reranker.trainer import BaselineTeacher, DistilledPairs, ModelTeacher, distillation, fit
 from tests.helpers.bundles import corpus_of
 
@@ -228,11 +228,12 @@ def test_a_teacher_of_other_tables_gives_a_warning(
     teacher_cfg: ModelConfig, tables: Tables, tmp_path: Path
 ) -> None:
     mine = dataclasses.replace(tables, digest="digest of tables")
-    assert teacher_warnings(teacher_cfg, mine) == teacher_warnings(None, tables) == []
-    [warning] = teacher_warnings(teacher_cfg, tables)
+    assert data_warnings(teacher_cfg, mine, role="teacher") == []
+    assert data_warnings(None, tables, role="teacher") == []
+    [warning] = data_warnings(teacher_cfg, tables, role="teacher")
     assert "was trained with other data.* than this run's" in warning
     plain = ModelConfig(name="teacher", source="path", path=str(tmp_path))
-    assert teacher_warnings(plain, tables) == []
+    assert data_warnings(plain, tables, role="teacher") == []
 
 
 def test_a_folder_of_weights_stores_its_attention_but_not_its_length(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_folder_of_weights_stores_its_attention_but_not_its_length(tmp_path: P
         tmp_path
     )
     expected = ModelConfig(
-        name="teacher", source="path", path=str(tmp_path), max_length=48, attention="shared_context"
+        name="path", source="path", path=str(tmp_path), max_length=48, attention="shared_context"
     )
     assert find_teacher(str(tmp_path), max_length=48) == expected
 

@@ -112,12 +112,9 @@ def choose_examples(
 
 def _rows_of_users(test: EvalSet, kind: str, user_ids: list[str]) -> dict[str, IntArray]:
     """Return the row numbers of each user's list of this kind."""
-    codes = pd.Index(test.tables.users["user_id"]).get_indexer(user_ids)
-    of_kind, user = (test.rows["kind"] == kind).to_numpy(), test.rows["user"].to_numpy()
-    return {
-        user_id: np.flatnonzero(of_kind & (user == code))
-        for user_id, code in zip(user_ids, codes, strict=True)
-    }
+    of_kind = (test.rows["kind"] == kind).to_numpy()
+    ids = test.tables.user_ids(test.rows["user"].to_numpy())
+    return {user_id: np.flatnonzero(of_kind & (ids == user_id)) for user_id in user_ids}
 
 
 def _rank(rows: pd.DataFrame, score: FloatArray, tables: Tables, ndcg_10: float) -> RankedList:

@@ -25,9 +25,15 @@ METRICS = {"map": "MAP", "ndcg_3": "NDCG@3", "mrr_10": "MRR@10", "auc": "AUC"}
 
 
 def print_summary(
-    evaluation: Evaluation, registered: Registered, cfg: Config, *, console: Console | None = None
+    evaluation: Evaluation,
+    registered: Registered | None,
+    cfg: Config,
+    *,
+    console: Console | None = None,
 ) -> None:
     """Print a table and verdicts for each list kind, the model's URI, and two commands to run next.
+
+    An evaluation without training registers no model; it has no URI and no commands.
 
     Example:
         >>> print_summary(evaluation, registered, cfg)
@@ -40,6 +46,8 @@ def print_summary(
         out.print(_table(evaluation.summary[evaluation.summary["kind"] == kind], kind, cfg))
         lift = evaluation.lift[evaluation.lift["kind"] == kind]
         out.print(verdict(lift), soft_wrap=True, markup=False)
+    if registered is None:
+        return
     out.print(f"\nmodel {registered.uri}: {_alias(registered, cfg)}", soft_wrap=True)
     out.print("next:", style="bold")
     for line in next_commands(registered, cfg):
@@ -51,10 +59,16 @@ def _table(summary: pd.DataFrame, kind: str, cfg: Config) -> Table:
     return make_table(
         ("scorer", "NDCG@10", *METRICS.values()),
         [_cells(row) for row in rows],
-        title=f"{kind} lists of {cfg.eval.n_candidates}, {rows[0]['n_users']} test users, "
-        "means with 95 % intervals",
+        title=f"{_lists(kind, cfg)}, {rows[0]['n_users']} test users, means with 95 % intervals",
         bold=[i for i, row in enumerate(rows) if row["scorer"] == "fine_tuned"],
     )
+
+
+def _lists(kind: str, cfg: Config) -> str:
+    """Return the name of a list kind with its length; lists of a pairs file have any length."""
+    if kind == "given":
+        return "held-out pairs of sampling.path"
+    return f"{kind} lists of {cfg.eval.n_candidates}"
 
 
 def _cells(row: dict[Any, Any]) -> list[str]:
