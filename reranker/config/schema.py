@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.shortfall": ("error", "truncate"),
     "eval.retriever": ("item_knn", "ease"),
     "model.source": ("wheel", "hub", "random", "path"),
-    "model.activation": ("identity", "sigmoid"),
+    "model.activation": ("identity", "sigmoid", "tanh", "relu", "silu"),
     "trainer.loss": (
         "bce",
         "softmax",
@@ -201,7 +201,9 @@ class ModelConfig:
     # last; null: all.
     layers: int | None = None
     dropout: float | None = None  # dropout rate; null: the checkpoint's
-    activation: str = "identity"  # identity | sigmoid: applied to the logit when scoring
+    # identity | sigmoid | tanh | relu | silu: applied to the logit when scoring. Training uses
+    # logits. relu gives all negative logits the same score, and silu is not monotone below -1.28.
+    activation: str = "identity"
     # full | shared_context: the context does not attend to the book, so that it is computed once
     # for all candidates of a group.
     attention: str = "full"

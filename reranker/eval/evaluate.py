@@ -105,8 +105,7 @@ def evaluate(
         eval_set: The test lists with the scores of every scorer.
         model: The fine-tuned encoder. Without it there are no context checks and no slice of
             truncated pairs.
-        activation: `model.activation`: `identity` if the fine-tuned scores are logits, `sigmoid`
-            if they are probabilities.
+        activation: `model.activation` of the fine-tuned scores.
 
     Example:
         >>> test.scores["fine_tuned"] = test.score(encoder.score)

@@ -23,7 +23,7 @@ def find_teacher(name: str | None, *, max_length: int) -> ModelConfig | None:
     """Return the configuration that loads a teacher, or None if the name is not of a model.
 
     Every file of the teacher is verified. The activation is always the identity, also for a teacher
-    that is served with a sigmoid: distillation uses differences of logits.
+    that is served with another one: distillation uses differences of logits.
 
     Args:
         name: A model URI (`models:/NAME@ALIAS`, `models:/NAME/3`, `runs:/RUN/reranker`), the folder
