@@ -46,7 +46,8 @@ def run(cfg: Config, run_dir: Path) -> float:
         key = {"files": weights.digest(), "cfg": cfg.model}
         test.scores["untrained"] = log.stage("untrained", test.score_once, score, key, cache)
         fit = partial(trainer.fit, cfg=cfg.trainer, model=cfg.model, dev_lists=dev.headline_digest)
-        on_log, score_dev = log.training_metrics, dev.evaluator(encoder.score)
+        on_log = log.training_metrics
+        score_dev = dev.evaluator(encoder.score, cfg.model.activation)
         history = log.stage("train", fit, encoder, scored.path, score_dev, on_log=on_log)
         bundle = serving.save_bundle(log, encoder, corpus)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from reranker.cache import LEFT_OUT_AT_DEFAULT
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -60,6 +62,11 @@ BASELINES = (
 TEACHERS = ("features_lr", "bm25", "genres", "authors", "bi_encoder", "bi_encoder_top3")
 ON_SCORES = ("mse", "margin_mse")  # losses whose target is a teacher's score, not the label
 VARIANTS = ("int8", "bf16")  # of a model, exported to a folder with its weights
+
+
+def added(default: Any) -> Any:
+    """Return the field of a key that was added later, and changes digests only if it is set."""
+    return field(default=default, metadata={LEFT_OUT_AT_DEFAULT: True})
 
 
 @dataclass
@@ -259,6 +266,9 @@ class TrainerConfig:
     device: str = "auto"  # auto: the GPU if there is one | cpu | cuda
     # Number of evaluations on the dev lists during training; the best checkpoint is kept.
     n_evaluations: int = 4
+    # Number of steps between two evaluations, in place of n_evaluations; null: n_evaluations at
+    # equal intervals. The dev lists are always scored after the last step.
+    evaluation_steps: int | None = added(None)
     # Training ends after this number of evaluations in a row without a new best; null: never.
     patience: int | None = None
     # Stop with an error if no evaluation from the second one on beats the untrained model.
@@ -334,6 +344,18 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     cache_dir: str = MISSING  # folder for tables, pairs and scores that later runs reuse
     experiments: Any = None  # the group `experiments/`, chosen by name
+
+
+def added_defaults() -> dict[str, object]:
+    """Return the keys that were added later, as `group.key`, with their defaults."""
+    groups: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(Config)}
+    return {
+        f"{name}.{key.name}": key.default
+        for name, group in groups.items()
+        if dataclasses.is_dataclass(group)
+        for key in dataclasses.fields(group)
+        if key.metadata.get(LEFT_OUT_AT_DEFAULT)
+    }
 
 
 GROUPS = {f.name for f in dataclasses.fields(Config)} - {"cache_dir"}
