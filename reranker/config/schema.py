@@ -316,6 +316,9 @@ class TrackingConfig:
 
     uri: str = MISSING  # tracking URI of MLflow
     experiment: str = "reranker"  # MLflow experiment
+    # Store the model in MLflow. false: it stays in the run's folder, as bundle-…, and is not
+    # registered either, whatever registered_model is.
+    log_model: bool = True
     # Name in the model registry; null: the model is logged but not registered.
     registered_model: str | None = "book-reranker"
     # Alias that moves to a new version, unless its holder scored higher on the same dev lists.

@@ -110,7 +110,7 @@ def next_commands(registered: Registered, cfg: Config) -> list[str]:
     store = f" --tracking-uri {shlex.quote(redact(tracking.uri))}" if other_store else ""
     return [
         f".venv/bin/reranker ui{store}",
-        f".venv/bin/reranker rerank{store} --model {uri} "
+        f".venv/bin/reranker rerank{store} --model {shlex.quote(uri)} "
         "--user-ctx 'Likes: Dune by Frank Herbert. Genres: science fiction' "
         "--candidate 'Title: Hyperion | Genres: science fiction' "
         "--candidate 'Title: Emma | Genres: romance'",
