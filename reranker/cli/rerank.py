@@ -18,7 +18,7 @@ from reranker.errors import RequestError
 from reranker.terminal import visible
 
 if TYPE_CHECKING:
-    from reranker.serving.reranker import Ranked
+    from reranker.serving.reranker import Ranked, Reranker
 
 MAX_BYTES = 64 * 2**20  # 10,000 candidates of 6,500 characters; the input is read into memory
 FIELDS = ("user_ctx", "history", "ratings", "timestamps", "candidates", "top_k")
@@ -68,7 +68,10 @@ def add_parser(commands: Any) -> None:
     )
     numbers = options.number_list
     parser.add_argument(
-        "--model", default=MODEL, metavar="URI", help="model URI (default: %(default)s)"
+        "--model",
+        default=MODEL,
+        metavar="URI",
+        help="model URI, or the folder of a bundle (default: %(default)s)",
     )
     options.add_variant(
         parser, "score with an exported variant (default: the model's weights)", required=False
@@ -106,15 +109,21 @@ def add_parser(commands: Any) -> None:
     )
 
 
+def _load(args: argparse.Namespace) -> Reranker:
+    from reranker.serving.reranker import Reranker
+
+    if (folder := Path(args.model)).is_dir():
+        return Reranker.from_folder(folder, variant=args.variant)
+    return Reranker.load(args.model, tracking_uri=args.tracking_uri, variant=args.variant)
+
+
 def run(args: argparse.Namespace) -> int:
     """Rank the requests, print the result and return exit code 0.
 
     The caller prints a RerankerError.
     """
     requests, several = _read_requests(args)
-    from reranker.serving.reranker import Reranker
-
-    reranker = Reranker.load(args.model, tracking_uri=args.tracking_uri, variant=args.variant)
+    reranker = _load(args)
     ranked = []
     top_k = {} if args.top_k is None else {"top_k": args.top_k}
     for request in requests:  # nothing is printed if one of them is invalid

@@ -265,6 +265,11 @@ def _trainer_ranges(t: TrainerConfig) -> list[Range]:
             t.warmup_steps is None or t.warmup_steps >= 0,
         ),
         ("trainer.n_evaluations", "at least 1", t.n_evaluations >= 1),
+        (
+            "trainer.evaluation_steps",
+            "at least 1, or null",
+            t.evaluation_steps is None or t.evaluation_steps >= 1,
+        ),
         ("trainer.patience", "at least 1, or null", t.patience is None or t.patience >= 1),
         ("trainer.log_steps", "at least 1", t.log_steps >= 1),
     ]
@@ -404,7 +409,7 @@ def _check_trainer(t: TrainerConfig) -> None:
             "a teacher exactly when trainer.teacher_weight is above 0. A teacher is "
             "models:/NAME@ALIAS, a folder of weights or a baseline."
         )
-    if t.stop_below_start and t.n_evaluations < 2:
+    if t.stop_below_start and t.evaluation_steps is None and t.n_evaluations < 2:
         raise ConfigError(
             "trainer.stop_below_start=true compares from the second evaluation on, but "
             f"trainer.n_evaluations={t.n_evaluations}; set it to at least 2."

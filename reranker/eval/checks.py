@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from reranker.config import EvalConfig
 from reranker.data.draws import FloatArray, IntArray, bits
 from reranker.eval import metrics, statistics
 from reranker.eval.eval_set import EvalSet
 from reranker.eval.scoring import Scorer
+from reranker.model import activations
 
 N_BINS = 10
 # About 16 steps of float32 at 1. Below it the order of candidates is rounding error.
@@ -156,13 +156,14 @@ def calibrate(label: IntArray, scores: FloatArray, activation: str) -> pd.DataFr
     does not train probabilities. Where the curve leaves the diagonal, use scores for ranking only.
 
     Args:
-        activation: `identity` if scores are logits, `sigmoid` if they are probabilities.
+        activation: `model.activation`, which gave the scores. It decides what probability a score
+            represents, see `activations.probability`.
 
     Returns:
         bin (1..10), mean_probability, positive_fraction, n_rows. There are fewer bins than 10 if
         there are fewer rows.
     """
-    probability = np.asarray(scores, dtype=np.float64) if activation == "sigmoid" else expit(scores)
+    probability = activations.probability(activation, scores)
     order = np.argsort(probability, kind="stable")
     parts = [part for part in np.array_split(order, N_BINS) if len(part)]
     return pd.DataFrame(

@@ -15,7 +15,8 @@ from reranker.config import EvalConfig
 from reranker.data import Contexts, Corpus, Tables
 from reranker.data.draws import FloatArray, IntArray
 from reranker.eval.lists import CandidateLists, build_lists, digest_of_kind
-from reranker.eval.scoring import Scorer, mean_ndcg_10
+from reranker.eval.scoring import Scorer, dev_metrics
+from reranker.model import activations
 
 VERSION = 1  # raise it when `EvalSet.score` gives other scores
 
@@ -159,10 +160,16 @@ class EvalSet:
         scores: FloatArray = np.load(entry.path / "scores.npy", allow_pickle=False)
         return scores
 
-    def evaluator(self, scorer: Scorer) -> Callable[[], float]:
-        """Return a function that scores the headline lists and returns their mean NDCG@10."""
-        headline, kind = self.headline(), self.cfg.list_kinds[0]
-        return lambda: mean_ndcg_10(headline.lists, headline.score(scorer), kind)
+    def evaluator(
+        self, scorer: Scorer, activation: str = "identity"
+    ) -> Callable[[], dict[str, float]]:
+        """Return a function that scores the headline lists once and returns their `dev_metrics`.
+
+        Args:
+            activation: `model.activation` of the scores.
+        """
+        headline, threshold = self.headline(), activations.threshold(activation)
+        return lambda: dev_metrics(headline.rows, headline.score(scorer), threshold=threshold)
 
     def with_ids(self) -> pd.DataFrame:
         """Return the candidates by ids: kind, user_id, book_id, label, retrieval_score."""

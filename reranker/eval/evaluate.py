@@ -22,7 +22,7 @@ from reranker.eval.scoring import MODEL, MODELS
 LIFT_COLUMNS = ["kind", "model", "over", "is_best", "lift", "low", "high"]
 # Means that are reported without an interval.
 MEANS = ("mrr_10", "recall_10", "hit_10", "precision_10", "ndcg_exp_10", "tie_fraction")
-MAX_K = 20  # of the curve of NDCG by k
+MAX_K = 20  # of the curves of NDCG and MAP by k
 K = range(1, MAX_K + 1)
 
 
@@ -50,11 +50,11 @@ class Evaluation:
         summary: A row per scorer and list kind: scorer, kind, n_users, n_without_positives; means
             over users of map, ndcg_k, mrr_10, recall_10, hit_10, precision_10, ndcg_exp_10,
             tie_fraction, with `_low` and `_high` of map and ndcg_10; auc, ap over all rows.
-        curve: scorer, kind, k (1..20), ndcg.
+        curve: scorer, kind, k (1..20), ndcg, map (cut at k).
         lift: The mean ndcg_10 of a model minus that of a baseline, over the same users: kind, model
             (fine_tuned or fused), over, is_best (whether it is the best baseline), lift, low, high.
             Empty without a model.
-        bands: scorer, kind, k, low, high of the curves of the models and of the best baseline.
+        bands: scorer, kind, k, low, high of the NDCG of the models and of the best baseline.
         checks: From `check_contexts`: kind, check (shuffled_contexts or blank_context), metric,
             value, own_value, gap (own_value - value), low, high.
         slices: For the fine-tuned model and the best baseline: scorer, kind, slice (history_length,
@@ -105,8 +105,7 @@ def evaluate(
         eval_set: The test lists with the scores of every scorer.
         model: The fine-tuned encoder. Without it there are no context checks and no slice of
             truncated pairs.
-        activation: `model.activation`: `identity` if the fine-tuned scores are logits, `sigmoid`
-            if they are probabilities.
+        activation: `model.activation` of the fine-tuned scores.
 
     Example:
         >>> test.scores["fine_tuned"] = test.score(encoder.score)
@@ -161,21 +160,25 @@ def _evaluate_kind(
     user, label = rows["user"].to_numpy(), rows["label"].to_numpy()
     positives = slices.describe_positives(tables, rows, truncated)
     users = {n: metrics.evaluate(user, label, s, cutoffs=cfg.cutoffs) for n, s in scores.items()}
-    curves = {n: metrics.ndcg_curve(user, label, s, max_k=MAX_K) for n, s in scores.items()}
+    curves = {n: metrics.curves(user, label, s, max_k=MAX_K) for n, s in scores.items()}
     ndcg = {name: frame["ndcg_10"].to_numpy() for name, frame in users.items()}
     best = _best({n: float(users[n]["ndcg_10"].mean()) for n in users if n not in MODELS})
     shown = [name for name in scores if name in (*MODELS, best)]
     sliced = {name: scores[name] for name in shown if name in (MODEL, best)}
     summary = ({"scorer": n, **_summarise(users[n], label, scores[n], cfg=cfg)} for n in users)
     curve = (
-        pd.DataFrame({"scorer": name, "k": K, "ndcg": pd.DataFrame(values).mean()})
-        for name, values in curves.items()
+        pd.DataFrame(
+            {"scorer": n, "k": K, "ndcg": pd.DataFrame(v).mean(), "map": pd.DataFrame(p).mean()}
+        )
+        for n, (v, p) in curves.items()
     )
     return {
         "per_user": _per_user(tables, users, positives),
         "summary": pd.DataFrame(summary),
         "curve": pd.concat(curve),
-        "bands": pd.DataFrame([row for name in shown for row in _bands(name, curves[name], cfg)]),
+        "bands": pd.DataFrame(
+            [row for name in shown for row in _bands(name, curves[name][0], cfg)]
+        ),
         "lift": pd.DataFrame(_lift(ndcg, best, cfg)),
         "slices": slices.evaluate_slices(rows, positives, sliced, cfg),
         "score_distribution": score_checks.describe_scores(scores),

@@ -92,6 +92,47 @@ def average_precision(ranking: Ranking) -> FloatArray:
     Source: Buckley & Voorhees 2000 (the mean of the precision at each relevant row). The
     expectation over ties is the sum above, because the rows of a block are exchangeable.
     """
+    n_positives = ranking.n_positives[ranking.n_positives > 0]
+    return _spread(ranking, np.add.reduceat(_precisions(ranking), ranking.start) / n_positives)
+
+
+def average_precision_at(ranking: Ranking, k: int) -> FloatArray:
+    """Return the average precision of every group, cut at rank k.
+
+    It is the sum of the precisions at the relevant rows among the first k, divided by the smaller
+    of k and the number of relevant rows, so that a perfect order has the value 1 at every k. A row
+    is relevant if its label is > 0. At k >= the length of the list it is `average_precision`.
+
+    Args:
+        ranking: From `rank`.
+        k: Cut-off rank, >= 1.
+
+    Returns:
+        (n_groups,) values in [0, 1], in ascending order of group id; NaN without a positive.
+
+    Raises:
+        ValueError: k < 1.
+
+    Source: the definition of the MAP@k of recommender benchmarks (Kaggle); trec_eval's `map_cut`
+    divides by the number of relevant rows instead, and cannot reach 1 for k below it.
+    """
+    return _map_at(ranking, [k])[:, 0]
+
+
+def _map_at(ranking: Ranking, cutoffs: Iterable[int]) -> FloatArray:
+    """Return (n_groups, n_cutoffs) `average_precision_at`."""
+    terms = _precisions(ranking)
+    n_positives = ranking.n_positives[ranking.n_positives > 0]
+    columns = []
+    for k in cutoffs:
+        _check_cutoff(k)
+        found = np.add.reduceat(terms * (ranking.position < k), ranking.start)
+        columns.append(_spread(ranking, found / np.minimum(n_positives, k)))
+    return np.stack(columns, axis=1)
+
+
+def _precisions(ranking: Ranking) -> FloatArray:
+    """Return each row's term of the average precision: its expected precision if relevant, or 0."""
     c, r, b = ranking.block_size, ranking.block_positives, ranking.block
     n_positives = ranking.n_positives[ranking.n_positives > 0]
     before = np.cumsum(r) - r  # relevant rows before the block, over all groups
@@ -100,8 +141,7 @@ def average_precision(ranking: Ranking) -> FloatArray:
     )
     earlier = np.arange(len(b)) - ranking.block_start[b]  # j - 1
     hits = before[b] - before_group + 1 + earlier * ((r - 1) / np.maximum(c - 1, 1))[b]
-    terms = (r / c)[b] * hits / (ranking.position + 1)
-    return _spread(ranking, np.add.reduceat(terms, ranking.start) / n_positives)
+    return np.asarray((r / c)[b] * hits / (ranking.position + 1))
 
 
 def mrr(ranking: Ranking, k: int) -> FloatArray:
@@ -250,16 +290,20 @@ def chance(
     return evaluate(group, label, np.zeros(len(label), dtype=np.float32), cutoffs=cutoffs)
 
 
-def ndcg_curve(
+def curves(
     group: IntArray, label: FloatArray | IntArray, score: FloatArray, *, max_k: int = 20
-) -> FloatArray:
-    """Return (n_groups, max_k) `ndcg` at every cut-off from 1 to max_k, in ascending order of id.
+) -> tuple[FloatArray, FloatArray]:
+    """Return `ndcg` and `average_precision_at` at every cut-off from 1 to max_k.
+
+    Returns:
+        Two arrays, (n_groups, max_k), with groups in ascending order of id.
 
     Raises:
         ValueError: As `rank`; or max_k < 1.
     """
     _check_cutoff(max_k)
-    return _ndcg(rank(group, label, score), range(1, max_k + 1), "linear")
+    ranking, cutoffs = rank(group, label, score), range(1, max_k + 1)
+    return _ndcg(ranking, cutoffs, "linear"), _map_at(ranking, cutoffs)
 
 
 def auc(label: FloatArray | IntArray, score: FloatArray) -> float:

@@ -1,10 +1,11 @@
-"""What a scorer is, and the mean NDCG@10 of its scores."""
+"""What a scorer is, and the metrics by which a training is followed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 
 from reranker.data.draws import FloatArray
 from reranker.eval import metrics
@@ -30,3 +31,29 @@ def mean_ndcg_10(lists: CandidateLists, scores: FloatArray, kind: str) -> float:
         np.asarray(scores)[rows],
     )
     return float(np.nanmean(metrics.ndcg(ranking, k=10)))
+
+
+def dev_metrics(rows: pd.DataFrame, scores: FloatArray, *, threshold: float) -> dict[str, float]:
+    """Return the metrics of one scoring pass over candidate lists.
+
+    `ndcg_10` and `map` are means over users. `auc` and `accuracy` are over all pairs: accuracy is
+    the share of pairs whose score is above the threshold exactly if the label is positive. It
+    depends on the share of positives: `majority_share` is the accuracy of a constant answer, the
+    label that most pairs have. A loss that compares pairs does not train a threshold.
+
+    Args:
+        rows: The candidates: user, label.
+        scores: (n_rows,) aligned to `rows`.
+        threshold: The score of the logit 0, `activations.threshold`.
+    """
+    label = rows["label"].to_numpy()
+    ranking = metrics.rank(rows["user"].to_numpy(), label, scores)
+    positive = label > 0
+    share = float(positive.mean())
+    return {
+        "ndcg_10": float(np.nanmean(metrics.ndcg(ranking, k=10))),
+        "map": float(np.nanmean(metrics.average_precision(ranking))),
+        "auc": metrics.auc(label, scores),
+        "accuracy": float(((np.asarray(scores) > threshold) == positive).mean()),
+        "majority_share": max(share, 1 - share),
+    }

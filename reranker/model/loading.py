@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
+from reranker.model import activations
 from reranker.model.layers import truncate_layers
 from reranker.model.weights import WEIGHTS, Weights, quiet, resolve
 
@@ -64,7 +65,7 @@ def load(cfg: ModelConfig, weights: Weights | None = None, *, device: str = "cpu
     _check_fit(transformer, cfg, weights.folder)
     if cfg.layers is not None:
         truncate_layers(transformer.model, cfg.layers, weights.folder)
-    activation = {"identity": torch.nn.Identity, "sigmoid": torch.nn.Sigmoid}[cfg.activation]()
+    activation = activations.module(cfg.activation)
     model = CrossEncoder(
         modules=[transformer], device=device, activation_fn=activation, local_files_only=True
     )

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from reranker.cache import digest, digest_file
 from reranker.config import ModelConfig
 from reranker.errors import ModelError
-from reranker.model import Encoder, load, trained_attention
+from reranker.model import Encoder, activations, load, trained_attention
 from reranker.model.openvino_scorer import (
     FILES,
     FORMAT,
@@ -269,7 +269,7 @@ def _manifest(
         runtime=f"openvino {runtime().__version__}",
         calibration=None if calibration is None else digest([list(pair) for pair in calibration]),
         pad_id=int(encoder.model.tokenizer.pad_token_id),
-        activation=type(encoder.activation).__name__.lower(),
+        activation=activations.name_of(encoder.activation),
         computed_in="",
         agreement={},
         files={name: digest_file(folder / name) for name in FILES},

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from reranker.cache import digest_file
 from reranker.config import VARIANTS
 from reranker.errors import ModelError
+from reranker.model.activations import apply
 from reranker.model.validation import check_finite, check_pairs
 from reranker.model.weights import WEIGHTS
 from reranker.terminal import with_progress
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 # fp32, so that scores are the same on every machine.
 HINTS = {"int8": "f32", "bf16": "bf16"}
 # Format of a variant's folder; increase it if older code would misread the folder.
-FORMAT = 1
+# Format 1 has only the activations identity and sigmoid.
+FORMAT = 2
 MANIFEST = "manifest.json"
 GRAPH, CONSTANTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 FILES = (GRAPH, CONSTANTS, TOKENIZER)
@@ -50,7 +52,7 @@ class Manifest:
         runtime: Version of OpenVINO that wrote it.
         calibration: Digest of the pairs on which the activation ranges were measured, or None.
         pad_id: Token id of the padding.
-        activation: identity or sigmoid.
+        activation: A value of `model.activation`.
         computed_in: Precision on the exporting machine when the agreement was measured: int8, bf16
             or f32.
         agreement: The figures of the comparison with fp32.
@@ -150,8 +152,6 @@ class ExportedModel:
             ValueError: The two lengths differ.
             ModelError: A logit is NaN or infinite.
         """
-        from scipy.special import expit
-
         check_pairs(queries, candidates)
         logits = np.empty(len(queries), dtype=np.float32)
         # Calling the model itself would use one request for all threads, and fail.
@@ -160,7 +160,7 @@ class ExportedModel:
             logits[rows] = request.infer(batch, share_inputs=True)[0][:, 0]
         name = f"scores of {folder_name(self.manifest.variant)}"
         check_finite(logits, name, "Export the variant again, or load the weights without one.")
-        return expit(logits) if self.manifest.activation == "sigmoid" else logits
+        return apply(self.manifest.activation, logits)
 
     def _batches(
         self, queries: Sequence[str], candidates: Sequence[str]
@@ -250,9 +250,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(
             f"{path}: not the manifest of a variant ({error}). Export the variant again."
         ) from error
-    if manifest.format != FORMAT:
+    if manifest.format not in range(1, FORMAT + 1):
         raise ModelError(
-            f"{path}: format {manifest.format}, expected {FORMAT}. Export the variant again."
+            f"{path}: format {manifest.format}, expected 1 to {FORMAT}. Export the variant again."
         )
     for name in FILES:
         file = folder / name

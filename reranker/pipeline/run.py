@@ -181,7 +181,8 @@ class Scoring:
             )
         digest = self.dev.headline_digest
         fit = partial(trainer.fit, cfg=cfg.trainer, model=cfg.model, dev_lists=digest)
-        on_log, score_dev = log.training_metrics, self.dev.evaluator(encoder.score)
+        on_log = log.training_metrics
+        score_dev = self.dev.evaluator(encoder.score, cfg.model.activation)
         out.history = log.stage("train", fit, encoder, pairs.path, score_dev, on_log=on_log)
         log.history(out.history)
         out.bundle = serving.save_bundle(log, encoder, self.corpus)

@@ -127,12 +127,11 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
     )
 
 
-def _settings(cfg: SamplingConfig) -> dict[str, object]:
-    """Return the settings that identify generated pairs."""
-    settings = dataclasses.asdict(dataclasses.replace(cfg, regenerate=False))
-    if cfg.negatives_per_positive is None:
-        del settings["negatives_per_positive"]
-    return {name: value for name, value in settings.items() if name not in FILE_KEYS}
+def _settings(cfg: SamplingConfig) -> SamplingConfig:
+    """Return the settings that identify generated pairs; those for files are reset."""
+    defaults = SamplingConfig()
+    reset = {name: getattr(defaults, name) for name in (*FILE_KEYS, "regenerate")}
+    return dataclasses.replace(cfg, **reset)
 
 
 def _hash(texts: list[str]) -> str:

@@ -46,7 +46,7 @@ def find_model(place: str, *, max_length: int, tracking_uri: str | None = None) 
 def find_teacher(name: str | None, *, max_length: int) -> ModelConfig | None:
     """Return the configuration that loads a teacher, or None if the name is not of a model.
 
-    The activation is always the identity, also for a teacher that is served with a sigmoid:
+    The activation is always the identity, also for a teacher that is served with another one:
     distillation uses differences of logits.
 
     Args:

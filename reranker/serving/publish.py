@@ -32,6 +32,8 @@ def save_bundle(log: RunLog, encoder: Encoder, corpus: Corpus) -> Path:
 def register(log: RunLog, bundle: Path, history: History, dev: EvalSet) -> Registered:
     """Log a bundle to MLflow as the run's model, register it and delete the local folder.
 
+    With `tracking.log_model=false` the folder stays, and MLflow gets neither model nor version.
+
     Args:
         log: The log of the active run; its `result` gets the URI of the model in place of the path.
         bundle: A folder that `save_bundle` wrote.
@@ -41,14 +43,17 @@ def register(log: RunLog, bundle: Path, history: History, dev: EvalSet) -> Regis
     Raises:
         ModelError: As `register_bundle`.
     """
-    registered = register_bundle(
-        bundle,
-        log.cfg.tracking,
-        dev_ndcg_10=history.best_dev,
-        dev_lists=dev.headline_digest,
-    )
-    log.result["paths"].pop("bundle", None)
-    shutil.rmtree(bundle)
+    if log.cfg.tracking.log_model:
+        registered = register_bundle(
+            bundle,
+            log.cfg.tracking,
+            dev_ndcg_10=history.best_dev,
+            dev_lists=dev.headline_digest,
+        )
+        log.result["paths"].pop("bundle", None)
+        shutil.rmtree(bundle)
+    else:
+        registered = Registered(None, str(bundle), None, False, "tracking.log_model is false")
     log.result["model"] = {
         "uri": registered.uri,
         "alias_moved": registered.alias_moved,

@@ -63,16 +63,16 @@ class Registered:
     """A logged model and its version in the registry.
 
     Attributes:
-        version: None if the model was logged but not registered.
-        uri: The URI for `Reranker.load`.
-        model_id: MLflow's id of the logged model.
+        version: None if the model was not registered.
+        uri: The URI for `Reranker.load`, or the folder of a bundle that was not logged.
+        model_id: MLflow's id of the logged model; None if it was not logged.
         alias_moved: Whether the alias points to this version now.
         reason: Why the alias moved or did not move.
     """
 
     version: int | None
     uri: str
-    model_id: str
+    model_id: str | None
     alias_moved: bool
     reason: str
 

@@ -52,10 +52,11 @@ def params(cfg: Config) -> dict[str, str]:
     genres = json.dumps(cfg.data.genres, sort_keys=True)
     chosen |= {"data.genres": f"sha256 {hashlib.sha256(genres.encode()).hexdigest()}"}
     chosen |= {"model.source": _weights(cfg.model)}
-    return {key: redact(_plain(value))[:MAX_PARAM] for key, value in chosen.items()}
+    return {key: redact(plain(value))[:MAX_PARAM] for key, value in chosen.items()}
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """Return a value of the configuration as the text of a param."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     return "null" if value is None else str(value)
@@ -118,7 +119,7 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
     MLflow's UI draws them as curves and overlays those of several runs. Prefixes are as in
     `evaluation_metrics`.
 
-    - `<prefix>/ndcg_by_k`: the step is k.
+    - `<prefix>/ndcg_by_k` and `<prefix>/map_by_k`: the step is k.
     - `<prefix>/ndcg_10_by_depth`: the step is the number of first-stage books that are reranked.
     - `slice/history_length/ndcg_10`: the step is the least number of context books in the bin.
     - `slice/target_popularity/ndcg_10`: the step is the decile (1..10) of known ratings.
@@ -130,7 +131,8 @@ def curve_points(evaluation: Evaluation, headline: str) -> list[Point]:
     points: list[Point] = []
     for row in evaluation.curve.to_dict("records"):
         prefix = _prefix(row["scorer"], row["kind"], headline)
-        points.append((f"{prefix}/ndcg_by_k", float(row["ndcg"]), int(row["k"])))
+        for name in ("ndcg", "map"):
+            points.append((f"{prefix}/{name}_by_k", float(row[name]), int(row["k"])))
     for row in evaluation.depth.to_dict("records"):
         prefix = _prefix(row["scorer"], headline, headline)
         points.append((f"{prefix}/ndcg_10_by_depth", float(row["ndcg_10"]), int(row["depth"])))

@@ -114,7 +114,7 @@ class RunLog:
         chosen = [Param(key, value) for key, value in params(self.cfg).items()]
         self.client.log_batch(self.run_id, params=chosen)
         groups = asdict(self.cfg)
-        self.hash("config", digest({name: groups[name] for name in HASHED}))
+        self.hash("config", digest({name: getattr(self.cfg, name) for name in HASHED}))
         groups["tracking"]["uri"] = redact(groups["tracking"]["uri"])
         self.client.log_text(self.run_id, yaml.safe_dump(groups, sort_keys=False), "config.yaml")
 
@@ -229,10 +229,21 @@ class RunLog:
         self.table(test.scores_with_ids(), "scores")
 
     def history(self, history: History) -> None:
-        """Log the best dev NDCG@10, its step, and the speed of the training."""
+        """Log the best dev NDCG@10, its step, and the speed of the training.
+
+        The other metrics of that step are printed, the accuracy with that of the majority label.
+        """
         best = {"dev/best_ndcg_10": history.best_dev, "dev/best_step": float(history.best_step)}
         speeds = {f"train/{name}": getattr(history, name) for name in SPEEDS}
         self.metrics({**best, "train/n_steps": float(history.n_steps), **speeds})
+        of_best = [row for row in history.logs if row["step"] == history.best_step]
+        for row in (row for row in of_best if "dev_accuracy" in row):
+            self.console.print(
+                f"dev lists at step {history.best_step}: NDCG@10 {row['dev_ndcg_10']:.3f}, "
+                f"MAP {row['dev_map']:.3f}, AUC {row['dev_auc']:.3f}, "
+                f"accuracy {row['dev_accuracy']:.3f} "
+                f"(the majority label alone: {row['dev_majority_share']:.3f})"
+            )
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Log an evaluation: metrics, curves, per-user values as a table and dataset, warnings."""

@@ -6,7 +6,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from reranker.trainer.checkpoints import Checkpoints
 from reranker.trainer.dataset import PairDataset, read
 from reranker.trainer.distributed import ProcessGroup, Task
 from reranker.trainer.health_checks import HealthChecks
-from reranker.trainer.history import DEV_METRIC, History, OnLog, Record
+from reranker.trainer.history import CHOOSES, DEV, History, OnLog, Record
 from reranker.trainer.losses import POINTWISE
 from reranker.trainer.optimiser import Optimiser, is_head
 from reranker.trainer.step import Stepper
@@ -47,6 +47,7 @@ OTHER_KEYS = (
     "teacher",
 )
 
+ScoreDev = Callable[[], Mapping[str, float]]  # metrics on the dev lists, by name
 
 LEFT_OUT = (
     "{}: {} negatives are not used for training, because trainer.group_size={} separates them from "
@@ -61,7 +62,7 @@ def ignore_log(logs: dict[str, Any], step: int) -> None:
 def fit(
     encoder: Encoder,
     pairs: Path,
-    score_dev: Callable[[], float],
+    score_dev: ScoreDev,
     *,
     cfg: TrainerConfig,
     model: ModelConfig | None = None,
@@ -71,8 +72,8 @@ def fit(
 ) -> History:
     """Fine-tune the encoder in place with the objective `trainer.loss`.
 
-    The dev lists are scored `n_evaluations` times at equal intervals, the last time after the last
-    step (after every step if there are fewer steps), and the best weights are kept. The pairs of a
+    The dev lists are scored `n_evaluations` times at equal intervals, or every `evaluation_steps`
+    steps, the last time after the last step. The best weights are kept. The pairs of a
     step and dropout are functions of seed and step, so a training that resumes from
     `checkpoint_dir` takes the same steps as without the interruption.
 
@@ -82,7 +83,8 @@ def fit(
     Args:
         pairs: Parquet with user_ctx, book_text, label; user_id if two users may share a context;
             score (a teacher's) for mse and margin_mse, and if trainer.teacher_weight > 0.
-        score_dev: Returns the current encoder's mean NDCG@10 on the dev lists.
+        score_dev: Returns the current encoder's metrics on the dev lists. `ndcg_10` chooses the
+            best weights; all are logged with the prefix `dev_`.
         model: Configuration of the encoder. With it, rank 0 sends the task to the processes that
             are in `run_worker`.
         on_log: Receives logs and their step. A resumed training first repeats the earlier logs.
@@ -147,7 +149,7 @@ class _Training:
         self,
         encoder: Encoder,
         dataset: PairDataset,
-        score_dev: Callable[[], float],
+        score_dev: ScoreDev,
         *,
         cfg: TrainerConfig,
         on_log: OnLog,
@@ -197,7 +199,7 @@ class _Training:
 
     def run(self) -> None:
         """Take the remaining steps, and load the best weights."""
-        evaluate_after = set(evaluation_steps(self.n_steps, self.cfg.n_evaluations))
+        evaluate_after = evaluation_steps(self.n_steps, self.cfg)
         self.processes.broadcast_parameters(self.optimiser.parameters)
         self.record.begin(self.step, self.n_steps)
         if self.cfg.stop_below_start and self.step == 0:
@@ -250,13 +252,13 @@ class _Training:
         self.callbacks.notify(Event(self.step, self.n_steps, self.encoder, dev_ndcg_10=value))
 
     def _score(self) -> float:
-        """Evaluate on the dev lists in rank 0, broadcast the value and log it."""
+        """Evaluate on the dev lists in rank 0, broadcast and log the metrics; return NDCG@10."""
         self.record.show("scoring dev lists")
         local = self.score_dev() if self.processes.rank == 0 else None
-        value: float = self.processes.broadcast_object(local)
-        self.health_checks.check_evaluation(self.step, value)
-        self.record.log({DEV_METRIC: value}, self.step)
-        return value
+        metrics: Mapping[str, float] = self.processes.broadcast_object(local)
+        self.health_checks.check_evaluation(self.step, metrics[CHOOSES])
+        self.record.log({DEV + name: value for name, value in metrics.items()}, self.step)
+        return metrics[CHOOSES]
 
     def _ends_early(self) -> bool:
         patience = self.cfg.patience
@@ -289,14 +291,17 @@ class _Training:
         self.health_checks.n_collapsed = state["n_collapsed"]
 
 
-def evaluation_steps(n_steps: int, n_evaluations: int) -> list[int]:
-    """Return the steps after which the dev lists are scored, at equal intervals.
+def evaluation_steps(n_steps: int, cfg: TrainerConfig) -> set[int]:
+    """Return the steps after which the dev lists are scored; the last step is one of them.
 
-    They are min(n_steps, n_evaluations) ascending numbers from 1 to n_steps, and n_steps is the
-    last: 7 steps and 4 evaluations give 2, 4, 6, 7.
+    Without `trainer.evaluation_steps` they are min(n_steps, n_evaluations) steps at equal
+    intervals: 7 steps and 4 evaluations give 2, 4, 6, 7. With it they are its multiples: 7 steps
+    and evaluation_steps=3 give 3, 6, 7.
     """
-    n = min(n_steps, n_evaluations)
-    return [-(-n_steps * i // n) for i in range(1, n + 1)]
+    if cfg.evaluation_steps is not None:
+        return {*range(cfg.evaluation_steps, n_steps, cfg.evaluation_steps), n_steps}
+    n = min(n_steps, cfg.n_evaluations)
+    return {-(-n_steps * i // n) for i in range(1, n + 1)}
 
 
 def _use_bf16(cfg: TrainerConfig, device: str) -> bool:

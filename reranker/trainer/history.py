@@ -13,7 +13,9 @@ from reranker.trainer.step import StepResult
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-DEV_METRIC = "dev_ndcg_10"
+DEV = "dev_"  # prefix of the metrics of an evaluation
+CHOOSES = "ndcg_10"  # the metric that chooses the best weights
+DEV_METRIC = DEV + CHOOSES
 OnLog = Callable[[dict[str, Any], int], None]
 
 
@@ -23,7 +25,8 @@ class History:
 
     Attributes:
         logs: One dict per log or evaluation, in order: step, and either loss, learning_rate,
-            grad_norm, spread (of logits within groups) and `Work.speeds`, or dev_ndcg_10.
+            grad_norm, spread (of logits within groups) and `Work.speeds`, or dev_ndcg_10 and the
+            other metrics of the evaluation, dev_map and so on.
         best_step: The optimiser step whose weights were kept.
         best_dev: Mean NDCG@10 on the dev lists after that step.
         n_steps: Optimiser steps taken.

@@ -48,5 +48,5 @@ def _delayed_exit_on_error() -> Iterator[None]:
             time.sleep(GRACE_S)
 
 
-def _no_score() -> float:
+def _no_score() -> dict[str, float]:
     raise AssertionError("only rank 0 scores the dev lists")

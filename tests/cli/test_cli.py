@@ -98,6 +98,20 @@ def test_the_named_variant_is_loaded(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert loaded == [None, "int8"]
 
 
+def test_a_model_may_be_the_folder_of_a_bundle(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, opened = Reranker.load(rerank.MODEL), []
+    monkeypatch.setattr(
+        Reranker, "from_folder", lambda folder, *, variant: opened.append(folder) or model
+    )
+    line = ("--user-ctx", "Likes: Dune", "--candidate", "Ulysses")
+    assert rerank_json(run, *line, "--model", str(tmp_path))["ranked"][0]["text"] == "Ulysses"
+    assert opened == [tmp_path]
+    code, _, error = run("rerank", *line, "--model", str(tmp_path / "other"))
+    assert code == 1 and "other: not in" in error
+
+
 def test_a_history_and_ids_as_options(run: Run) -> None:
     options = ("--history", "1,2", "--ratings", "5,3.5", "--candidate-ids", "1,2")
     assert rerank_json(run, *options) == ranked(EMMA, DUNE)

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from reranker.cache import Cache
-from reranker.config import EvalConfig
+from reranker.config import CHOICES, EvalConfig
 from reranker.data import Contexts, Tables
 from reranker.data.draws import FloatArray
 from reranker.eval import CandidateLists, build_lists, mean_ndcg_10
+from reranker.eval.scoring import dev_metrics
+from reranker.model import activations
 from tests.helpers.eval_sets import eval_set, evaluated
 
 CFG = EvalConfig(
@@ -127,8 +129,33 @@ def test_the_evaluator_scores_only_the_headline_kind(
         scored.append(len(queries))
         return lists.frame["label"].to_numpy(np.float32)[uniform]
 
-    assert eval_set(tables, lists, CFG, contexts=contexts).evaluator(scorer)() == 1.0
+    found = eval_set(tables, lists, CFG, contexts=contexts).evaluator(scorer)()
+    share = 1 - float(lists.frame["label"][uniform].mean())
+    assert found == pytest.approx(
+        {"ndcg_10": 1, "map": 1, "auc": 1, "accuracy": 1, "majority_share": share}
+    )
     assert scored == [uniform.sum()]
+
+
+@pytest.mark.parametrize("activation", CHOICES["model.activation"])
+def test_dev_metrics_agree_with_scikit_learn_and_accuracy_with_the_sign_of_the_logit(
+    lists: CandidateLists, activation: str
+) -> None:
+    rows = lists.frame[lists.frame["kind"] == "uniform"]
+    logits = np.random.default_rng(0).normal(size=len(rows))
+    scores = activations.apply(activation, logits)
+    found = dev_metrics(rows, scores, threshold=activations.threshold(activation))
+    label = rows["label"].to_numpy()
+    assert found["auc"] == pytest.approx(roc_auc_score(label, scores))
+    assert found["accuracy"] == pytest.approx(((logits > 0) == label).mean())
+    assert found["majority_share"] == pytest.approx(max(label.mean(), 1 - label.mean()))
+    if activation in ("identity", "sigmoid", "tanh"):
+        frame = rows.assign(logit=logits)
+        aps = [average_precision_score(u["label"], u["logit"]) for _, u in frame.groupby("user")]
+        assert found["map"] == pytest.approx(np.mean(aps))
+    assert found["ndcg_10"] == pytest.approx(
+        mean_ndcg_10(dataclasses.replace(lists, frame=rows), scores, "uniform")
+    )
 
 
 def test_renaming_users_changes_no_value(tables: Tables, lists: CandidateLists) -> None:

@@ -272,7 +272,7 @@ def test_no_rows_give_no_groups():
     nothing = np.array([], dtype=int)
     frame = metrics.evaluate(nothing, nothing, nothing.astype(float), cutoffs=[3])
     assert (len(frame), "ndcg_3" in frame) == (0, True)
-    assert metrics.ndcg_curve(nothing, nothing, nothing.astype(float), max_k=4).shape == (0, 4)
+    assert metrics.curves(nothing, nothing, nothing.astype(float), max_k=4)[1].shape == (0, 4)
 
 
 def test_minus_zero_ties_with_zero():
@@ -309,13 +309,45 @@ def test_evaluate_gives_the_columns_that_reports_read():
     assert columns == [*expected, "recall_10", "hit_10", "precision_10", "ndcg_exp_10"]
 
 
-def test_the_curve_is_ndcg_at_every_cut_off():
+def test_the_curves_are_ndcg_and_average_precision_at_every_cut_off():
     group, label, score = random_groups(6, 60, max_size=30, n_labels=3, n_scores=6)
-    curve = metrics.ndcg_curve(group, label, score)
+    ndcg, ap = metrics.curves(group, label, score)
     ranking = metrics.rank(group, label, score)
-    assert curve.shape == (60, 20)
+    assert ndcg.shape == ap.shape == (60, 20)
     for k in range(1, 21):
-        np.testing.assert_array_equal(curve[:, k - 1], metrics.ndcg(ranking, k))
+        np.testing.assert_array_equal(ndcg[:, k - 1], metrics.ndcg(ranking, k))
+        np.testing.assert_array_equal(ap[:, k - 1], metrics.average_precision_at(ranking, k))
+
+
+def test_average_precision_at_k_divides_by_the_smaller_of_k_and_the_positives():
+    ranking = metrics.rank([0] * 4, [1, 0, 1, 1], [0.9, 0.8, 0.7, 0.6])
+    for k, expected in ((1, 1), (2, 1 / 2), (3, (1 + 2 / 3) / 3), (4, (1 + 2 / 3 + 3 / 4) / 3)):
+        assert metrics.average_precision_at(ranking, k) == pytest.approx([expected])
+
+
+@given(
+    label=st.lists(st.integers(0, 1), min_size=1, max_size=7).filter(any),
+    k=st.integers(1, 8),
+    data=st.data(),
+)
+def test_average_precision_at_k_is_the_mean_over_all_orders_of_tied_rows(label, k, data):
+    """Reference: every order of the rows that the scores allow, one at a time."""
+    score = data.draw(st.lists(st.integers(0, 2), min_size=len(label), max_size=len(label)))
+    orders = [
+        order
+        for order in itertools.permutations(range(len(label)))
+        if all(score[a] >= score[b] for a, b in itertools.pairwise(order))
+    ]
+    values = []
+    for order in orders:
+        hits = np.cumsum([label[i] for i in order])
+        terms = [hits[j] / (j + 1) for j, i in enumerate(order[:k]) if label[i]]
+        values.append(sum(terms) / min(k, sum(label)))
+    ranking = metrics.rank([0] * len(label), label, np.array(score, dtype=float))
+    assert metrics.average_precision_at(ranking, k) == pytest.approx([np.mean(values)])
+    if k >= len(label):
+        expected = metrics.average_precision(ranking)
+        assert metrics.average_precision_at(ranking, k) == pytest.approx(expected)
 
 
 def test_the_global_metrics_are_scikit_learns_over_all_rows():
@@ -385,7 +417,7 @@ def test_a_cut_off_below_one_is_refused():
         lambda: metrics.ndcg(ranking, 0),
         lambda: metrics.mrr(ranking, 0),
         lambda: metrics.evaluate(group, label, score, cutoffs=[3, 0]),
-        lambda: metrics.ndcg_curve(group, label, score, max_k=0),
+        lambda: metrics.curves(group, label, score, max_k=0),
     ):
         with pytest.raises(ValueError, match="k=0 is not a cut-off rank"):
             call()

@@ -55,7 +55,7 @@ def evaluation() -> Evaluation:
             ends = {"ndcg_10_low": mean - 0.1, "ndcg_10_high": mean + 0.1}
             summary.append(row | means | ends)
             k = np.arange(1, 21)
-            curve.append(pd.DataFrame({**row, "k": k, "ndcg": mean * k / 20}))
+            curve.append(pd.DataFrame({**row, "k": k, "ndcg": mean * k / 20, "map": mean * k / 40}))
         for over, value in (("random", 0.4), ("bm25", 0.2)):
             row = {"kind": kind, "model": "fine_tuned", "over": over, "is_best": over == "bm25"}
             lift.append({**row, "lift": value, "low": value - 0.05, "high": value + 0.05})

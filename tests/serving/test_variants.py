@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from reranker.config import ModelConfig
+from reranker.config import CHOICES, ModelConfig
 from reranker.errors import ModelError
 from reranker.eval.agreement import kendall
-from reranker.model import Encoder, ExportedModel, load, load_exported
+from reranker.model import Encoder, ExportedModel, activations, load, load_exported
 from reranker.model.openvino_export import (
     Agreement,
     Scorer,
@@ -32,7 +32,7 @@ from reranker.model.openvino_export import (
     export,
 )
 from reranker.model.openvino_scorer import STEP, TOKENS_AT_ONCE, batches, folder_name
-from reranker.serving.bundle import write_bundle
+from reranker.serving.bundle import read_bundle, write_bundle
 from reranker.serving.reranker import Reranker
 from tests.helpers import hub
 from tests.helpers.bundles import BOOKS, corpus_of
@@ -139,12 +139,42 @@ def test_scores_do_not_depend_on_order_or_batch(bundle: Path, variant: str) -> N
 
 
 @pytest.mark.slow
-def test_a_sigmoid_is_the_logistic_function_of_the_logit(int8: ExportedModel) -> None:
-    manifest = dataclasses.replace(int8.manifest, activation="sigmoid")
-    sigmoid = ExportedModel(int8._model, int8._tokenizer, manifest)
+@pytest.mark.parametrize("activation", CHOICES["model.activation"])
+def test_a_variant_applies_the_activation_to_its_logits(
+    int8: ExportedModel, activation: str
+) -> None:
+    manifest = dataclasses.replace(int8.manifest, activation=activation)
+    activated = ExportedModel(int8._model, int8._tokenizer, manifest)
     logits = int8.score(QUERIES[:4], CANDIDATES[:4])
-    found = sigmoid.score(QUERIES[:4], CANDIDATES[:4])
-    assert found == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    found = activated.score(QUERIES[:4], CANDIDATES[:4])
+    np.testing.assert_array_equal(found, activations.apply(activation, logits))
+
+
+@pytest.mark.slow
+def test_an_exported_variant_and_a_served_bundle_keep_the_activation(tmp_path: Path) -> None:
+    cfg = ModelConfig(name="tiny", source="random", max_length=64, activation="silu")
+    silu = load(cfg)
+    write_bundle(tmp_path / "bundle", silu, corpus_of(), model_cfg=cfg)
+    weights = tmp_path / "bundle" / "weights"
+    own = settings_of(weights, activation="silu")
+    export(own, "bf16", PAIRS[:16], agrees, force=True)
+    variant = load_exported(weights, "bf16")
+    assert variant.manifest.activation == "silu"
+    exact = silu.score(QUERIES, CANDIDATES)
+    assert np.abs(variant.score(QUERIES, CANDIDATES) - exact).max() < rounding(variant, exact)
+    served = read_bundle(tmp_path / "bundle", device="cpu", variant=None)
+    np.testing.assert_array_equal(served.score(QUERIES, CANDIDATES), exact)
+
+
+@pytest.mark.slow
+def test_a_variant_of_format_1_is_loaded_and_one_of_a_later_format_is_not(copied: Path) -> None:
+    path = copied / "weights" / "openvino_int8" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"format": 1}))
+    assert load_exported(copied / "weights", "int8").manifest.format == 1
+    path.write_text(json.dumps(manifest | {"format": 3}))
+    with pytest.raises(ModelError, match=r"format 3, expected 1 to 2\. Export the variant again"):
+        load_exported(copied / "weights", "int8")
 
 
 @pytest.mark.slow

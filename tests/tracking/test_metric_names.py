@@ -151,9 +151,7 @@ def test_checks_chance_and_unordered_slices_are_metrics() -> None:
 
 
 def test_ordered_slices_and_depths_are_points_and_a_bin_of_one_user_has_no_interval() -> None:
-    points = [
-        p for p in curve_points(full_evaluation(), "uniform") if not p[0].endswith("ndcg_by_k")
-    ]
+    points = [p for p in curve_points(full_evaluation(), "uniform") if not p[0].endswith("_by_k")]
     own = {(key, step): value for key, value, step in points}
     by_length = {key: value for key, value in own.items() if key[0].startswith("slice/history")}
     assert by_length == pytest.approx(
@@ -177,4 +175,6 @@ def test_curves_are_points_whose_step_is_k() -> None:
     points = curve_points(evaluation(), "uniform")
     assert [p[2] for p in points if p[0] == "baseline/bm25/ndcg_by_k"] == list(range(1, 21))
     assert ("test/ndcg_by_k", pytest.approx(0.3), 10) in points
-    assert len(points) == 2 * 3 * 20
+    assert ("test/map_by_k", pytest.approx(0.15), 10) in points
+    assert ("baseline/bm25/popularity/map_by_k", pytest.approx(0.15), 20) in points
+    assert len(points) == 2 * 2 * 3 * 20

@@ -16,8 +16,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from reranker.cache import digest_file
-from reranker.config import Config
+from reranker.cache import digest, digest_file
+from reranker.config import Config, TrainerConfig
+from reranker.config.schema import added_defaults
 from reranker.model.throughput import Work
 from reranker.model.weights import Weights
 from reranker.tracking.lifecycle import start
@@ -110,6 +111,19 @@ def test_the_config_hash_covers_only_what_decides_the_result(
     assert config_hash("another") != first
 
 
+def test_a_key_that_was_added_later_changes_no_digest_until_it_is_set() -> None:
+    """Reference: the digest of the plain values without the key."""
+    cfg = TrainerConfig()
+    before = {
+        k: v for k, v in dataclasses.asdict(cfg).items() if f"trainer.{k}" not in added_defaults()
+    }
+    assert set(before) < set(dataclasses.asdict(cfg))
+    assert digest({"trainer": cfg}) == digest({"trainer": before})
+    assert digest(dataclasses.replace(cfg, evaluation_steps=5)) == digest(
+        before | {"evaluation_steps": 5}
+    )
+
+
 @pytest.mark.slow
 def test_metrics_that_are_not_finite_are_skipped_and_named(
     run_cfg: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -125,20 +139,27 @@ def test_metrics_that_are_not_finite_are_skipped_and_named(
 
 
 @pytest.mark.slow
-def test_the_trainers_logs_become_stepped_metrics(run_cfg: Config, tmp_path: Path) -> None:
-    logs = [{"step": 10, "loss": 0.7}, {"step": 10, "dev_ndcg_10": 0.4}]
+def test_the_trainers_logs_become_stepped_metrics(
+    run_cfg: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {"dev_map": 0.3, "dev_auc": 0.7, "dev_accuracy": 0.9, "dev_majority_share": 0.8}
+    logs = [{"step": 10, "loss": 0.7}, {"step": 10, "dev_ndcg_10": 0.4, **others}]
     with start(run_cfg, tmp_path) as log:
         log.training_metrics({"loss": 0.7, "learning_rate": 1e-4}, 10)
-        log.training_metrics({"dev_ndcg_10": 0.4}, 10)
+        log.training_metrics({"dev_ndcg_10": 0.4, **others}, 10)
         log.training_metrics({"dev_ndcg_10": 0.3}, 20)
         # More points than MLflow takes in one call.
         log.points.log(log._finite(("many", float(i), i) for i in range(2500)))
-        log.history(History(logs=logs, best_dev=0.4))
+        log.history(History(logs=logs, best_step=10, best_dev=0.4))
+    assert "dev lists at step 10: NDCG@10 0.400, MAP 0.300, AUC 0.700, accuracy 0.900 (" in (
+        capsys.readouterr().out
+    )
     client, [made] = find_runs(run_cfg)
     points = client.get_metric_history(log.run_id, "dev/ndcg_10")
     assert [(p.step, p.value) for p in points] == [(10, 0.4), (20, 0.3)]
     assert len(client.get_metric_history(log.run_id, "many")) == 2500
     assert {"train/loss", "train/learning_rate", "dev/ndcg_10"} <= set(made.data.metrics)
+    assert {"dev/map", "dev/auc", "dev/accuracy", "dev/majority_share"} <= set(made.data.metrics)
 
 
 @pytest.mark.slow

@@ -48,9 +48,9 @@ def trained(encoder: Encoder, pairs: Path, batch_size: int) -> dict[str, Any]:
     """Return the trace of a training, its number of evaluations, and a sum over its weights."""
     scored: list[int] = []
 
-    def score_dev() -> float:
+    def score_dev() -> dict[str, float]:
         scored.append(1)
-        return float(len(scored))
+        return {"ndcg_10": float(len(scored))}
 
     cfg = TrainerConfig(
         loss="softmax",
@@ -149,7 +149,7 @@ def test_a_worker_computes_its_part_of_the_training(
         )
         context = running_worker(tmp_path / "rendezvous", pairs) if n == 2 else nullcontext()
         with context as other:
-            history = fit(load(TINY), pairs, lambda: 0.5, cfg=cfg, model=TINY)
+            history = fit(load(TINY), pairs, lambda: {"ndcg_10": 0.5}, cfg=cfg, model=TINY)
         traces[n] = [row["loss"] for row in history.logs if "loss" in row]
     assert other.exitcode == 0
     assert len(traces[1]) == 2
@@ -166,7 +166,7 @@ def test_unsuitable_pairs_end_both_processes(
         pytest.raises(DataError, match="has no column score") as caught,
         running_worker(tmp_path / "rendezvous", pairs) as other,
     ):
-        fit(load(TINY), pairs, lambda: 0.5, cfg=cfg, model=TINY)
+        fit(load(TINY), pairs, lambda: {"ndcg_10": 0.5}, cfg=cfg, model=TINY)
     assert other.exitcode == 1
     assert pairs.with_name("error").read_text() == str(caught.value)
 

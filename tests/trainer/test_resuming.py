@@ -65,11 +65,11 @@ def test_an_interrupted_training_resumes_to_the_same_trace_and_weights(
     ) -> tuple[list[dict[str, float]], Encoder, list[int]]:
         encoder, logged, calls = load(TINY), [], []
 
-        def score_dev() -> float:
+        def score_dev() -> dict[str, float]:
             calls.append(1)
             if len(calls) > stops_after:
                 raise Interrupted
-            return -abs(margin(encoder) - 1)  # the best step is not the last
+            return {"ndcg_10": -abs(margin(encoder) - 1)}  # the best step is not the last
 
         history = fit(
             encoder,
@@ -99,7 +99,7 @@ def short(tmp_path: Path) -> TrainerConfig:
 
 
 def train(pairs: Path, cfg: TrainerConfig, encoder: Encoder | None = None, **more: Any) -> Any:
-    return fit(encoder or load(TINY), pairs, lambda: 0.5, cfg=cfg, **more)
+    return fit(encoder or load(TINY), pairs, lambda: {"ndcg_10": 0.5}, cfg=cfg, **more)
 
 
 def test_a_checkpoint_of_other_pairs_is_rejected(pairs: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from reranker.config.renamed import FEATURES, KEYS, SWITCHES, VALUES
+from reranker.config.schema import added_defaults
+from reranker.tracking.metric_names import plain
 
 SCORERS = {"before": "untrained", **VALUES["eval.baselines"]}
 LIST_KINDS = VALUES["eval.list_kinds"]
@@ -14,6 +16,8 @@ LIST_KINDS = VALUES["eval.list_kinds"]
 
 def rename_params(params: Mapping[str, str]) -> dict[str, str]:
     """Return the params of a run under today's keys and with today's values.
+
+    A key that was added later is left out at its default, so that runs with and without it agree.
 
     Example:
         >>> rename_params({"eval.kinds": "uniform,seed"})
@@ -26,6 +30,10 @@ def rename_params(params: Mapping[str, str]) -> dict[str, str]:
     if any(key in params for key in SWITCHES):
         members = [names for key, names in SWITCHES.items() if params.get(key) == "True"]
         out.setdefault(FEATURES, ",".join(name for names in members for name in names))
+    # Earlier runs do not have these params.
+    for key, default in added_defaults().items():
+        if out.get(key) == plain(default):
+            del out[key]
     if FEATURES in out:
         # The order of the features has no effect.
         out[FEATURES] = ",".join(sorted(out[FEATURES].split(",")))

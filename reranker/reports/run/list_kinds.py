@@ -96,7 +96,7 @@ class KindSummary:
         scorers: A row of the summary per scorer, best first; a baseline has `lift`, `lift_low` and
             `lift_high` of the fine-tuned model over it.
         chance: Metrics of a constant scorer.
-        figures: NDCG by k, users, calibration, reranking depth.
+        figures: NDCG and MAP by k, users, calibration, reranking depth.
         checks: A sentence and the row of each shortcut check.
         slices: NDCG@10 by property.
         calibration, distribution: Rows of the evaluation's frames.
@@ -195,11 +195,10 @@ def _figures(
     curve, bands, users, bins = (
         frames[name] for name in ("curve", "bands", "per_user", "calibration")
     )
-    title = "NDCG@k with 95 % bands" if len(bands) else "NDCG@k"
-    alt = _values(curve, shown, value="ndcg", at="k", places=(1, 10, 20))
     medians = ", ".join(f"{scorer_name(s)} {number(_median(users, s), 2)}" for s in pair)
     out = [
-        _draw(f"{key} curve", partial(plots.ndcg_by_k, curve, bands, shown), title, alt),
+        _by_k(f"{key} curve", curve, bands, shown, "ndcg"),
+        _by_k(f"{key} map curve", curve, bands[:0], shown, "map"),
         _draw(
             f"{key} users",
             partial(plots.users, users, pair),
@@ -219,6 +218,14 @@ def _figures(
         make = partial(plots.depth, depth, shown)
         out.append(_draw(f"{key} depth", make, "NDCG@10 by reranking depth", alt))
     return out
+
+
+def _by_k(
+    key: str, curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str], metric: str
+) -> Drawn:
+    title = f"{metric.upper()}@k" + (" with 95 % bands" if len(bands) else "")
+    alt = _values(curve, shown, value=metric, at="k", places=(1, 10, 20))
+    return _draw(key, partial(plots.by_k, curve, bands, shown, metric), title, alt)
 
 
 def _values(

@@ -21,15 +21,21 @@ OTHER: Any = {"color": GREY, "linewidth": 0.8, "alpha": 0.6}  # scorers that are
 THRESHOLDS = np.linspace(0, 1, 201)
 
 
-def ndcg_by_k(curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str]) -> Figure:
-    """Draw NDCG at every cut-off; the scorers in `shown` are highlighted, with their bands."""
-    figure, axis = panel("k", "NDCG@k", layout=None)
+def by_k(curve: pd.DataFrame, bands: pd.DataFrame, shown: Sequence[str], metric: str) -> Figure:
+    """Draw a metric at every cut-off; the scorers in `shown` are highlighted, with their bands.
+
+    Args:
+        curve: scorer, k, and a column for the metric.
+        bands: scorer, k, low, high; empty for a metric without bands.
+        metric: `ndcg` or `map`.
+    """
+    figure, axis = panel("k", f"{metric.upper()}@k", layout=None)
     for scorer, line in curve.groupby("scorer"):
         if scorer not in shown:
-            axis.plot(line["k"], line["ndcg"], **OTHER)
+            axis.plot(line["k"], line[metric], **OTHER)
     for scorer in shown:
         line, band = (rows[rows["scorer"] == scorer] for rows in (curve, bands))
-        axis.plot(line["k"], line["ndcg"], **_style(scorer))
+        axis.plot(line["k"], line[metric], **_style(scorer))
         if len(band):
             draw_band(axis, scorer, band)
     draw_k_axis(axis, int(curve["k"].max()))

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from reranker.eval import Evaluation
     from reranker.serving.registry import Registered
 
-METRICS = {"map": "MAP", "ndcg_3": "NDCG@3", "mrr_10": "MRR@10", "auc": "AUC"}
+# Columns after NDCG@10. The table fits in 80 characters because values have no leading zero.
+METRICS = {"ndcg_5": "@5", "ndcg_3": "@3", "map": "MAP", "ap": "AP", "auc": "AUC"}
+NOTE = "@5 and @3 are NDCG. AP and AUC are over all pairs, the others are means over users."
 
 
 def print_summary(
@@ -38,7 +40,7 @@ def print_summary(
     Example:
         >>> print_summary(evaluation, registered, cfg)
         uniform lists of 30, 50 test users, means with 95 % intervals
-          scorer        NDCG@10                MAP   NDCG@3  MRR@10    AUC
+          scorer            NDCG@10     @5     @3    MAP     AP    AUC
           ...
     """
     out = console or Console(highlight=False)
@@ -46,6 +48,7 @@ def print_summary(
         out.print(_table(evaluation.summary[evaluation.summary["kind"] == kind], kind, cfg))
         lift = evaluation.lift[evaluation.lift["kind"] == kind]
         out.print(verdict(lift), soft_wrap=True, markup=False)
+    out.print(NOTE, style="dim")
     if registered is None:
         return
     out.print(f"\nmodel {registered.uri}: {_alias(registered, cfg)}", soft_wrap=True)
@@ -73,9 +76,14 @@ def _lists(kind: str, cfg: Config) -> str:
 
 def _cells(row: dict[Any, Any]) -> list[str]:
     low, high = row["ndcg_10_low"], row["ndcg_10_high"]
-    interval = "(no interval)" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
-    others = (f"{row[key]:.3f}" if key in row else "" for key in METRICS)
-    return [scorer_name(row["scorer"]), f"{row['ndcg_10']:.3f} {interval}", *others]
+    interval = "(no interval)" if math.isnan(low) else f"[{_short(low)}, {_short(high)}]"
+    others = (_short(row[key]) if key in row else "" for key in METRICS)
+    return [scorer_name(row["scorer"]), f"{_short(row['ndcg_10'])} {interval}", *others]
+
+
+def _short(value: float) -> str:
+    """Return three decimals without the zero before the point: .369, 1.000, -.012."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
 def verdict(lift: pd.DataFrame) -> str:
@@ -116,7 +124,7 @@ def next_commands(registered: Registered, cfg: Config) -> list[str]:
     store = f" --tracking-uri {shlex.quote(redact(tracking.uri))}" if other_store else ""
     return [
         f".venv/bin/reranker ui{store}",
-        f".venv/bin/reranker rerank{store} --model {uri} "
+        f".venv/bin/reranker rerank{store} --model {shlex.quote(uri)} "
         "--user-ctx 'Likes: Dune by Frank Herbert. Genres: science fiction' "
         "--candidate 'Title: Hyperion | Genres: science fiction' "
         "--candidate 'Title: Emma | Genres: romance'",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reranker.config.schema import added_defaults
 from reranker.reports.comparison.configurations import configurations
 from reranker.reports.comparison.old_names import rename_hash, rename_params, rename_rows
+from reranker.tracking.metric_names import params
+from tests.helpers.tracked import config
 
 OLD = {
     "eval.kinds": "uniform,seed",
@@ -32,6 +35,14 @@ def test_old_params_get_new_keys_and_values() -> None:
 def test_new_params_and_unknown_ones_stay_as_they_are() -> None:
     params = NEW | {"data.context_template": "Likes: {titles}, {genres}", "data.text": "split"}
     assert rename_params(params) == params
+
+
+def test_a_key_that_was_added_later_is_a_difference_only_if_it_is_set() -> None:
+    assert "trainer.evaluation_steps" in added_defaults()
+    before = params(config())
+    old = {key: value for key, value in before.items() if key not in added_defaults()}
+    assert rename_params(before) == rename_params(old)
+    assert rename_params(old | {"trainer.evaluation_steps": "5"}) != rename_params(old)
 
 
 def test_the_order_of_text_features_is_no_difference() -> None:
