@@ -202,7 +202,7 @@ class SamplingConfig:
     # part files or a glob, with user_id, user_ctx, book_text, label and perhaps book_id.
     path: str | None = added(None)
     # Positions of the part files of sampling.path that are read, from 0; null: all.
-    parts: list[int] | None = added(None)
+    parts: list[int] | None = field(default=None, metadata={LEFT_OUT_AT_DEFAULT: True})
     # data=pairs: share of the users of sampling.path that are held out, half of them for dev and
     # half for test.
     val_size: float = added(0.1)
