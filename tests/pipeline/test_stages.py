@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def staged(place: Path) -> Callable[..., dict[str, Any]]:
-    """`staged(name, *overrides)` runs once in a folder of its own and returns its result.json."""
+    """`staged(name, *overrides)` runs once in its folder and returns its result.json."""
 
     def staged(name: str, *overrides: str) -> dict[str, Any]:
         run(composed(place, f"output_dir={place}/out", *overrides), place / name)
