@@ -2,19 +2,21 @@
 
 from reranker.config.checks import check_storage, validate
 from reranker.config.composing import (
+    canonical,
     check_overrides,
     compose,
+    finish,
     from_hydra,
     from_yaml,
     new_names_in_errors,
     register,
 )
+from reranker.config.locations import CONFIGS, ROOT, project_root
 from reranker.config.schema import (
     BASELINES,
     CHOICES,
     LIST_KINDS,
     ON_SCORES,
-    ROOT,
     TEACHERS,
     VARIANTS,
     Config,
@@ -33,6 +35,7 @@ from reranker.config.schema import (
 __all__ = [
     "BASELINES",
     "CHOICES",
+    "CONFIGS",
     "LIST_KINDS",
     "ON_SCORES",
     "ROOT",
@@ -49,12 +52,15 @@ __all__ = [
     "TrackingConfig",
     "TrainerConfig",
     "WorldConfig",
+    "canonical",
     "check_overrides",
     "check_storage",
     "compose",
+    "finish",
     "from_hydra",
     "from_yaml",
     "new_names_in_errors",
+    "project_root",
     "register",
     "validate",
 ]

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
-
-ROOT = Path(__file__).resolve().parents[2]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "bookdb", "ucsd", "goodbooks"),
