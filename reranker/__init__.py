@@ -1,26 +1,35 @@
-"""Rerank books for a user: `from reranker import Reranker`.
+"""Train and use rerankers of books: `from reranker import Reranker, compose, run`.
 
 Importing this module loads no large libraries.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reranker.api import RunResult, run
+    from reranker.config import compose
     from reranker.serving.reranker import Reranker
 
     __version__: str
 
-__all__ = ["Reranker", "__version__"]
+__all__ = ["Reranker", "RunResult", "__version__", "compose", "run"]
+
+# Public name -> its module.
+_PLACES = {
+    "Reranker": "reranker.serving.reranker",
+    "RunResult": "reranker.api",
+    "compose": "reranker.config",
+    "run": "reranker.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Reranker` or look up `__version__` on first use."""
-    if name == "Reranker":
-        from reranker.serving.reranker import Reranker
-
-        return Reranker
+    """Import a public name or look up `__version__` on first use."""
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 

@@ -32,10 +32,11 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["reports"] = {*BELOW["serving"], "serving"}
 BELOW["sweep"] = BELOW["pipeline"] = {*BELOW["reports"], "reports"}
-BELOW["cli"] = {*BELOW["reports"], "reports", "sweep", "pipeline"}
+BELOW["api"] = {*BELOW["pipeline"], "pipeline"}
+BELOW["cli"] = {*BELOW["pipeline"], "pipeline", "sweep"}
 HOMES = {
-    "hydra": {"config", "sweep", "main"},
-    "omegaconf": {"config", "sweep", "main"},
+    "hydra": {"config", "sweep", "cli/run"},
+    "omegaconf": {"config", "sweep", "cli/run"},
     "dask": {"data", "sampling"},
     "torch": {"model", "trainer"},
     "transformers": {"model", "trainer"},

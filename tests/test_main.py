@@ -19,8 +19,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-import main
-from reranker import config, tracking
+from reranker import config, pipeline, tracking
 from reranker.config import ROOT, Config
 from reranker.data import contexts as contexts_module
 from reranker.errors import DataError, LeakError, ModelError
@@ -80,7 +79,7 @@ def result(run_dir: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> Path:
-    main.run(composed(place), place / "run")
+    pipeline.run(composed(place), place / "run")
     return place / "run"
 
 
@@ -234,7 +233,7 @@ def test_the_champion_teaches_a_student_of_fewer_layers(finished: Path, place: P
         "model.layers=1",
         "trainer.teacher=models:/book-reranker@champion",
     ]
-    main.run(composed(place, *student), place / "student")
+    pipeline.run(composed(place, *student), place / "student")
     found = result(place / "student")
     assert list(found["seconds"])[4:7] == ["audit", "teacher", "baselines/dev"]
     distilled = pd.read_parquet(found["paths"]["teacher"])
@@ -260,7 +259,7 @@ def test_a_baseline_teaches_together_with_the_labels(finished: Path, place: Path
         "trainer.teacher=features_lr",
         "trainer.teacher_weight=1",
     ]
-    main.run(composed(place, *distilled), place / "distilled")
+    pipeline.run(composed(place, *distilled), place / "distilled")
     found = result(place / "distilled")
     assert list(found["seconds"])[4:7] == ["audit", "teacher", "baselines/dev"]
     table = pd.read_parquet(found["paths"]["teacher"]).astype({"book_text": str})
@@ -295,7 +294,7 @@ def test_a_model_is_saved_when_the_store_fails_after_the_training(
 
     monkeypatch.setattr(tracking.RunLog, "evaluation", away)
     with pytest.raises(ConnectionError):
-        main.run(composed(place), place / "away")
+        pipeline.run(composed(place), place / "away")
     found = result(place / "away")
     saved = found["paths"]["bundle"]
     assert found["status"] == "FAILED"
@@ -313,7 +312,7 @@ def test_a_model_is_saved_when_the_store_fails_after_the_training(
 def test_the_same_command_again_uses_the_cache_and_gives_the_same_metrics(
     finished: Path, place: Path
 ) -> None:
-    main.run(composed(place), place / "again")
+    pipeline.run(composed(place), place / "again")
     first, second = result(finished), result(place / "again")
     assert second["cache_hits"] == dict.fromkeys(
         ["tables", "lists/dev", "lists/test", "pairs"], True
@@ -325,7 +324,7 @@ def test_the_same_command_again_uses_the_cache_and_gives_the_same_metrics(
 
 
 def test_regenerate_builds_the_pairs_again(finished: Path, place: Path) -> None:
-    main.run(
+    pipeline.run(
         composed(place, "sampling.regenerate=true", "eval.list_kinds=[uniform,retriever]"),
         place / "regenerated",
     )
@@ -351,7 +350,7 @@ def fails(place: Path, name: str, kind: type[Exception], *overrides: str, words:
     import mlflow
 
     with pytest.raises(kind, match=words):
-        main.run(composed(place, *overrides), place / name)
+        pipeline.run(composed(place, *overrides), place / name)
     found = result(place / name)
     assert found["status"] == "FAILED"
     assert found["error"]["type"] == kind.__name__
@@ -436,7 +435,7 @@ def test_a_run_on_published_files_finishes(
         "trainer.max_steps=2",
     ]
     overrides += [o.replace(o.split("=")[1], default(o)) for o in WORLD]
-    main.run(composed(place, *overrides), place / f"{source}-run")
+    pipeline.run(composed(place, *overrides), place / f"{source}-run")
     found = result(place / f"{source}-run")
     assert found["status"] == "FINISHED"
     counts = found["counts"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import main
+from reranker import pipeline
 from tests.test_main import composed, defaults, result
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
@@ -27,7 +27,7 @@ NON_TEXT = ("random", "popularity", "item_knn")
 
 
 def study(place: Path, taste: float) -> dict[str, float]:
-    main.run(composed(place, *STUDY, f"data.world.taste={taste}"), place / "run")
+    pipeline.run(composed(place, *STUDY, f"data.world.taste={taste}"), place / "run")
     metrics: dict[str, float] = result(place / "run")["metrics"]
     return metrics
 
@@ -38,7 +38,7 @@ def lift_low(metrics: dict[str, float], over: str) -> float:
 
 
 def test_the_default_demo_beats_random_and_the_untrained_model(tmp_path: Path) -> None:
-    main.run(defaults(tmp_path), tmp_path / "run")
+    pipeline.run(defaults(tmp_path), tmp_path / "run")
     metrics = result(tmp_path / "run")["metrics"]
     assert {over: lift_low(metrics, over) > 0 for over in ("random", "untrained")} == {
         "random": True,

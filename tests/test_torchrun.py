@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import main
+from reranker import pipeline
 from tests.test_main import TIMEOUT_S, defaults, project
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_two_processes_make_one_run_with_the_trace_of_one_process_with_the_doubl
     assert (run_dir / "result.json").exists()
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     cfg = defaults(tmp_path, *SMALL, "trainer.batch_size=16", f"cache_dir={tmp_path}/outputs/cache")
-    main.run(cfg, tmp_path / "alone")
+    pipeline.run(cfg, tmp_path / "alone")
     [experiment] = [e for e in client.search_experiments() if e.name == "reranker"]
     alone, both = client.search_runs(
         [experiment.experiment_id], order_by=["attributes.start_time DESC"]

@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from reranker.cli import compare, data, export, rerank, save, ui
+from reranker.cli import compare, data, export, rerank, run, save, ui
 from reranker.errors import RerankerError
 
 COMMANDS = {
+    "run": run.run,
     "ui": ui.run,
     "rerank": rerank.run,
     "compare": compare.run,
@@ -32,9 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reranker",
-        description="Rerank books for users, compare runs, save models and manage data.",
+        description="Train rerankers, rerank books for users, compare runs, save or export "
+        "models, and manage data.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run.add_parser(commands)
     ui.add_parser(commands)
     rerank.add_parser(commands)
     compare.add_parser(commands)

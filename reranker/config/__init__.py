@@ -2,13 +2,16 @@
 
 from reranker.config.checks import check_storage, validate
 from reranker.config.composing import (
+    canonical,
     check_overrides,
     compose,
+    finish,
     from_hydra,
     from_yaml,
     new_names_in_errors,
     register,
 )
+from reranker.config.locations import CONFIGS, ROOT, project_root
 from reranker.config.schema import (
     BASELINES,
     CHOICES,
@@ -16,7 +19,6 @@ from reranker.config.schema import (
     MODEL_URI,
     ON_SCORES,
     PAIRS_BASELINES,
-    ROOT,
     STAGES,
     TEACHERS,
     VARIANTS,
@@ -36,6 +38,7 @@ from reranker.config.schema import (
 __all__ = [
     "BASELINES",
     "CHOICES",
+    "CONFIGS",
     "LIST_KINDS",
     "MODEL_URI",
     "ON_SCORES",
@@ -55,12 +58,15 @@ __all__ = [
     "TrackingConfig",
     "TrainerConfig",
     "WorldConfig",
+    "canonical",
     "check_overrides",
     "check_storage",
     "compose",
+    "finish",
     "from_hydra",
     "from_yaml",
     "new_names_in_errors",
+    "project_root",
     "register",
     "validate",
 ]

@@ -18,19 +18,33 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reranker.config import renamed
+from reranker.config import locations, renamed
 from reranker.config.checks import validate
-from reranker.config.schema import GROUPS, MODEL_URI, ROOT, STAGES, Config, ModelConfig
+from reranker.config.locations import CONFIGS
+from reranker.config.schema import GROUPS, MODEL_URI, STAGES, Config, ModelConfig
 from reranker.errors import ConfigError
 
 
 def register() -> None:
-    """Register the schema and the resolver `${project_root:}`. Call it before `hydra.main`."""
-    OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
+    """Register the schema, the search path and the resolver `${project_root:}`.
+
+    Call it before `hydra.main`. The resolver keeps its folder if the working directory changes.
+    """
+    root = str(locations.project_root())
+    OmegaConf.register_new_resolver("project_root", lambda: root, replace=True)
+    locations.register()
     ConfigStore.instance().store(name="base_schema", node=Config)
 
 
-def compose(overrides: Sequence[str]) -> Config:
+def canonical(args: Sequence[str]) -> list[str]:
+    """Return command-line arguments with `experiments=NAME` in place of `experiment=NAME`.
+
+    Many Hydra projects call this group `experiment` and append it: `+experiment=NAME`.
+    """
+    return [re.sub(r"^\+{0,2}experiments?=", "experiments=", arg) for arg in args]
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
     """Return the configuration that `main.py` has with these overrides.
 
     Hydra's output folders and logging are not set up.
@@ -42,10 +56,11 @@ def compose(overrides: Sequence[str]) -> Config:
         ConfigError: An unknown key or preset, or a value of the wrong type or outside its range.
     """
     register()
-    check_overrides(list(overrides))
+    given = canonical(overrides)
+    check_overrides(given)
     try:
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return from_hydra(hydra.compose("config", overrides=list(overrides)))
+        with hydra.initialize_config_dir(str(CONFIGS / "conf"), version_base="1.3"):
+            return from_hydra(hydra.compose("config", overrides=given))
     except HydraException as error:
         message = renamed.explain(error) or f"{error} {error.__cause__ or ''}"
         raise ConfigError(" ".join(message.split())) from error
@@ -168,9 +183,18 @@ def from_hydra(cfg: DictConfig) -> Config:
             "the config was composed without `base_schema`; "
             "keep it first in the defaults of conf/config.yaml."
         )
-    config.stages = _stages(config.stages)
+    return finish(config)
+
+
+def finish(config: Config) -> Config:
+    """Return a configuration that was changed or built in Python, after all checks.
+
+    Raises:
+        ConfigError: As `from_hydra`.
+    """
+    config = dataclasses.replace(config, stages=_stages(config.stages))
     if config.model.path is not None:
-        config.model = _from_path(config.model)
+        config = dataclasses.replace(config, model=_from_path(config.model))
     validate(config)
     return config
 

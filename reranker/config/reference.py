@@ -20,7 +20,8 @@ from omegaconf import MISSING
 
 from reranker.config import renamed, schema
 from reranker.config.checks import ranges
-from reranker.config.schema import ROOT, Config
+from reranker.config.locations import CONFIGS
+from reranker.config.schema import Config
 
 COMMAND = "python -m reranker.config.reference > docs/configuration.md"
 MAX_SETTINGS = 30  # longer presets are listed with their number of keys
@@ -60,7 +61,7 @@ def page() -> str:
     nodes = dict(blocks(Config, ""))
     top = ["## Other keys", "", *_key_table(keys("", nodes.pop("")))]
     sections = [line for prefix, node in nodes.items() for line in _section(prefix, node)]
-    experiments = ["## experiments", "", *_presets("experiments", ROOT / "experiments")]
+    experiments = ["## experiments", "", *_presets("experiments", CONFIGS / "experiments")]
     return "\n".join([HEADER, *sections, *top, *experiments, *_renamed()]).rstrip() + "\n"
 
 
@@ -158,9 +159,9 @@ def _section(prefix: str, node: type) -> list[str]:
     level = "##" if "." not in prefix else "###"
     text = " ".join((inspect.getdoc(node) or "").split())
     lines = [f"{level} {prefix}", "", text, "", *_key_table(keys(prefix, node))]
-    folder = ROOT / "conf" / prefix
+    folder = CONFIGS / "conf" / prefix
     for presets in (folder, *sorted(p for p in folder.glob("*") if p.is_dir())):
-        lines += _presets(presets.relative_to(ROOT / "conf").as_posix(), presets)
+        lines += _presets(presets.relative_to(CONFIGS / "conf").as_posix(), presets)
     return lines
 
 

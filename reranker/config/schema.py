@@ -8,14 +8,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from reranker.cache import LEFT_OUT_AT_DEFAULT
-
-ROOT = Path(__file__).resolve().parents[2]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "bookdb", "ucsd", "goodbooks", "pairs"),

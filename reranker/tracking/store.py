@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from reranker.config import ROOT, TrackingConfig
+from reranker.config import TrackingConfig, project_root
 from reranker.errors import ConfigError, RerankerError
 from reranker.redaction import redact
 
@@ -29,7 +29,7 @@ def default_uri() -> str:
 
     conf/tracking/sqlite.yaml has the same default.
     """
-    return os.environ.get(URI_VARIABLE, f"sqlite:///{ROOT}/mlruns/mlflow.db")
+    return os.environ.get(URI_VARIABLE, f"sqlite:///{project_root()}/mlruns/mlflow.db")
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -67,7 +67,7 @@ def init_lock(uri: str) -> Iterator[None]:
         RerankerError: Another process has held the lock for LOCK_TIMEOUT_S.
     """
     file = sqlite_file(uri)
-    folder = file.parent if file else ROOT / "mlruns"
+    folder = file.parent if file else project_root() / "mlruns"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".init.lock", timeout=LOCK_TIMEOUT_S)
     try:
