@@ -155,6 +155,7 @@ def ranges(c: Config) -> list[Range]:
         *_trainer_ranges(c.trainer),
         *_eval_ranges(c.eval),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
+        ("seed", "at least 0", c.seed >= 0),
     ]
 
 
@@ -281,7 +282,7 @@ def _eval_ranges(e: EvalConfig) -> list[Range]:
 
 
 def _check_combinations(c: Config) -> None:
-    _check_data(c.data)
+    _check_data(c.data, c.seed)
     _check_engine(c.engine)
     if c.data.text_features and c.sampling.context == "leave_one_out":
         raise ConfigError(
@@ -296,7 +297,7 @@ def _check_combinations(c: Config) -> None:
     _check_baseline_teacher(c)
 
 
-def _check_data(d: DataConfig) -> None:
+def _check_data(d: DataConfig, seed: int) -> None:
     check_storage(d.root, d.storage)
     if d.dev_fraction + d.test_fraction >= 1:
         raise ConfigError(
@@ -308,7 +309,8 @@ def _check_data(d: DataConfig) -> None:
             f"data={d.name} reads its files from data.root, which is null; "
             "set data.root=FOLDER or s3://BUCKET/PREFIX."
         )
-    if d.name != "demo" and d.world != WorldConfig():
+    # The seed of the world may follow the run's.
+    if d.name != "demo" and d.world not in (WorldConfig(), WorldConfig(seed=seed)):
         raise ConfigError(
             f"data.world.* belongs to data=demo; data={d.name} reads real ratings. "
             "Leave it at its defaults."

@@ -19,14 +19,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reranker.config import renamed
 from reranker.config.checks import validate
-from reranker.config.schema import GROUPS, ROOT, Config, ModelConfig
+from reranker.config.schema import GROUPS, ROOT, SEEDS, Config, ModelConfig
 from reranker.errors import ConfigError
 
 
 def register() -> None:
-    """Register the schema and the resolver `${project_root:}`. Call it before `hydra.main`."""
+    """Register the schema and the resolver `${project_root:}`. Call it before `hydra.main`.
+
+    In the registered schema the keys SEEDS are `${seed}`, so that they follow it unless a preset, a
+    file or the command line sets them.
+    """
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
-    ConfigStore.instance().store(name="base_schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    for key in SEEDS:
+        OmegaConf.update(schema, key, "${seed}")
+    ConfigStore.instance().store(name="base_schema", node=schema)
 
 
 def compose(overrides: Sequence[str]) -> Config:

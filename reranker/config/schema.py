@@ -338,6 +338,8 @@ class EngineConfig:
 class Config:
     """The configuration of one run."""
 
+    # Random seed of every stage; data.seed, sampling.seed and so on follow it unless they are set.
+    seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -361,4 +363,6 @@ def added_defaults() -> dict[str, object]:
     }
 
 
-GROUPS = {f.name for f in dataclasses.fields(Config)} - {"cache_dir"}
+GROUPS = {f.name for f in dataclasses.fields(Config)} - {"cache_dir", "seed"}
+# Keys that follow `seed` in a composed configuration unless they are set.
+SEEDS = ("data.seed", "data.world.seed", "sampling.seed", "model.seed", "trainer.seed", "eval.seed")
