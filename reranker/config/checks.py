@@ -191,6 +191,11 @@ def _world_ranges(w: WorldConfig) -> list[Range]:
 def _sampling_ranges(s: SamplingConfig) -> list[Range]:
     return [
         ("sampling.neg_ratio", "at least 1", s.neg_ratio >= 1),
+        (
+            "sampling.negatives_per_positive",
+            "from 1 to sampling.neg_ratio, or null",
+            s.negatives_per_positive is None or 1 <= s.negatives_per_positive <= s.neg_ratio,
+        ),
         ("sampling.min_positives", "at least 1", s.min_positives >= 1),
         (
             "sampling.max_positives",

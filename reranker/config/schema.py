@@ -170,6 +170,8 @@ class SamplingConfig:
     # sampling.mix).
     strategy: str = "uniform"
     neg_ratio: int = 3  # negatives per positive, distinct within a context
+    # Negatives per positive that refinement keeps, of the neg_ratio that were drawn; null: all.
+    negatives_per_positive: int | None = added(None)
     # Negatives by popularity are drawn in proportion to (number of known ratings) ** this.
     popularity_exponent: float = 0.75
     # Hard negatives are drawn from this number of books that a first stage ranks highest.

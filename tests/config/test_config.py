@@ -253,6 +253,11 @@ def test_an_error_about_a_type_names_the_key(override: str) -> None:
         (["trainer.max_grad_norm=inf"], "trainer.max_grad_norm=inf is impossible"),
         (["sampling.popularity_exponent=nan"], "sampling.popularity_exponent=nan is impossible"),
         (["seed=-1"], "seed=-1 is impossible"),
+        (
+            ["sampling.negatives_per_positive=4"],
+            "sampling.negatives_per_positive=4 is impossible; it must be from 1 to sampling.neg_r",
+        ),
+        (["sampling.negatives_per_positive=0"], "sampling.negatives_per_positive=0 is impossible"),
         (["trainer.warmup_steps=-1"], "trainer.warmup_steps=-1 is impossible"),
         (
             ["data.genres.war=[horror]"],
