@@ -110,6 +110,14 @@ def test_every_committed_experiment_composes(experiment: str) -> None:
     assert composed(*needs, f"experiments={experiment}")
 
 
+def test_the_command_line_may_change_the_model_and_lists_of_an_experiment() -> None:
+    own = composed("experiments=original")
+    assert (own.model.name, own.eval.list_kinds) == ("minilm", ["bookdb"])
+    other = composed("experiments=original", "model=tiny", "eval=default", "sampling.neg_ratio=5")
+    assert (other.model.name, other.model.activation) == ("tiny", "silu")
+    assert (other.eval.list_kinds, other.sampling.negatives_per_positive) == (["uniform"], 3)
+
+
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
