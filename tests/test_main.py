@@ -572,6 +572,8 @@ def test_a_failed_job_of_a_sweep_is_one_line_and_the_others_go_on(tmp_path: Path
 
 
 def test_the_settings_of_the_original_run_on_small_data(place: Path) -> None:
+    import mlflow
+
     smaller = [one for one in SMALL if not one.startswith(("trainer.n_eval", "eval.n_candidates"))]
     cfg = defaults(place, "experiments=original", *smaller, "trainer.evaluation_steps=3")
     main.run(cfg, place / "original")
