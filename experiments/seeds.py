@@ -69,7 +69,7 @@ def check(folders: list[str]) -> None:
                 "pass runs of one configuration."
             )
         changed = {*result["overrides"]} ^ {*first["overrides"]}
-        if other := sorted(o for o in changed if not o.split("=")[0].endswith(".seed")):
+        if other := sorted(o for o in changed if o.split("=")[0].split(".")[-1] != "seed"):
             sys.exit(
                 f"{folder} and {folders[0]} differ in {', '.join(other)}; "
                 "pass runs that differ only in seeds."

@@ -570,6 +570,29 @@ def test_a_failed_job_of_a_sweep_is_one_line_and_the_others_go_on(tmp_path: Path
     assert [parent.info.status, *(r.info.status for r in children)] == ["FAILED"] * 3
 
 
+def test_the_settings_of_the_original_run_on_small_data(place: Path) -> None:
+    import mlflow
+
+    smaller = [one for one in SMALL if not one.startswith(("trainer.n_eval", "eval.n_candidates"))]
+    cfg = defaults(place, "experiments=original", *smaller, "trainer.evaluation_steps=3")
+    main.run(cfg, place / "original")
+    found = result(place / "original")
+    assert (found["status"], found["counts"]["pairs/negatives_missing"]) == ("FINISHED", 0)
+    assert found["counts"]["pairs/negatives"] == 3 * found["counts"]["pairs/positives"]
+    assert found["counts"]["pairs/positives"] == 3 * found["counts"]["pairs/users"]
+    metrics = {"test/map", "test/ndcg_3", "test/ndcg_5", "test/ndcg_10", "test/auc", "test/ap"}
+    dev = {"dev/ndcg_10", "dev/map", "dev/auc", "dev/accuracy"}
+    assert metrics | dev <= set(found["metrics"])
+    # The silu of a logit is above -0.28, also for the served model.
+    scores = pd.read_parquet(place / "original" / "scores.parquet")
+    assert -0.28 < scores["fine_tuned"].min() < scores["fine_tuned"].max()
+    client = mlflow.MlflowClient(cfg.tracking.uri)
+    points = client.get_metric_history(found["run_id"], "dev/accuracy")
+    assert [point.step for point in points] == [3, 4]
+    curve = client.get_metric_history(found["run_id"], "test/map_by_k")
+    assert [point.step for point in curve] == list(range(1, 21))
+
+
 def test_parallel_jobs_on_a_fresh_database_are_children_of_one_parent(tmp_path: Path) -> None:
     tiny = [
         "trainer.max_steps=1",

@@ -155,6 +155,7 @@ def ranges(c: Config) -> list[Range]:
         *_trainer_ranges(c.trainer),
         *_eval_ranges(c.eval),
         ("engine.n_partitions", "at least 1", c.engine.n_partitions >= 1),
+        ("seed", "at least 0", c.seed >= 0),
     ]
 
 
@@ -173,6 +174,12 @@ def _data_ranges(d: DataConfig) -> list[Range]:
         ("data.storage.max_attempts", "at least 1", d.storage.max_attempts >= 1),
         ("data.max_users", "at least 3, or null", d.max_users is None or d.max_users >= 3),
     ]
+
+
+def _keeps_negatives(s: SamplingConfig) -> bool:
+    """Return whether sampling.negatives_per_positive is possible; given pairs have any ratio."""
+    n, most = s.negatives_per_positive, s.neg_ratio if s.path is None else float("inf")
+    return n is None or 1 <= n <= most
 
 
 def _distinct(values: list[int]) -> bool:
@@ -194,6 +201,11 @@ def _world_ranges(w: WorldConfig) -> list[Range]:
 def _sampling_ranges(s: SamplingConfig) -> list[Range]:
     return [
         ("sampling.neg_ratio", "at least 1", s.neg_ratio >= 1),
+        (
+            "sampling.negatives_per_positive",
+            "from 1 to sampling.neg_ratio, or null",
+            _keeps_negatives(s),
+        ),
         ("sampling.min_positives", "at least 1", s.min_positives >= 1),
         (
             "sampling.max_positives",
@@ -202,11 +214,6 @@ def _sampling_ranges(s: SamplingConfig) -> list[Range]:
         ),
         ("sampling.part_pairs", "at least 1", s.part_pairs >= 1),
         ("sampling.val_size", "between 0 and 1, exclusive", 0 < s.val_size < 1),
-        (
-            "sampling.negatives_per_positive",
-            "at least 1, or null",
-            s.negatives_per_positive is None or s.negatives_per_positive >= 1,
-        ),
         (
             "sampling.parts",
             "distinct positions from 0, or null",
@@ -301,7 +308,7 @@ def _eval_ranges(e: EvalConfig) -> list[Range]:
 
 
 def _check_combinations(c: Config) -> None:
-    _check_data(c.data)
+    _check_data(c.data, c.seed)
     _check_engine(c.engine)
     if c.data.text_features and c.sampling.context == "leave_one_out":
         raise ConfigError(
@@ -317,7 +324,7 @@ def _check_combinations(c: Config) -> None:
     _check_baseline_teacher(c)
 
 
-def _check_data(d: DataConfig) -> None:
+def _check_data(d: DataConfig, seed: int) -> None:
     check_storage(d.root, d.storage)
     if d.dev_fraction + d.test_fraction >= 1:
         raise ConfigError(
@@ -329,7 +336,8 @@ def _check_data(d: DataConfig) -> None:
             f"data={d.name} reads its files from data.root, which is null; "
             "set data.root=FOLDER or s3://BUCKET/PREFIX."
         )
-    if d.name != "demo" and d.world != WorldConfig():
+    # The seed of the world may follow the run's.
+    if d.name != "demo" and d.world not in (WorldConfig(), WorldConfig(seed=seed)):
         raise ConfigError(
             f"data.world.* belongs to data=demo; data={d.name} reads real ratings. "
             "Leave it at its defaults."

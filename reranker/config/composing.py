@@ -21,19 +21,24 @@ from omegaconf.errors import OmegaConfBaseException
 from reranker.config import locations, renamed
 from reranker.config.checks import validate
 from reranker.config.locations import CONFIGS
-from reranker.config.schema import GROUPS, MODEL_URI, STAGES, Config, ModelConfig
+from reranker.config.schema import GROUPS, MODEL_URI, SEEDS, STAGES, Config, ModelConfig
 from reranker.errors import ConfigError
 
 
 def register() -> None:
     """Register the schema, the search path and the resolver `${project_root:}`.
 
-    Call it before `hydra.main`. The resolver keeps its folder if the working directory changes.
+    Call it before `hydra.main`. The resolver keeps its folder if the working directory changes. In
+    the registered schema the keys SEEDS are `${seed}`, so that they follow it unless a preset, a
+    file or the command line sets them.
     """
     root = str(locations.project_root())
     OmegaConf.register_new_resolver("project_root", lambda: root, replace=True)
     locations.register()
-    ConfigStore.instance().store(name="base_schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    for key in SEEDS:
+        OmegaConf.update(schema, key, "${seed}")
+    ConfigStore.instance().store(name="base_schema", node=schema)
 
 
 def canonical(args: Sequence[str]) -> list[str]:

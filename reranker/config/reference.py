@@ -77,7 +77,7 @@ def keys(prefix: str, node: type) -> list[Key]:
         Key(
             name=name,
             type=_type(str(field.type)),
-            default=_default(field),
+            default="`seed`" if name in schema.SEEDS else _default(field),
             description=_description(comments[field.name], allowed.get(name)),
         )
         for name, field in _fields(prefix, node)

@@ -174,6 +174,8 @@ class SamplingConfig:
     # sampling.mix).
     strategy: str = "uniform"
     neg_ratio: int = 3  # negatives per positive, distinct within a context
+    # Negatives per positive that refinement keeps, of the neg_ratio that were drawn; null: all.
+    negatives_per_positive: int | None = added(None)
     # Negatives by popularity are drawn in proportion to (number of known ratings) ** this.
     popularity_exponent: float = 0.75
     # Hard negatives are drawn from this number of books that a first stage ranks highest.
@@ -193,8 +195,6 @@ class SamplingConfig:
     # Approximate number of pairs in a part file. A worker has one part in memory at a time.
     part_pairs: int = 250_000
     seed: int = 0  # random seed of positives and negatives
-    # Refinement of sampling.path: negatives that are kept with each positive; null: all.
-    negatives_per_positive: int | None = added(None)
     # Pairs that another step or tool wrote, in place of generated ones: a parquet file, a folder of
     # part files or a glob, with user_id, user_ctx, book_text, label and perhaps book_id.
     path: str | None = added(None)
@@ -361,6 +361,8 @@ class EngineConfig:
 class Config:
     """The configuration of one run."""
 
+    # Random seed of every stage; data.seed, sampling.seed and so on follow it unless they are set.
+    seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -392,3 +394,7 @@ def added_defaults() -> dict[str, object]:
         for key in dataclasses.fields(group)
         if key.metadata.get(LEFT_OUT_AT_DEFAULT)
     }
+
+
+# Keys that follow `seed` in a composed configuration unless they are set.
+SEEDS = ("data.seed", "data.world.seed", "sampling.seed", "model.seed", "trainer.seed", "eval.seed")

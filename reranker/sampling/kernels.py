@@ -34,7 +34,13 @@ class PairRows(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def build_rows(
-    n: IntArray, n_kept: IntArray, book: IntArray, drawn: IntArray, source: IntArray, neg_ratio: int
+    n: IntArray,
+    n_kept: IntArray,
+    book: IntArray,
+    drawn: IntArray,
+    source: IntArray,
+    neg_ratio: int,
+    n_negatives: int,
 ) -> tuple[Any, ...]:
     """Return the columns of `PairRows` for all users; a draw that is MISSING gives no pair.
 
@@ -45,6 +51,7 @@ def build_rows(
         n, n_kept: (n_users,) number of positives, and how many of them refinement keeps.
         book: (sum of n,) positives, in the order in which refinement keeps them.
         drawn, source: (sum of n * neg_ratio,) draws, sorted by user.
+        n_negatives: How many negatives of a kept positive refinement keeps, the first ones.
     """
     size = len(book) + np.sum(drawn != MISSING)
     rows, positives = np.empty(size, np.int32), np.empty(size, np.int32)
@@ -55,13 +62,15 @@ def build_rows(
         first, kept, others = p * neg_ratio, n_kept[row], n[row] - n_kept[row]
         for place in range(n[row]):
             labels[i] = 1
+            left = n_negatives + 1 if place < kept else 0  # the positive and its negatives
             for slot in range(-1, neg_ratio):
                 draw = slot * kept + place
                 if place >= kept:
                     draw = neg_ratio * kept + slot * others + place - kept
                 code = book[p] if slot < 0 else drawn[first + draw]
                 if code != MISSING:
-                    rows[i], positives[i], books[i], is_kept[i] = row, p, code, place < kept
+                    rows[i], positives[i], books[i], is_kept[i] = row, p, code, left > 0
+                    left -= 1
                     if slot >= 0:
                         sources[i] = source[first + draw]
                     i += 1

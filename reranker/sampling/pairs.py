@@ -68,9 +68,9 @@ def build_pairs(corpus: Corpus, cfg: SamplingConfig, engine: EngineConfig, cache
 
     Positives are the books with a rating of at least positive_rating: the target books (`holdout`),
     or all books of the history, each with a context of the user's other books (`leave_one_out`).
-    Pairs are drawn as codes, and refinement (min_positives, max_positives) happens before texts are
-    read. A user's negatives are distinct over all positives of the user. The result depends only
-    on seeds and ids, not on partitions, order or workers.
+    Pairs are drawn as codes, and refinement (min_positives, max_positives, negatives_per_positive)
+    happens before texts are read. A user's negatives are distinct over all positives of the user.
+    The result depends only on seeds and ids, not on partitions, order or workers.
 
     Raises:
         DataError: No train user has enough positives, or a user has too few unrated books for
@@ -197,12 +197,13 @@ def _refuse_shortfall(
     user_codes = np.arange(len(tables.users) + 1, dtype=np.int32)
     ends = np.searchsorted(tables.histories["user"].to_numpy(), user_codes)
     n_unseen = len(tables.books) - np.diff(ends)[users]
-    short = np.flatnonzero(n_unseen < n_kept * cfg.neg_ratio)
+    n_negatives = parts.kept_negatives(cfg)
+    short = np.flatnonzero(n_unseen < n_kept * n_negatives)
     if len(short) and cfg.shortfall == "error":
         i = short[0]
         raise DataError(
             f"sampling.neg_ratio={cfg.neg_ratio}: {len(short)} users have too few unrated books "
-            f"(first: user_id={tables.user_ids(users[i])} needs {n_kept[i]} x {cfg.neg_ratio} "
+            f"(first: user_id={tables.user_ids(users[i])} needs {n_kept[i]} x {n_negatives} "
             f"distinct negatives, has {n_unseen[i]} unrated of {len(tables.books)} books). Lower "
             "sampling.neg_ratio or sampling.max_positives, or set sampling.shortfall=truncate."
         )

@@ -152,9 +152,11 @@ def draw(
 ) -> tuple[dict[str, IntArray], IntArray, IntArray, BoolArray, dict[str, int]]:
     """Draw the part's pairs.
 
-    Refinement: a user with at least min_positives keeps max_positives of them, selected by hash.
-    These are drawn first, before the user's other positives. The kept pairs therefore do not
-    depend on the others, and those of neg_ratio=3 are a subset of those of neg_ratio=5.
+    Refinement: a user with at least min_positives keeps max_positives of them, selected by hash,
+    and each keeps the first negatives_per_positive of its negatives, which are in the order of
+    their draws. These positives are drawn first, before the user's other positives. The kept pairs
+    therefore do not depend on the others, and those of neg_ratio=3 are a subset of those of
+    neg_ratio=5.
 
     Returns:
         Codes (user, context, book, label, source) of all pairs; (n_pairs,) indices of users and of
@@ -168,7 +170,8 @@ def draw(
     order = _order(part, cfg)
     drawn, source = negatives.draw(part.choice, n * cfg.neg_ratio, cfg)
     books = part.positive.book[order]
-    columns = kernels.build_rows(n, n_kept, books, drawn, source, cfg.neg_ratio)
+    ratios = cfg.neg_ratio, kept_negatives(cfg)
+    columns = kernels.build_rows(n, n_kept, books, drawn, source, *ratios)
     rows = kernels.PairRows(*columns)
     counts = _count_negatives(part, cfg, n_kept, rows)
     context = rows.row if part.first_context is None else order[rows.positive].astype(np.int32)
@@ -181,6 +184,12 @@ def draw(
         "source": rows.source,
     }
     return codes, rows.row, context, rows.is_kept, counts
+
+
+def kept_negatives(cfg: SamplingConfig) -> int:
+    """Return how many negatives of each kept positive refinement keeps."""
+    n = cfg.negatives_per_positive
+    return cfg.neg_ratio if n is None else n
 
 
 def _order(part: Part, cfg: SamplingConfig) -> IntArray:
@@ -200,10 +209,11 @@ def _count_negatives(
     is_negative = rows.is_kept & (rows.label == 0)
     n_of_source = np.bincount(rows.source[is_negative], minlength=len(SOURCES))
     counts = {f"negatives_{name}": int(n_of_source[i]) for i, name in enumerate(SOURCES) if i}
-    counts["negatives_missing"] = int(n_kept.sum()) * cfg.neg_ratio - int(is_negative.sum())
+    expected = n_kept * kept_negatives(cfg)
+    counts["negatives_missing"] = int(expected.sum()) - int(is_negative.sum())
     if counts["negatives_missing"] and cfg.shortfall == "error":
         n_found = np.bincount(rows.row[is_negative], minlength=len(n_kept))
-        u = int(np.flatnonzero(n_found < n_kept * cfg.neg_ratio)[0])
+        u = int(np.flatnonzero(n_found < expected)[0])
         raise DataError(
             f"sampling.neg_ratio={cfg.neg_ratio}: user_id={part.user_id[u].as_py()} has too few "
             f"books for distinct negatives (of {part.choice.n_books} books, "

@@ -41,7 +41,7 @@ def params(cfg: Config) -> dict[str, str]:
     the SHA-256 of its JSON.
     """
     groups = asdict(cfg)
-    chosen = {
+    chosen = {"seed": cfg.seed} | {
         f"{group}.{name}": value
         for group, excluded in _NO_PARAMS.items()
         for name, value in groups[group].items()

@@ -109,7 +109,7 @@ def test_a_model_may_be_the_folder_of_a_bundle(
     assert rerank_json(run, *line, "--model", str(tmp_path))["ranked"][0]["text"] == "Ulysses"
     assert opened == [tmp_path]
     code, _, error = run("rerank", *line, "--model", str(tmp_path / "other"))
-    assert code == 1 and "other: not in" in error
+    assert code != 0 and "other: not in" in error
 
 
 def test_a_history_and_ids_as_options(run: Run) -> None:

@@ -6,11 +6,16 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from reranker import config
 from reranker.config import ROOT, Config
+from reranker.config.schema import SEEDS
 from reranker.errors import ConfigError
 from reranker.tracking.store import default_uri
 
@@ -23,6 +28,59 @@ def composed(*overrides: str) -> Config:
 def test_defaults_are_the_demo_with_weights_from_the_wheel() -> None:
     cfg = composed()
     assert (cfg.data.name, cfg.model.name, cfg.sampling.neg_ratio) == ("demo", "minilm_wheel", 3)
+
+
+def seeds(cfg: Config) -> dict[str, object]:
+    return {key: OmegaConf.select(OmegaConf.structured(cfg), key) for key in SEEDS}
+
+
+def test_every_seed_is_0_as_it_was_before_there_was_one_seed() -> None:
+    assert seeds(composed()) == dict.fromkeys(SEEDS, 0) == seeds(Config())
+
+
+def test_the_schema_has_no_seed_that_does_not_follow() -> None:
+    plain = OmegaConf.to_container(OmegaConf.structured(Config))
+    found = [f"{g}.seed" for g, keys in plain.items() if isinstance(keys, dict) and "seed" in keys]
+    assert {*found, "data.world.seed"} == set(SEEDS)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    own=st.dictionaries(st.sampled_from(SEEDS), st.integers(0, 9), max_size=3),
+)
+@settings(max_examples=10, deadline=None)
+def test_seeds_follow_the_seed_unless_they_are_set(seed: int, own: dict[str, int]) -> None:
+    cfg = config.compose([f"seed={seed}", *(f"{key}={value}" for key, value in own.items())])
+    assert cfg.seed == seed
+    assert seeds(cfg) == dict.fromkeys(SEEDS, seed) | own
+    assert all(isinstance(value, int) for value in seeds(cfg).values())
+
+
+def test_a_seed_in_an_experiment_file_does_not_follow(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "own.yaml").write_text(
+        "# @package _global_\nseed: 4\ntrainer: {seed: 5}\n"
+    )
+    own = (f"hydra.searchpath=[file://{tmp_path}]", "experiments=own")
+    assert seeds(composed(*own)) == dict.fromkeys(SEEDS, 4) | {"trainer.seed": 5}
+    assert seeds(composed(*own, "seed=6")) == dict.fromkeys(SEEDS, 6) | {"trainer.seed": 5}
+
+
+def test_a_stored_config_keeps_its_seeds_with_and_without_the_one_seed() -> None:
+    cfg = config.compose(["seed=3", "trainer.seed=5", "model=tiny"])
+    stored = yaml.safe_dump(dataclasses.asdict(cfg))
+    assert config.from_yaml(stored) == cfg
+    before = {key: value for key, value in yaml.safe_load(stored).items() if key != "seed"}
+    assert seeds(config.from_yaml(yaml.safe_dump(before))) == seeds(cfg)
+
+
+def test_real_data_may_have_another_seed_but_no_world_of_its_own() -> None:
+    real = ["data=bookdb", "data.root=somewhere"]
+    assert composed(*real, "seed=3").data.seed == 3
+    with pytest.raises(ConfigError, match=r"data\.world\.\* belongs to data=demo"):
+        composed(*real, "seed=3", "data.world.seed=4")
 
 
 def presets() -> list[str]:
@@ -54,15 +112,24 @@ def test_every_committed_experiment_composes(experiment: str) -> None:
     assert composed(*needs, f"experiments={experiment}")
 
 
+def test_the_command_line_may_change_the_model_and_lists_of_an_experiment() -> None:
+    own = composed("experiments=original")
+    assert (own.model.name, own.eval.list_kinds) == ("minilm", ["bookdb"])
+    other = composed("experiments=original", "model=tiny", "eval=default", "sampling.neg_ratio=5")
+    assert (other.model.name, other.model.activation) == ("tiny", "silu")
+    assert (other.eval.list_kinds, other.sampling.negatives_per_positive) == (["uniform"], 3)
+
+
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
+        ("seeds=3", "Did you mean seed?"),
         ("sampling.neg_rato=3", "Did you mean sampling.neg_ratio?"),
         ("data.world.tast=1", "data.world.taste"),
         ("modle=tiny", "Did you mean model?"),
         (
             "+surprise=1",
-            "Choices at the top level: data, sampling, model, trainer, eval, tracking, engine",
+            "Choices at the top level: seed, data, sampling, model, trainer, eval, tracking",
         ),
         ("trainer.epochs.more=1", "unknown option 'trainer.epochs.more'"),
         ("data.storage.secret_key=canary", "'data.storage.secret_key=***': unknown option"),
@@ -195,6 +262,12 @@ def test_an_error_about_a_type_names_the_key(override: str) -> None:
         (["trainer.learning_rate=inf"], "trainer.learning_rate=inf is impossible"),
         (["trainer.max_grad_norm=inf"], "trainer.max_grad_norm=inf is impossible"),
         (["sampling.popularity_exponent=nan"], "sampling.popularity_exponent=nan is impossible"),
+        (["seed=-1"], "seed=-1 is impossible"),
+        (
+            ["sampling.negatives_per_positive=4"],
+            "sampling.negatives_per_positive=4 is impossible; it must be from 1 to sampling.neg_r",
+        ),
+        (["sampling.negatives_per_positive=0"], "sampling.negatives_per_positive=0 is impossible"),
         (["trainer.warmup_steps=-1"], "trainer.warmup_steps=-1 is impossible"),
         (
             ["data.genres.war=[horror]"],

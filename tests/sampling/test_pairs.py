@@ -97,6 +97,39 @@ def test_the_pairs_of_a_smaller_ratio_are_a_subset_of_those_of_a_larger(
     assert three < five
 
 
+@pytest.mark.parametrize("context", ["holdout", "leave_one_out"])
+@pytest.mark.parametrize(
+    "strategy", [{}, {"strategy": "mix", "mix": MixConfig(uniform=0.5, popularity=0.5)}]
+)
+def test_refinement_keeps_negatives_per_positive_as_if_only_these_were_drawn(
+    corpus: Corpus, tmp_path: Path, context: str, strategy: dict[str, object]
+) -> None:
+    own = {"context": context, "min_positives": 2, "max_positives": 2, **strategy}
+    drawn = build(corpus, Cache(tmp_path / "5"), neg_ratio=5, negatives_per_positive=2, **own)
+    expected = build(corpus, Cache(tmp_path / "2"), neg_ratio=2, **own)
+    pd.testing.assert_frame_equal(drawn.codes, expected.codes)
+    assert pq.read_table(drawn.path).cast(PLAIN).equals(pq.read_table(expected.path).cast(PLAIN))
+    c, positives = drawn.counts, drawn.counts["positives"]
+    assert (c["negatives"], c["negatives_missing"], c["pairs"]) == (2 * positives, 0, 3 * positives)
+    assert c["pairs_before_refinement"] == len(pq.read_table(drawn.parts))
+    # Positives that refinement drops may have fewer than five.
+    assert 1 / 6 <= (pq.read_table(drawn.parts)["label"].to_numpy() == 1).mean() < 1 / 4
+    engine = EngineConfig("threads", 3)
+    again = build(
+        corpus, Cache(tmp_path / "t"), engine, neg_ratio=5, negatives_per_positive=2, **own
+    )
+    assert hashes(again) == hashes(drawn)
+
+
+def test_refinement_that_keeps_all_negatives_changes_no_file(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    null, all_of_them = (
+        build(corpus, Cache(tmp_path / str(n)), negatives_per_positive=n) for n in (None, 3)
+    )
+    assert hashes(null) == hashes(all_of_them)
+
+
 def test_negatives_differ_between_positives_and_users(corpus: Corpus, cache: Cache) -> None:
     """The original system drew the same three negatives for each positive."""
     codes = build(corpus, cache).codes

@@ -48,9 +48,15 @@ def world(seed: int, folder: Path) -> tuple[dict[tuple[str, int], int], DataConf
     seed=st.integers(0, 2**31),
     neg_ratio=st.integers(1, 3),
     max_positives=st.none() | st.integers(1, 3),
+    negatives_per_positive=st.none() | st.just(1),
 )
 def test_no_pair_contains_its_answer_and_negatives_are_unrated(
-    context: str, strategy: str, seed: int, neg_ratio: int, max_positives: int | None
+    context: str,
+    strategy: str,
+    seed: int,
+    neg_ratio: int,
+    max_positives: int | None,
+    negatives_per_positive: int | None,
 ) -> None:
     cfg = SamplingConfig(
         context=context,
@@ -58,6 +64,7 @@ def test_no_pair_contains_its_answer_and_negatives_are_unrated(
         mix=MIX if strategy == "mix" else MixConfig(),
         neg_ratio=neg_ratio,
         max_positives=max_positives,
+        negatives_per_positive=negatives_per_positive,
         shortfall="truncate",
         retriever_depth=5,
         seed=seed,
@@ -89,7 +96,7 @@ def test_no_pair_contains_its_answer_and_negatives_are_unrated(
     n_unrated = {u: N_TITLES - sum(user == u for user, _ in rated) for u in n_positives}
     for user, n in n_positives.items():
         assert n <= (max_positives or N_TITLES)
-        wanted = n * neg_ratio
+        wanted = n * (negatives_per_positive or neg_ratio)
         assert n_negatives[user] <= wanted
         if strategy == "uniform":  # other strategies reserve books for the retriever
             assert n_negatives[user] == min(wanted, n_unrated[user])

@@ -36,7 +36,8 @@ def configurations(params: Mapping[str, Params]) -> list[Configuration]:
 
     Params whose key ends in `.seed`, and the seed in the name of random weights, do not
     distinguish configurations. Two runs with identical params, including seeds, count as two
-    configurations. If only seeds vary, each run is a separate configuration.
+    configurations. If only seeds vary, each run is a separate configuration. A seed that equals
+    `seed` in every run follows it, and is not shown.
 
     Args:
         params: Run id -> the params that it logged.
@@ -46,6 +47,7 @@ def configurations(params: Mapping[str, Params]) -> list[Configuration]:
         >>> [c.name for c in configurations(runs)]
         ['sampling.neg_ratio=3', 'sampling.neg_ratio=5']
     """
+    params = _without_followers(params)
     groups = _groups(params)
     if len(groups) == 1:
         groups = [[run_id] for run_id in params]
@@ -80,6 +82,16 @@ def _groups(params: Mapping[str, Params]) -> list[list[str]]:
         group = frozenset(_without_seeds(logged).items()), times[everything]
         groups.setdefault(group, []).append(run_id)
     return list(groups.values())
+
+
+def _without_followers(params: Mapping[str, Params]) -> dict[str, dict[str, str]]:
+    """Return the params without the seeds that equal `seed` in every run."""
+    own = {key for p in params.values() for key in p if _is_seed(key)} - {"seed"}
+    follows = {key for key in own if all(p.get(key) == p.get("seed") for p in params.values())}
+    return {
+        run_id: {key: value for key, value in p.items() if key not in follows}
+        for run_id, p in params.items()
+    }
 
 
 def _is_seed(key: str) -> bool:

@@ -30,6 +30,8 @@ def rename_params(params: Mapping[str, str]) -> dict[str, str]:
     if any(key in params for key in SWITCHES):
         members = [names for key, names in SWITCHES.items() if params.get(key) == "True"]
         out.setdefault(FEATURES, ",".join(name for names in members for name in names))
+    if any(key.endswith(".seed") for key in out):
+        out.setdefault("seed", "0")  # every seed was 0 unless it was set
     # Earlier runs do not have these params.
     for key, default in added_defaults().items():
         if out.get(key) == plain(default):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Columns after NDCG@10. The table fits in 80 characters because values have no leading zero.
 METRICS = {"ndcg_5": "@5", "ndcg_3": "@3", "map": "MAP", "ap": "AP", "auc": "AUC"}
-NOTE = "@5 and @3 are NDCG. AP and AUC are over all pairs, the others are means over users."
+NOTE = "@5 and @3 are NDCG; AP and AUC are over all pairs, not means over users."
 
 
 def print_summary(

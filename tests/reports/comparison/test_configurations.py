@@ -45,6 +45,18 @@ def test_without_other_settings_every_seed_is_a_configuration() -> None:
     assert [c.name for c in configurations(given)] == ["trainer.seed=0", "trainer.seed=1"]
 
 
+def test_a_seed_that_follows_is_not_shown() -> None:
+    def of(seed: str, trainer: str) -> dict[str, str]:
+        return {"seed": seed, "data.seed": seed, "trainer.seed": trainer}
+
+    given = runs(of("0", "0"), of("1", "1"))
+    assert [c.name for c in configurations(given)] == ["seed=0", "seed=1"]
+    given = runs(of("0", "0"), of("0", "1"))
+    assert [c.name for c in configurations(given)] == ["trainer.seed=0", "trainer.seed=1"]
+    given = runs(of("1", "1") | {"sampling.neg_ratio": "5"}, of("0", "0"), of("1", "1"))
+    assert [c.seeds for c in configurations(given)] == [("seed=1",), ("seed=0", "seed=1")]
+
+
 def test_the_seed_of_random_weights_is_a_seed() -> None:
     names = [
         {"model.source": f"random seed {seed}", "sampling.neg_ratio": n}

@@ -45,6 +45,12 @@ def test_a_key_that_was_added_later_is_a_difference_only_if_it_is_set() -> None:
     assert rename_params(old | {"trainer.evaluation_steps": "5"}) != rename_params(old)
 
 
+def test_an_earlier_run_with_its_own_seeds_is_one_with_the_seed_0() -> None:
+    own = {"data.seed": "0", "trainer.seed": "1"}
+    assert rename_params(own) == own | {"seed": "0"}
+    assert rename_params(own | {"seed": "3"}) == own | {"seed": "3"}
+
+
 def test_the_order_of_text_features_is_no_difference() -> None:
     renamed = rename_params({"data.text_features": "readers,ease"})
     assert renamed == {"data.text_features": "ease,readers"}
