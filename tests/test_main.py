@@ -575,7 +575,7 @@ def test_the_settings_of_the_original_run_on_small_data(place: Path) -> None:
 
     smaller = [one for one in SMALL if not one.startswith(("trainer.n_eval", "eval.n_candidates"))]
     cfg = defaults(place, "experiments=original", *smaller, "trainer.evaluation_steps=3")
-    main.run(cfg, place / "original")
+    pipeline.run(cfg, place / "original")
     found = result(place / "original")
     assert (found["status"], found["counts"]["pairs/negatives_missing"]) == ("FINISHED", 0)
     assert found["counts"]["pairs/negatives"] == 3 * found["counts"]["pairs/positives"]

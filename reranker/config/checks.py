@@ -318,6 +318,12 @@ def _check_combinations(c: Config) -> None:
         )
     _check_mix(c.sampling)
     _check_files(c)
+    if c.data.rating_range is None and c.sampling.mix.disliked > 0:
+        raise ConfigError(
+            f"sampling.mix.disliked={c.sampling.mix.disliked} draws books with a low rating, but "
+            "data.rating_range=null reads no ratings. Give this share to another source of "
+            "negatives."
+        )
     _check_eval(c.eval)
     _check_model(c.model)
     _check_trainer(c.trainer)
@@ -345,7 +351,43 @@ def _check_data(d: DataConfig, seed: int) -> None:
     if d.name in ("demo", "pairs") and d.root is not None:
         own = "generates its own tables" if d.name == "demo" else "reads sampling.path only"
         raise ConfigError(f"data.root={d.root!r} belongs to real data; data={d.name} {own}.")
+    _check_ratings(d)
     _check_authors(d)
+
+
+def _check_ratings(d: DataConfig) -> None:
+    if d.name != "bookdb" and (d.rating_range, d.zero_rating) not in (
+        (DataConfig().rating_range, "error"),
+        (None, "error"),
+    ):
+        raise ConfigError(
+            f"data.rating_range={d.rating_range} and data.zero_rating={d.zero_rating} belong to "
+            f"data=bookdb; the ratings of data={d.name} are stars from 1 to 5. Leave both at "
+            "their defaults, or set data.rating_range=null to read no ratings."
+        )
+    if d.rating_range is None:
+        if d.zero_rating != "error":
+            raise ConfigError(
+                f"data.zero_rating={d.zero_rating} with data.rating_range=null: no ratings are "
+                "read. Leave data.zero_rating at error, or set data.rating_range."
+            )
+        return
+    if len(d.rating_range) != 2 or not 0 <= d.rating_range[0] < d.rating_range[1]:
+        raise ConfigError(
+            f"data.rating_range={d.rating_range} is impossible; it must be [LOWEST,HIGHEST], "
+            "both at least 0 and in ascending order, or null."
+        )
+    low, high = d.rating_range
+    if not low <= d.positive_rating <= high:
+        raise ConfigError(
+            f"data.positive_rating={d.positive_rating} is outside data.rating_range="
+            f"{d.rating_range}; no rating or every rating would be a positive."
+        )
+    if d.zero_rating == "rating" and low > 0:
+        raise ConfigError(
+            f"data.zero_rating=rating with data.rating_range={d.rating_range}: 0 is outside the "
+            "range. Let the range begin at 0, or choose unrated or error."
+        )
 
 
 def _check_files(c: Config) -> None:

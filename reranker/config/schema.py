@@ -17,6 +17,7 @@ from reranker.cache import LEFT_OUT_AT_DEFAULT
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "bookdb", "ucsd", "goodbooks", "pairs"),
     "data.text": ("given", "template"),
+    "data.zero_rating": ("error", "rating", "unrated"),
     "data.storage.checksum": ("when_required", "when_supported"),
     "sampling.split_by": ("user", "pair"),
     "sampling.context": ("holdout", "leave_one_out"),
@@ -118,7 +119,14 @@ class DataConfig:
     root: str | None = None
     max_users: int | None = None  # number of users, chosen by a hash of their id; null: all
     min_ratings: int = 4  # users with fewer rated books are dropped and counted
-    positive_rating: float = 4.0  # lowest rating of a positive
+    # Lowest rating of a positive, in the units of the data.
+    positive_rating: float = 4.0
+    # Lowest and highest rating. null: the data have no ratings, or they are not read; every book
+    # of a user is a positive.
+    rating_range: list[float] | None = field(default_factory=lambda: [1.0, 5.0])
+    # What a rating of 0 means. error: it is not expected | rating: the lowest rating | unrated:
+    # read but not rated, like a missing rating; the row is dropped and counted.
+    zero_rating: str = "error"
     # Share of a history that is held out as targets: the latest ratings if there are timestamps.
     target_fraction: float = 0.5
     dev_fraction: float = 0.1  # share of users for decisions: best checkpoint, sweeps

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from reranker.data.sources import bookdb, parquet_files
 from reranker.data.splits import SPLITS
 from reranker.data.tables import Tables
 from reranker.errors import DataError
@@ -68,12 +69,13 @@ def _file(path: Path) -> dict[str, Any]:
         rows, columns = {"parquet": _parquet, "csv": _csv, "json": _json_lines}[kind](path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Fetch or write it again.") from error
-    return {"name": path.name, "rows": rows, "columns": columns, "bytes": path.stat().st_size}
+    n_bytes = sum(part.stat().st_size for part in parquet_files.parts(path))
+    return {"name": path.name, "rows": rows, "columns": columns, "bytes": n_bytes}
 
 
 def _parquet(path: Path) -> tuple[int, list[str]]:
-    with pq.ParquetFile(path) as file:
-        return file.metadata.num_rows, file.schema_arrow.names
+    files = [pq.ParquetFile(part) for part in parquet_files.parts(path)]
+    return sum(file.metadata.num_rows for file in files), files[0].schema_arrow.names
 
 
 def _csv(path: Path) -> tuple[int, list[str]]:
@@ -118,14 +120,11 @@ def _json_lines(path: Path) -> tuple[int, list[str]]:
 
 def _books(tables: Tables, texts: Path) -> dict[str, int]:
     """Return the number of books, of books with a text in the source, and with each column."""
-    ids: list[np.ndarray] = []
-    with pq.ParquetFile(texts) as file:
-        for batch in file.iter_batches(columns=["book_id", "text"]):
-            text = pc.fill_null(batch["text"].cast(pa.large_string()), "")
-            blank = pc.equal(pc.utf8_trim_whitespace(text), "")
-            ids.append(batch["book_id"].filter(pc.invert(blank)).to_numpy(zero_copy_only=False))
+    table = bookdb.read_texts(texts.parent)
+    has_own = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(table["text"], "")), "")
+    ids = table["book_id"].filter(has_own).to_numpy()
     books = tables.books
-    has_text = np.isin(books["book_id"].to_numpy(), np.concatenate([*ids, []]).astype(np.int64))
+    has_text = np.isin(books["book_id"].to_numpy(), ids)
     not_blank = {column: int((books[column].str.strip() != "").sum()) for column in COLUMNS}
     return {"n": len(books), "own_text": int(has_text.sum())} | not_blank
 

@@ -74,7 +74,7 @@ def build_books(raw: RawTables, cfg: DataConfig) -> pd.DataFrame:
         done.append(_texts(batch, rows, parts))
         at += len(batch)
     frame = pa.concat_tables(done).combine_chunks().to_pandas()
-    frame.insert(0, "book_id", raw.books["book_id"].to_numpy().astype(np.int64))
+    frame.insert(0, "book_id", raw.books["book_id"].to_numpy())
     return frame.sort_values("book_id", ignore_index=True)
 
 
@@ -97,8 +97,7 @@ def _texts(
 
 def _given_texts(raw: RawTables) -> pa.Array:
     """Return (n_books,) texts of the source; empty for a book without one."""
-    ids, text_ids = (table["book_id"].cast(pa.int64()) for table in (raw.books, raw.texts))
-    at = pc.index_in(ids, value_set=text_ids)
+    at = pc.index_in(raw.books["book_id"], value_set=raw.texts["book_id"])
     return texts.clean(texts.arrow(raw.texts["text"]).take(at.combine_chunks()))
 
 
@@ -136,16 +135,15 @@ def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[
     They are sorted by row and keep the order of the list; a repeated code is returned once.
 
     Args:
-        column: Lists of texts or integers, or of structs with a text `name`; a null list is empty.
+        column: Lists of texts.
         known: (n_known,) the elements that have a code, as texts.
         code: (n_known,) their codes; -1 leaves an element out.
     """
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))]
     at = 0
     for batch in pa.table({"lists": column}).to_batches(max_chunksize=BATCH_ROWS):
-        values = pc.list_flatten(batch["lists"])
-        names = pc.struct_field(values, "name") if pa.types.is_struct(values.type) else values
-        position = pc.fill_null(pc.index_in(names.cast(texts.TEXT), value_set=known), -1).to_numpy()
+        names = pc.list_flatten(batch["lists"])
+        position = pc.fill_null(pc.index_in(names, value_set=known), -1).to_numpy()
         row = pc.list_parent_indices(batch["lists"]).to_numpy()
         codes = np.append(code, -1)[position]
         row, codes = row[codes >= 0], codes[codes >= 0]

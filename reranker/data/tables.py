@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reranker.cache import COMPRESSION, Cache, digest, digest_file
+from reranker.cache import COMPRESSION, Cache, digest
 from reranker.config import DataConfig, StorageConfig, WorldConfig
 from reranker.data import features, histories, splits
 from reranker.data.draws import IntArray, KeyArray, bits, text_keys
 from reranker.data.sources import bookdb, fetch
+from reranker.data.sources.parquet_files import digest_table
+from reranker.data.sources.rating_rules import RatingRules
 from reranker.errors import DataError
 
 VERSION = 5  # of the written files; increase it if the same inputs give other tables
@@ -138,7 +141,7 @@ def load_tables(cfg: DataConfig, cache: Cache) -> Tables:
     source = fetch.fetch(cfg, cache)
     key = {
         "version": VERSION,
-        "files": {path.name: digest_file(path) for path in bookdb.files(source.folder)},
+        "files": {path.name: digest_table(path) for path in bookdb.files(source.folder)},
         # Text features are rendered later, so tables with and without them share a folder.
         "data": _settings(dataclasses.replace(cfg, text_features=[])),
     }
@@ -174,6 +177,9 @@ def _settings(cfg: DataConfig) -> dict[str, object]:
         "storage": dataclasses.asdict(StorageConfig()),
         "batch_rows": DataConfig.batch_rows,
     }
+    for name in ("rating_range", "zero_rating"):  # keys that earlier versions did not have
+        if settings[name] == getattr(DataConfig(), name):
+            settings.pop(name)
     names = set(settings.pop("text_features"))
     if ("authors" in names) != ("genres" in names):
         return settings | {"text_features": sorted(names)}
@@ -181,12 +187,20 @@ def _settings(cfg: DataConfig) -> dict[str, object]:
     return settings | {flag: name in names for flag, name in flags.items()}
 
 
+def _rating_rules(cfg: DataConfig) -> RatingRules:
+    if cfg.rating_range is None:
+        return RatingRules(None, implicit=cfg.positive_rating)
+    low, high = cfg.rating_range
+    return RatingRules((low, high), cfg.zero_rating)
+
+
 def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
     """Write the tables of the source in `root` into `folder`; return the counts."""
     raw_tables = bookdb.read(root)
     all_books, given = features.build_books(raw_tables, cfg), features.given_ids(raw_tables)
     with tempfile.TemporaryDirectory(dir=folder) as temp:
-        raw = bookdb.ratings(root, cfg.batch_rows)
+        n_other: Counter[str] = Counter(raw_tables.counts)  # dropped or converted while reading
+        raw = bookdb.ratings(root, cfg.batch_rows, _rating_rules(cfg), n_other)
         spool = histories.spool(raw, all_books["book_id"].to_numpy(), Path(temp) / "spool")
         books, editions = features.merge_editions(all_books, spool.n_of_book)
         rated = histories.merge(
@@ -197,8 +211,10 @@ def _build(root: Path, cfg: DataConfig, folder: Path) -> dict[str, object]:
             "books_in": len(all_books),
             "books": len(books),
             "books_with_given_text": n_given,
-            "ratings_in": spool.n_in,
+            "ratings_in": spool.n_in
+            + sum(n for name, n in n_other.items() if name.startswith("ratings_dropped_")),
             "ratings_dropped_unknown_book": spool.n_unknown,
+            **n_other,
             "ratings_dropped_same_work": spool.n_in - spool.n_unknown - int(rated.n_of_user.sum()),
         }
         kept_users, keys = _keep_users(rated, cfg, counts)

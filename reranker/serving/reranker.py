@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import pandas as pd
 
-from reranker.data.sources.bookdb import RATING_RANGE
+from reranker.data.sources.rating_rules import RATING_RANGE
 from reranker.errors import ModelError, RequestError
 from reranker.serving.bundle import read_bundle
 from reranker.serving.registry import download

@@ -88,6 +88,9 @@ def presets() -> list[str]:
     return [f"{group.name}={file.stem}" for group in groups for file in group.glob("*.yaml")]
 
 
+BOOKDB = ["data=bookdb", "data.root=folder"]
+
+
 @pytest.mark.parametrize("preset", sorted(presets()))
 def test_every_preset_of_every_group_composes(preset: str) -> None:
     needs = {f"data={name}": ["data.root=somewhere"] for name in ("bookdb", "ucsd", "goodbooks")}
@@ -330,6 +333,13 @@ def test_an_error_about_a_type_names_the_key(override: str) -> None:
             ["trainer.loss=mse", "trainer.teacher=bm25", "sampling=leave_one_out"],
             "trainer.teacher=bm25 with sampling.context=leave_one_out",
         ),
+        (["data.rating_range=[1,10]"], "data.rating_range=[1.0, 10.0] and data.zero_rating=error"),
+        ([*BOOKDB, "data.rating_range=[5,1]"], "data.rating_range=[5.0, 1.0] is impossible"),
+        ([*BOOKDB, "data.rating_range=[1]"], "data.rating_range=[1.0] is impossible"),
+        ([*BOOKDB, "data.positive_rating=8"], "data.positive_rating=8.0 is outside"),
+        ([*BOOKDB, "data.zero_rating=rating"], "0 is outside the range"),
+        ([*BOOKDB, "data.rating_range=null", "data.zero_rating=unrated"], "no ratings are read"),
+        (["data.rating_range=null", "sampling=mix"], "sampling.mix.disliked=0.1 draws books"),
         (["model.layers=0"], "model.layers=0 is impossible; it must be at least 1, or null"),
         (
             ["trainer.stop_below_start=true", "trainer.n_evaluations=1"],

@@ -215,7 +215,7 @@ def expected_histories(
 ) -> pd.DataFrame:
     """Return the expected histories, computed by pandas and a loop over users."""
     frame = pd.DataFrame(rows, columns=["user_id", "book_id", "rating", "timestamp"])
-    frame = frame.merge(editions, on="book_id")
+    frame = frame[frame["user_id"] != ""].merge(editions, on="book_id")
     frame["timestamp"] = frame["timestamp"].fillna(0).astype(int)
     frame = frame.sort_values(["user_id", "book", "timestamp", "rating"])
     frame = frame.drop_duplicates(["user_id", "book"], keep="last")

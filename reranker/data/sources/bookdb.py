@@ -2,72 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from reranker.data.sources import parquet_files
+from reranker.data.sources.columns import (
+    ID,
+    KEY,
+    NUMBER,
+    STRING,
+    TEXT,
+    TIME,
+    Kind,
+    check_type,
+    list_kind,
+    read_column,
+)
+from reranker.data.sources.rating_rules import STARS, RatingRules, check_ratings, usable_rows
 from reranker.errors import DataError
 
-RATING_RANGE = (1, 5)  # Goodreads stars
+_SHELVES = list_kind(
+    "a list of structs with a field `name`, or of strings", "name", usual="struct_list"
+)
+_AUTHORS = list_kind("a list of author ids", "author_id", usual="text_list", takes_single=True)
 
-Check = Callable[[pa.DataType], bool]
-
-
-def _is_text(t: pa.DataType) -> bool:
-    return pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_null(t)
-
-
-def _is_list(t: pa.DataType) -> bool:
-    return pa.types.is_list(t) or pa.types.is_large_list(t)
-
-
-def _is_id_list(t: pa.DataType) -> bool:
-    return _is_list(t) and (_is_text(t.value_type) or pa.types.is_integer(t.value_type))
-
-
-def _is_shelf_list(t: pa.DataType) -> bool:
-    return (
-        _is_list(t)
-        and pa.types.is_struct(t.value_type)
-        and t.value_type.get_field_index("name") >= 0
-    )
-
-
-def _is_number(t: pa.DataType) -> bool:
-    return pa.types.is_integer(t) or pa.types.is_floating(t)
-
-
-_INTEGER = ("an integer", pa.types.is_integer)
-_TEXT = ("a string", _is_text)
-
-# The bookdb schema: file -> column -> (required type, check). Columns in OPTIONAL may be missing.
-SCHEMA: dict[str, dict[str, tuple[str, Check]]] = {
+# The bookdb schema: file -> column -> how it is read. Columns in OPTIONAL may be missing.
+SCHEMA: dict[str, dict[str, Kind]] = {
     "reduced_books.parquet": {
-        "book_id": _INTEGER,
-        "title": _TEXT,
-        "description": _TEXT,
-        "popular_shelves": ("a list of structs with a field `name`", _is_shelf_list),
-        "authors": ("a list of author ids", _is_id_list),
+        "book_id": ID,
+        "title": STRING,
+        "description": STRING,
+        "popular_shelves": _SHELVES,
+        "authors": _AUTHORS,
     },
     "reduced_interactions.parquet": {
-        "user_id": _TEXT,
-        "book_id": _INTEGER,
-        "rating": ("a number", _is_number),
-        "timestamp": ("an integer (Unix seconds)", pa.types.is_integer),
+        "user_id": KEY,
+        "book_id": ID,
+        "rating": NUMBER,
+        "timestamp": TIME,
     },
-    "new_authors.parquet": {"author_id": _TEXT, "name": _TEXT},
-    "book_texts_reduced.parquet": {"book_id": _INTEGER, "text": _TEXT},
+    "new_authors.parquet": {"author_id": KEY, "name": STRING},
+    "book_texts_reduced.parquet": {"book_id": ID, "text": STRING},
 }
-OPTIONAL = {"timestamp"}
+OPTIONAL = frozenset({"timestamp", "description"})
+OPTIONAL_FILES = {"book_texts_reduced.parquet"}
+# Table in the names of counts, such as ratings_user_id_from_integer.
+_COUNTED_AS = dict(zip(SCHEMA, ("books", "ratings", "authors", "texts"), strict=True))
 
-# The schema of the tables that `ratings` yields; the file may have other integer and float types.
+# The schema of the tables that `ratings` yields; the file may have other types.
 RATINGS = pa.schema(
     [
-        ("user_id", pa.large_string()),
+        ("user_id", TEXT),
         ("book_id", pa.int64()),
         ("rating", pa.float32()),
         ("timestamp", pa.int64()),
@@ -75,135 +65,180 @@ RATINGS = pa.schema(
 )
 # Rows decoded in one step; tables of `batch_rows` rows are concatenated from these.
 READ_ROWS = 1 << 16
-# Bytes. Without a buffer Arrow loads the complete column of a row group into memory.
-READ_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
 class RawTables:
-    """The raw tables except ratings, with the columns of SCHEMA and without null ids."""
+    """The raw tables except ratings, with the columns of SCHEMA and without null ids.
+
+    Ids of books are int64, other ids and texts large_string, shelves and authors lists of texts.
+
+    Attributes:
+        counts: Values that were converted, by table, column and spelling.
+    """
 
     books: pa.Table
     authors: pa.Table
     texts: pa.Table
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def files(root: Path) -> list[Path]:
-    """Return the four files of `root`, in the order of SCHEMA.
+    """Return the files of `root` in the order of SCHEMA; each may be a folder of part files.
 
     Raises:
-        DataError: The folder or one of its files is missing.
+        DataError: The folder or one of its required files is missing.
     """
     if not root.is_dir():
         raise DataError(
             f"data.root={str(root)!r} is not a folder; it must hold {', '.join(SCHEMA)}."
         )
-    missing = [name for name in SCHEMA if not (root / name).is_file()]
-    if missing:
+    missing = [name for name in SCHEMA if not (root / name).exists()]
+    if set(missing) - OPTIONAL_FILES:
         found = sorted(p.name for p in root.glob("*.parquet"))
         raise DataError(
             f"{root}: missing {', '.join(missing)}; found {', '.join(found) or 'no parquet file'}."
         )
-    return [root / name for name in SCHEMA]
+    return [root / name for name in SCHEMA if name not in missing]
 
 
 def read(root: Path) -> RawTables:
     """Return the books, authors and texts of a folder.
 
     Raises:
-        DataError: A file is missing or corrupt, a column is missing or has a wrong type, an id is
-            null or repeated, or there are no books.
+        DataError: A file is missing or corrupt, a column is missing, repeated or of a type that
+            cannot be read, an id is null or repeated, or there are no books.
     """
     paths = {path.name: path for path in files(root)}
-    books = _read(paths["reduced_books.parquet"], "book_id")
+    counts: Counter[str] = Counter()
+    books = _read(paths["reduced_books.parquet"], "book_id", counts)
     if not books.num_rows:
         raise DataError("reduced_books.parquet: no rows; at least one is needed.")
-    authors = _read(paths["new_authors.parquet"], "author_id")
-    return RawTables(books, authors, _read(paths["book_texts_reduced.parquet"], "book_id"))
+    authors = _read(paths["new_authors.parquet"], "author_id", counts)
+    return RawTables(books, authors, _read_texts(paths, counts), counts)
 
 
-def ratings(root: Path, batch_rows: int) -> Iterator[pa.Table]:
-    """Yield the ratings of a folder in the order of the file, in tables of about `batch_rows` rows.
-
-    The tables have the schema RATINGS and no nulls; a missing timestamp is 0. Invalid rows are
-    counted over the complete file, so the error for them is raised at the end.
+def read_texts(root: Path) -> pa.Table:
+    """Return book_id (int64) and text of the texts of a folder; no rows without the file.
 
     Raises:
-        DataError: The file is missing or corrupt, a column is missing or has a wrong type, an id is
-            null, a rating is outside RATING_RANGE, a number exceeds 64 bits, or there are no
-            ratings.
+        DataError: As `read`.
     """
+    return _read_texts({path.name: path for path in files(root)}, Counter())
+
+
+def ratings(
+    root: Path,
+    batch_rows: int,
+    rules: RatingRules = STARS,
+    counts: Counter[str] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the ratings of a folder in the order of the file, in tables of about `batch_rows` rows.
+
+    The tables have the schema RATINGS and no nulls; a missing timestamp is 0. Rows without a user
+    or a book are left out. Invalid rows are counted over the complete file, so the error for them
+    is raised at the end.
+
+    Args:
+        counts: Receives the rows that were left out, `ratings_dropped_REASON`, the rows without a
+            rating, and the values that were converted.
+
+    Raises:
+        DataError: The file is missing or corrupt, a column is missing, repeated or of a type that
+            cannot be read, a rating is outside the range, a timestamp is later than LATEST, or
+            there are no ratings.
+    """
+    counts = Counter() if counts is None else counts
     path = next(path for path in files(root) if path.name == "reduced_interactions.parquet")
-    with _open(path) as file:
-        batches = _batches(file, path, min(READ_ROWS, batch_rows))
-        for table in _check_ratings(_concatenate(batches, batch_rows)):
-            yield _canonical(table)
+    optional = OPTIONAL if rules.range else OPTIONAL | {"rating"}
+    batches = _batches(path, counts, min(READ_ROWS, batch_rows), optional=optional)
+    tables = _concatenate(path, batches, batch_rows)
+    usable = (usable_rows(table, rules, counts) for table in tables)
+    for table in check_ratings(usable, rules, counts):
+        yield _canonical(table)
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(path, buffer_size=READ_BUFFER, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        message = f"{path}: not a readable parquet file ({error}). Download or write it again."
-        raise DataError(message) from error
-    _check_schema(path.name, file.schema_arrow, SCHEMA[path.name])
-    return file
+def _batches(
+    path: Path,
+    counts: Counter[str],
+    n_rows: int = READ_ROWS,
+    *,
+    optional: frozenset[str] = OPTIONAL,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns of SCHEMA that a file or its parts have, in the types of their kinds."""
+    kinds = SCHEMA[path.name]
+    for part in parquet_files.parts(path):
+        name = path.name if part == path else f"{path.name}/{part.name}"
+        with parquet_files.open_parquet(part) as file:
+            _check_schema(name, file.schema_arrow, kinds, optional)
+            columns = [c for c in kinds if c in file.schema_arrow.names]
+            row = 0
+            for batch in parquet_files.batches(file, part, columns, n_rows):
+                arrays = {}
+                for column in columns:
+                    arrays[column], converted = read_column(
+                        batch[column], kinds[column], file=name, column=column, first_row=row
+                    )
+                    for spelling, n in converted.items():
+                        counts[f"{_COUNTED_AS[path.name]}_{column}_from_{spelling}"] += n
+                row += len(batch)
+                yield pa.record_batch(arrays)
 
 
-def _batches(file: pq.ParquetFile, path: Path, n_rows: int = READ_ROWS) -> Iterator[pa.RecordBatch]:
-    """Yield the columns of SCHEMA; every string is valid UTF-8."""
-    columns = [c for c in SCHEMA[path.name] if c in file.schema_arrow.names]
-    for group in range(file.num_row_groups):
-        try:
-            for batch in file.iter_batches(n_rows, row_groups=[group], columns=columns):
-                batch.validate(full=True)
-                yield batch
-        except (pa.ArrowException, OSError) as error:
-            where = f"row group {group} of {file.num_row_groups}, counted from 0"
-            raise DataError(
-                f"{path}: not a readable parquet file, {where} ({error}). Download or write it "
-                "again."
-            ) from error
-
-
-def _concatenate(batches: Iterable[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
+def _concatenate(
+    path: Path, batches: Iterable[pa.RecordBatch], batch_rows: int
+) -> Iterator[pa.Table]:
     """Yield tables of at least `batch_rows` rows; the last one may be shorter."""
     pending: list[pa.RecordBatch] = []
     for batch in batches:
         pending.append(batch)
         if sum(b.num_rows for b in pending) >= batch_rows:
-            yield pa.Table.from_batches(pending)
+            yield _table(path, pending)
             pending = []
     if pending:
-        yield pa.Table.from_batches(pending)
+        yield _table(path, pending)
 
 
-def _read(path: Path, key: str) -> pa.Table:
-    with _open(path) as file:
-        names = [c for c in SCHEMA[path.name] if c in file.schema_arrow.names]
-        schema = pa.schema([file.schema_arrow.field(c) for c in names])
-        table = pa.Table.from_batches(list(_batches(file, path)), schema)
-    _check_nulls(path.name, key, table[key].null_count)
+def _table(path: Path, batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Return the batches as one table; a column that a file lacks is null in its rows."""
+    empty = pa.table({column: kind.read(pa.nulls(0)) for column, kind in SCHEMA[path.name].items()})
+    tables = (pa.Table.from_batches([batch]) for batch in batches)
+    return pa.concat_tables([empty, *tables], promote_options="default")
+
+
+def _read(path: Path, key: str, counts: Counter[str]) -> pa.Table:
+    table = _table(path, _batches(path, counts))
+    if n_null := table[key].null_count:
+        raise DataError(f"{path.name}: {n_null} rows have no {key}. Remove them at the source.")
     _check_repeats(table, path.name, key)
     return table
 
 
-def _check_schema(name: str, found: pa.Schema, expected: dict[str, tuple[str, Check]]) -> None:
-    missing = [c for c in expected if c not in found.names and c not in OPTIONAL]
+def _read_texts(paths: dict[str, Path], counts: Counter[str]) -> pa.Table:
+    path = paths.get("book_texts_reduced.parquet")
+    if path is None:
+        return _table(Path("book_texts_reduced.parquet"), [])
+    return _read(path, "book_id", counts)
+
+
+def _check_schema(
+    name: str, found: pa.Schema, kinds: dict[str, Kind], optional: frozenset[str]
+) -> None:
+    missing = [c for c in kinds if c not in found.names and c not in optional]
     if missing:
+        hint = "; if every row is a positive, set data.rating_range=null" * ("rating" in missing)
         raise DataError(
-            f"{name}: missing column {', '.join(missing)}; found {', '.join(found.names)}."
+            f"{name}: missing column {', '.join(missing)}; found {', '.join(found.names)}{hint}."
         )
-    for column, (required, check) in expected.items():
-        if column in found.names and not check(found.field(column).type):
+    for column, kind in kinds.items():
+        n = found.names.count(column)
+        if n > 1:
             raise DataError(
-                f"{name}: column {column} must be {required}, but is {found.field(column).type}."
+                f"{name}: {n} columns are named {column}; expected one. Remove or rename the "
+                "others."
             )
-
-
-def _check_nulls(name: str, column: str, n_null: int) -> None:
-    if n_null:
-        raise DataError(f"{name}: {n_null} rows have no {column}. Remove them at the source.")
+        if n:
+            check_type(found.field(column).type, kind, file=name, column=column)
 
 
 def _check_repeats(table: pa.Table, name: str, key: str) -> None:
@@ -217,49 +252,7 @@ def _check_repeats(table: pa.Table, name: str, key: str) -> None:
         )
 
 
-def _check_ratings(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the tables up to the first invalid row, and raise at the end if there are any.
-
-    Invalid rows of all tables are counted, so the message does not depend on the batch size.
-    """
-    name, (low, high) = "reduced_interactions.parquet", RATING_RANGE
-    n_rows, n_bad = 0, 0
-    first: dict[str, object] = {}
-    n_null = {"user_id": 0, "book_id": 0}
-    for table in tables:
-        bad = table.filter(pc.invert(_in_range(table["rating"])))
-        n_rows, n_bad = n_rows + table.num_rows, n_bad + bad.num_rows
-        n_null = {column: n + table[column].null_count for column, n in n_null.items()}
-        first = first or next(iter(bad.slice(0, 1).to_pylist()), {})
-        if not n_bad and not any(n_null.values()):
-            yield table
-    if not n_rows:
-        raise DataError(f"{name}: no rows; at least one is needed.")
-    for column, n in n_null.items():
-        _check_nulls(name, column, n)
-    if n_bad:
-        raise DataError(
-            f"{name}: {n_bad} rows have a rating outside {low}..{high} (first: "
-            f"user_id={first['user_id']}, book_id={first['book_id']}, rating={first['rating']}). "
-            "Fix the source."
-        )
-
-
-def _in_range(rating: pa.ChunkedArray) -> pa.ChunkedArray:
-    low, high = RATING_RANGE
-    value = rating.cast(pa.float64())
-    return pc.fill_null(pc.and_(pc.greater_equal(value, low), pc.less_equal(value, high)), False)
-
-
 def _canonical(table: pa.Table) -> pa.Table:
-    if "timestamp" not in table.column_names:
-        zeros = pa.repeat(pa.scalar(0, pa.int64()), table.num_rows)
-        table = table.append_column("timestamp", zeros)
     at = table.schema.get_field_index("timestamp")
     table = table.set_column(at, "timestamp", pc.fill_null(table["timestamp"], 0))
-    try:
-        return table.select(RATINGS.names).cast(RATINGS)
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"reduced_interactions.parquet: {error}; numbers must fit in a signed 64-bit integer."
-        ) from error
+    return table.select(RATINGS.names).cast(RATINGS)

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reranker.data.sources.bookdb import RATING_RANGE
 from reranker.data.sources.cleaning import NULL_WORDS
 from reranker.data.sources.published_files import LineCounter, csv_batches
+from reranker.data.sources.rating_rules import RATING_RANGE
 from reranker.data.sources.raw_tables import RATINGS
 
 IntArray = npt.NDArray[np.int64]

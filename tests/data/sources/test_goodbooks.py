@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from reranker.cache import Cache
@@ -89,7 +90,7 @@ def test_books_have_clean_titles_and_distinct_authors(tmp_path: Path) -> None:
 
 def test_tags_become_shelves_sorted_by_count_then_by_file_order(tmp_path: Path) -> None:
     folder, _ = convert(tmp_path, write_goodbooks(tmp_path / "root"))
-    rows = bookdb.read(folder).books.to_pylist()
+    rows = pq.read_table(folder / "reduced_books.parquet").to_pylist()
     shelves = {row["book_id"]: row["popular_shelves"] for row in rows}
     assert [(s["count"], s["name"]) for s in shelves[1]] == [
         ("100", "to-read"),

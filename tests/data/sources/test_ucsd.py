@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from reranker.cache import Cache
@@ -103,7 +104,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
 
 def books_of(converted: Converted) -> dict[int, dict[str, Any]]:
     """Return book number -> row of the converted books."""
-    rows = bookdb.read(converted["json"][0]).books.to_pylist()
+    rows = pq.read_table(converted["json"][0] / "reduced_books.parquet").to_pylist()
     return {row["book_id"] - 57_000: row for row in rows}
 
 
