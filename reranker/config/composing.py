@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reranker.config import locations, renamed
 from reranker.config.checks import validate
+from reranker.config.foreign_names import foreign_message
 from reranker.config.locations import CONFIGS
 from reranker.config.schema import GROUPS, MODEL_URI, SEEDS, STAGES, Config, ModelConfig
 from reranker.errors import ConfigError
@@ -117,6 +118,8 @@ def _check_key(key: str, override: str) -> None:
     for i, part in enumerate(key.split(".")):
         fields = get_type_hints(node) if dataclasses.is_dataclass(node) else {}
         if part not in fields:
+            if message := foreign_message(key):
+                raise ConfigError(message)
             prefix = ".".join(key.split(".")[:i])
             raise ConfigError(f"{override!r}: {_unknown(key, prefix, list(fields))}")
         if get_origin(fields[part]) is dict:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from reranker.config.foreign_names import foreign_message
 from reranker.errors import ConfigError
 
 # Old key -> new key.
@@ -79,7 +80,8 @@ def explain(error: BaseException | None) -> str | None:
     """
     text = str(error)
     if found := re.search(r"^\s*full_key: (\S+)$", text, re.MULTILINE):
-        message, file = key_message(found[1]), re.match(r"In '[^']+': ", text)
+        message = key_message(found[1]) or foreign_message(found[1])
+        file = re.match(r"In '[^']+': ", text)
         return f"{file[0] if file else ''}{message}" if message else None
     if found := re.search(r"Could not find '(\w+)/(\w+)'", text):
         return preset_message(found[1], found[2])
