@@ -21,6 +21,20 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def cut(value: object, width: int) -> str:
+    """Return the printable text of a value, cut to a number of terminal columns.
+
+    Example:
+        >>> cut("The Hobbit", 6)
+        'The H…'
+    """
+    from rich.text import Text
+
+    text = Text(visible(str(value)))
+    text.truncate(width, overflow="ellipsis")
+    return text.plain
+
+
 def make_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
@@ -28,8 +42,9 @@ def make_table(
     title: str | None = None,
     bold: Container[int] = (),
     wrap: bool = False,
+    texts: Container[int] = (0,),
 ) -> Table:
-    """Return a table whose first column is text and whose other columns are right-aligned.
+    """Return a table whose text columns are left-aligned and whose other columns right-aligned.
 
     Args:
         columns: The header.
@@ -37,6 +52,7 @@ def make_table(
         title: Printed above the table.
         bold: Numbers of the rows to print in bold, from 0.
         wrap: Whether cells may continue on a second line; otherwise they are cut.
+        texts: Numbers of the text columns, from 0.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -49,7 +65,7 @@ def make_table(
     for i, name in enumerate(columns):
         table.add_column(
             cell(name),
-            justify="right" if i else "left",
+            justify="left" if i in texts else "right",
             no_wrap=not wrap,
             overflow="fold" if wrap else "ellipsis",
         )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reranker.cli import options
+from reranker.cli import describe, options
+from reranker.cli.printing import print_json, print_table
 from reranker.config import CHOICES, StorageConfig
 
 S3_ROOT = "s3://BUCKET/PREFIX"
 CREDENTIALS = "Credentials come from the environment or the AWS credential chain."
-Row = tuple[object, ...]
 
 
 def add_parser(commands: Any) -> None:
@@ -24,7 +23,7 @@ def add_parser(commands: Any) -> None:
     _add_list(actions)
     _add_pull(actions)
     _add_push(actions)
-    _add_describe(actions)
+    describe.add_parser(actions)
 
 
 def _add_list(actions: Any) -> None:
@@ -59,21 +58,6 @@ def _add_push(actions: Any) -> None:
     parser.add_argument("root", metavar="ROOT", help=S3_ROOT)
 
 
-def _add_describe(actions: Any) -> None:
-    parser = actions.add_parser(
-        "describe",
-        parents=[options.output_format()],
-        help="print statistics of a source",
-        description="Print the files, dropped rows, books and ratings of a source.",
-    )
-    parser.add_argument(
-        "overrides",
-        metavar="OVERRIDE",
-        nargs="*",
-        help="override as for main.py, for example data=bookdb data.root=FOLDER",
-    )
-
-
 def _storage_options() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument("--endpoint-url", metavar="URL", help="URL of the store (default: AWS)")
@@ -94,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         "list": _list,
         "pull": _pull,
         "push": _push,
-        "describe": _describe,
+        "describe": describe.run,
     }
     actions[args.action](args)
     return 0
@@ -111,12 +95,12 @@ def _list(args: argparse.Namespace) -> None:
     objects = folders.list_objects(args.root, _storage(args))
     if args.format == "json":
         rows = [(o.name, o.size, o.modified.isoformat(), o.sha256) for o in objects]
-        return _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return print_json([dict(zip(columns, row, strict=True)) for row in rows])
     shown = (
         (o.name, f"{o.size:,}", f"{o.modified:%Y-%m-%d %H:%M}", (o.sha256 or "")[:16])
         for o in objects
     )
-    _print_table(args.root, columns, shown)
+    print_table(args.root, columns, shown)
 
 
 def _pull(args: argparse.Namespace) -> None:
@@ -141,80 +125,3 @@ def _push(args: argparse.Namespace) -> None:
     done = folders.push(args.folder, args.root, _storage(args))
     size, n_kept = decimal(done.n_bytes), len(done.kept)
     print(f"{done.url}: {len(done.moved)} files uploaded ({size}), {n_kept} already there.")
-
-
-def _describe(args: argparse.Namespace) -> None:
-    from reranker import config
-    from reranker.cache import Cache
-    from reranker.data import load_tables
-    from reranker.data.describe import describe
-    from reranker.data.sources import fetch
-
-    cfg = config.compose(args.overrides)
-    cache = Cache(cfg.cache_dir)
-    tables = load_tables(cfg.data, cache)
-    source = fetch.fetch(cfg.data, cache)
-    statistics = describe(tables, source.files, source.folder / "book_texts_reduced.parquet")
-    if args.format == "json":
-        _print_json(statistics)
-    else:
-        _print_statistics(statistics)
-
-
-def _print_statistics(statistics: dict[str, Any]) -> None:
-    files = [
-        (f["name"], f"{f['rows']:,}", len(f["columns"]), f"{f['bytes']:,}")
-        for f in statistics["files"]
-    ]
-    _print_table("files", ("name", "rows", "columns", "bytes"), files)
-    _print_table("funnel", ("step", "n"), _count_rows(statistics["funnel"]))
-    _print_table("users by split", ("split", "n"), _count_rows(statistics["users"]))
-    _print_books(statistics["books"])
-    _print_ratings(statistics["ratings"])
-    positives = statistics["positives_per_user"]
-    _print_table("positives per user", tuple(positives), [tuple(positives.values())])
-    print(f"timestamps: {_time_span(statistics['ratings']['timestamps'])}")
-    print(f"tables: {statistics['digest']}")
-
-
-def _print_books(books: dict[str, int]) -> None:
-    n_books = books["n"]
-    rows = [
-        (f"with {name.replace('_', ' ')}", f"{n:,}", _percent(n, n_books))
-        for name, n in books.items()
-        if name != "n"
-    ]
-    _print_table(f"{n_books:,} books", ("", "n", "share"), rows)
-
-
-def _print_ratings(ratings: dict[str, Any]) -> None:
-    n_ratings = ratings["n"]
-    rows = [(value, f"{n:,}", _percent(n, n_ratings)) for value, n in ratings["by_value"].items()]
-    _print_table(f"{n_ratings:,} ratings", ("rating", "n", "share"), rows)
-
-
-def _time_span(timestamps: dict[str, Any]) -> str:
-    if not timestamps["n"]:
-        return "none"
-    first, last = timestamps["first"], timestamps["last"]
-    return f"{timestamps['n']:,} ratings, from {first} to {last} UTC"
-
-
-def _count_rows(counts: dict[str, int]) -> list[Row]:
-    return [(name.replace("_", " "), f"{n:,}") for name, n in counts.items()]
-
-
-def _percent(n: int, total: int) -> str:
-    return f"{n / total:.1%}" if total else ""
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    from rich.console import Console
-
-    from reranker.terminal import make_table
-
-    Console().print(make_table(columns, rows, title=title, wrap=True))
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))

@@ -64,7 +64,7 @@ class PairFile:
     """The pairs of a file, a folder or a glob; rows are read by `tables`.
 
     Attributes:
-        place: The place as it was given.
+        place: The places as they were given.
         parts: The chosen part files in natural order (part.2 before part.10).
         ignored: Visible files of the folder or glob that are not parquet.
     """
@@ -104,13 +104,13 @@ class PairFile:
             yield from _tables(part, self.schema, counts)
 
 
-def read_pairs(place: str | Path, *, parts: Sequence[int] | None = None) -> PairFile:
-    """Find the pairs of a place and check the columns of every part; no rows are read yet.
+def read_pairs(*places: str | Path, parts: Sequence[int] | None = None) -> PairFile:
+    """Find the pairs of places and check the columns of every part; no rows are read yet.
 
     Args:
-        place: A parquet file, a folder of part files, or a glob; `~` is the home folder. Names that
-            start with "." or "_" are ignored in folders and globs. Folders inside a folder are
-            read only if they are named COLUMN=VALUE.
+        places: Each is a parquet file, a folder of part files, or a glob; `~` is the home folder.
+            Names that start with "." or "_" are ignored in folders and globs. Folders inside a
+            folder are read only if they are named COLUMN=VALUE.
         parts: Positions of the parts to read, from 0 in natural order; None for all.
 
     Raises:
@@ -124,13 +124,16 @@ def read_pairs(place: str | Path, *, parts: Sequence[int] | None = None) -> Pair
         >>> sum(table.num_rows for table in pairs.tables(counts))
         3456
     """
-    files, ignored = _find(str(place))
+    found = [_find(str(place)) for place in places]
+    files = {path: values for in_place, _ in found for path, values in in_place.items()}
+    ignored = {path for _, others in found for path in others}
     names = {os.path.realpath(path): path for path in reversed(files)}  # keeps the first of a file
-    chosen = _choose(str(place), sorted(names.values(), key=_natural), parts)
-    found = [_part(path, values=files[path]) for path in chosen]
-    for part in found:
-        _check_columns(part, with_book=OPTIONAL in _names(found[0]), first=found[0])
-    return PairFile(str(place), found, sorted(ignored, key=_natural))
+    place = ", ".join(map(str, places))
+    chosen = _choose(place, sorted(names.values(), key=_natural), parts)
+    opened = [_part(path, values=files[path]) for path in chosen]
+    for part in opened:
+        _check_columns(part, with_book=OPTIONAL in _names(opened[0]), first=opened[0])
+    return PairFile(place, opened, sorted(ignored, key=_natural))
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:
@@ -237,8 +240,12 @@ def _part(path: Path, values: dict[str, str | None]) -> PartFile:
                 f"{path}: column {name} is {types[name]}; expected {EXPECTED[kind]}. Write it "
                 "with such a column."
             )
-    columns = {name: str(kind) for name, kind in types.items()}
+    columns = {name: _type_name(kind) for name, kind in types.items()}
     return PartFile(path, metadata.num_rows, path.stat().st_size, columns, values)
+
+
+def _type_name(kind: pa.DataType) -> str:
+    return f"{kind.value_type} (dictionary)" if pa.types.is_dictionary(kind) else str(kind)
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:

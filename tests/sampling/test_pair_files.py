@@ -200,6 +200,8 @@ def test_names_of_spark_dask_and_globs(tmp_path: Path) -> None:
     assert rows(tmp_path / "*" / "part-*")["user_id"] == ["a", "b"]
     assert rows(tmp_path / "**")["user_id"] == ["a", "b", "c"]  # folders and their files: once
     assert rows(tmp_path / "c[1].parquet")["user_id"] == ["c"]  # a name, not a pattern
+    both = read_pairs(tmp_path / "b", tmp_path / "a", tmp_path / "a")  # as a shell expands "?"
+    assert [part.path.parent.name for part in both.parts] == ["a", "b"]
     (tmp_path / "link.parquet").symlink_to(first)
     assert rows(tmp_path / "**" / "*.parquet")["user_id"] == ["a", "c"]
 

@@ -40,7 +40,7 @@ def draw(summary: DataSummary) -> dict[str, str]:
 def positives_per_user(summary: DataSummary) -> Figure:
     """Draw the number of users by their number of positives."""
     figure, axis = panel("positives of a user", "users")
-    _draw_histogram(axis, summary.per_user["positives"], POSITIVE)
+    draw_histogram(axis, summary.per_user["positives"], POSITIVE)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -49,7 +49,7 @@ def pair_tokens(summary: DataSummary) -> Figure:
     """Draw the number of pairs by their tokens, and the limit above which they are truncated."""
     figure, axis = panel("tokens of context and book", "pairs")
     limit = summary.truncation.max_tokens
-    _draw_histogram(axis, summary.tokens["pair"], POSITIVE)
+    draw_histogram(axis, summary.tokens["pair"], POSITIVE)
     axis.set_xlim(0, max(axis.get_xlim()[1], limit * 1.05))
     axis.axvline(limit, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     side, offset = ("right", -4) if limit > 0.6 * axis.get_xlim()[1] else ("left", 4)
@@ -96,7 +96,8 @@ def popularity(summary: DataSummary) -> Figure:
     return figure
 
 
-def _draw_histogram(axis: Axes, values: Distribution, colour: str) -> None:
+def draw_histogram(axis: Axes, values: Distribution, colour: str) -> None:
+    """Draw a distribution as bars."""
     edges, width = values.edges[:-1], np.diff(values.edges)
     # A bar that holds one integer is centred on it.
     left = edges - 0.5 if width[0] == 1 else edges
