@@ -215,6 +215,9 @@ class Scoring:
 
 def write_pairs_report(log: RunLog, pairs: Pairs | GivenPairs) -> None:
     """Describe a pairs file on the page `pairs_report.html`."""
+    from reranker import reports
+
+    log.stage("pairs_report", reports.write_pairs_report, log, pairs.path)
 
 
 def _find_teacher(cfg: Config, start: Start, baselines: Baselines) -> Teacher | None:

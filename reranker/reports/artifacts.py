@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,23 @@ def write_data_report(
     summary = summarise(corpus.tables, pairs, audit_counts, encoder=encoder)
     log.metrics(metrics(summary))
     _log_page(log, "data_report", page(summary))
+
+
+def write_pairs_report(log: RunLog, pairs: Path) -> None:
+    """Log `pairs_report.html`, which describes a pairs file of any origin.
+
+    Args:
+        log: The run; its folder gets the page too.
+        pairs: A parquet file or a folder of part files.
+
+    Example:
+        >>> write_pairs_report(log, pairs.path)
+    """
+    from reranker.reports.pairs import summarise
+    from reranker.reports.pairs.page import page
+    from reranker.sampling.pair_files import read_pairs
+
+    _log_page(log, "pairs_report", page(summarise(read_pairs(pairs))))
 
 
 def write_run_report(

@@ -21,7 +21,7 @@ MAX_PARAM = 6000  # MLflow 3.17 rejects longer values
 _NO_PARAMS = {
     "data": ("root", "storage", "world", "genres", "batch_rows"),
     "model": ("source", "path", "uri", "hub_id", "revision", "package", "sha256"),
-    "sampling": ("regenerate", "part_pairs"),
+    "sampling": ("regenerate", "part_pairs", "refined_file"),
     "trainer": ("checkpoint_dir",),
     "eval": (),
 }

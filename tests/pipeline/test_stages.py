@@ -186,7 +186,8 @@ def test_refinement_of_an_existing_folder_runs_alone(
         "sampling.negatives_per_positive=2",
         "sampling.refined_file=mine.parquet",
     )
-    assert set(found["seconds"]) == {"refine", "audit"}
+    assert set(found["seconds"]) == {"refine", "audit", "pairs_report"}
+    assert (place / "out" / "pairs_report.html").exists()
     refined = pd.read_parquet(place / "out" / "mine.parquet")
     n = refined.groupby("user_id", observed=True)["label"].agg(["sum", "size"])
     assert (n["sum"] == 2).all() and (n["size"] <= 6).all()

@@ -61,6 +61,9 @@ def test_every_key_that_affects_results_is_a_param(group: str, changed: dict[str
     assert [key for key, value in params(cfg).items() if before[key] != value]
 
 
+WEIGHTS = ("path", "uri", "hub_id", "revision", "package", "sha256")
+
+
 def test_keys_without_a_param_say_where_inputs_are_and_how_they_are_read() -> None:
     groups = ("data", "model", "sampling", "trainer", "eval")
     keys = {f"{group}.{name}" for group in groups for name in vars(getattr(config(), group))}
@@ -71,8 +74,9 @@ def test_keys_without_a_param_say_where_inputs_are_and_how_they_are_read() -> No
         "data.world",
         "sampling.regenerate",
         "sampling.part_pairs",
+        "sampling.refined_file",
     }
-    weights = {f"model.{name}" for name in ("path", "hub_id", "revision", "package", "sha256")}
+    weights = {f"model.{name}" for name in WEIGHTS}
     found = {key for key in params(config()) if not key.startswith("data.world.")}
     assert keys - found == inputs | weights | {"trainer.checkpoint_dir"}
     assert found - keys == {"seed"}
