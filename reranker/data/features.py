@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from reranker import templates
 from reranker.config import DataConfig
 from reranker.data import texts
-from reranker.data.draws import IntArray
+from reranker.data.draws import BoolArray, IntArray
 from reranker.data.sources.bookdb import RawTables
 
 BATCH_ROWS = 65_536  # books per batch
@@ -20,6 +20,14 @@ BATCH_ROWS = 65_536  # books per batch
 _BRACKET = re.compile(r"\s*\(([^()]*)\)\s*$")
 # #1, #0.5, and #1-3 for a volume of three books
 _NUMBER = re.compile(r"#\s*(\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?)")
+# A year or another number alone, or the number of a part: (1965), (Part II), (Vol. 3).
+_PART = re.compile(
+    r"^\s*(\d{1,4})\s*$|\b(?:part|volume|vol|book|season)\b\.?\s*(\d+|[ivxlc]+)\b", re.IGNORECASE
+)
+# Everything except letters, digits, combining marks (vowel signs of Devanagari, Tamil or Thai), _
+# and the signs of C++ and C#.
+_NO_WORD = r"[^\p{L}\p{N}\p{M}_+#]+"
+_NO_SUFFIX = re.compile(r"(?<!\w)[+#]+|[+#]+(?=\w)")  # + and # that do not end a word
 
 
 def short_title(title: str) -> str:
@@ -157,20 +165,47 @@ def _members(column: pa.ChunkedArray, known: pa.Array, code: IntArray) -> tuple[
 def work_keys(books: pd.DataFrame) -> pd.Series:
     """Return one key per book; all editions of a work have the same key.
 
-    The key consists of the short title, the first author, and the number in a series. The number is
-    used only if books with the same title and author have different numbers (`Naruto (#1)`,
-    `Naruto (#2)`), so that `Dune` and `Dune (Dune Chronicles, #1)` are one work. A book without a
-    title or an author is a separate work.
+    The key consists of the short title, the first author, the number in a series, and a year or a
+    part number in brackets. Punctuation and case do not matter, but `C`, `C++` and `C#` differ. A
+    number is used only if books with the same title and author have different ones (`Naruto (#1)`
+    and `Naruto (#2)`, `Poems (1965)` and `Poems (1984)`), so that `Dune` and
+    `Dune (Dune Chronicles, #1)` are one work. A book without a title or an author is a separate
+    work.
     """
-    title = books["title"].map(short_title).str.lower()
-    title = title.str.replace(r"\W+", " ", regex=True).str.strip()
+    title = _words(books["title"].map(short_title))
     author = books["authors"].str.replace(",.*", "", regex=True).str.lower()
     base = title + " / " + author
     number = books["series"].str.extract(r"#(\S+)$", expand=False).fillna("")
-    several = number[number != ""].groupby(base).nunique().reindex(base).fillna(0).to_numpy() > 1
-    key = base.where(~several, base + " #" + number)
+    part = books["title"].map(part_number)
+    key = base.where(~_differ(number, base), base + " #" + number)
+    key = key.where(~_differ(part, base), key + " part " + part)
     anonymous = (title == "") | (author == "")
     return key.mask(anonymous, "book " + books["book_id"].astype(str))
+
+
+def part_number(title: str) -> str:
+    """Return the year or part number in the brackets at a title's end; empty if there is none.
+
+    Example:
+        >>> part_number("Poems (1965)"), part_number("Henry IV (Part II)"), part_number("Emma (#1)")
+        ('1965', 'ii', '')
+    """
+    bracket = _BRACKET.search(title)
+    found = _PART.search(bracket.group(1)) if bracket and not series(title) else None
+    return (found.group(1) or found.group(2)).lower() if found else ""
+
+
+def _words(titles: pd.Series) -> pd.Series:
+    """Return titles in lower case, in the composed Unicode form, without punctuation."""
+    plain = titles.str.normalize("NFC").str.lower().str.replace(_NO_SUFFIX, " ", regex=True)
+    words = pc.replace_substring_regex(texts.arrow(plain), _NO_WORD, " ")
+    return pd.Series(words.to_pylist(), index=titles.index, dtype=titles.dtype).str.strip()
+
+
+def _differ(number: pd.Series, base: pd.Series) -> BoolArray:
+    """Return (n,) whether books with the same base have different numbers; "" is no number."""
+    n = number[number != ""].groupby(base).nunique()
+    return n.reindex(base).fillna(0).to_numpy() > 1
 
 
 def merge_editions(books: pd.DataFrame, n_ratings: IntArray) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -24,7 +24,7 @@ from reranker.data.sources.parquet_files import digest_table
 from reranker.data.sources.rating_rules import RatingRules
 from reranker.errors import DataError
 
-VERSION = 5  # of the written files; increase it if the same inputs give other tables
+VERSION = 6  # of the written files; increase it if the same inputs give other tables
 
 # Column of the original system -> our column
 _BOOKDB_BOOKS = {

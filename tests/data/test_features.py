@@ -203,6 +203,51 @@ def test_volumes_of_a_series_are_different_works(raw: Raw) -> None:
     assert keys.nunique() == 3
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("\u0915\u093f", "\u0915\u0940"),  # Devanagari: the vowel signs i and ii
+        ("\u0b95\u0bbf", "\u0b95\u0bc0"),  # Tamil
+        ("\u0e01\u0e34\u0e19", "\u0e01\u0e31\u0e19"),  # Thai
+        ("C", "C++"),
+        ("C#", "C++"),
+        ("C#", "C"),
+        ("Programming in C++", "Programming in C"),
+        ("Poems (1965)", "Poems (1984)"),
+        ("Henry IV (Part 1)", "Henry IV (Part 2)"),
+        ("Henry IV (Part I)", "Henry IV (Part II)"),
+        ("Letters (Vol. 3)", "Letters (volume 4)"),
+        ("Naruto (Naruto, #1)", "Naruto (Naruto, #2)"),
+    ],
+)
+def test_titles_of_different_works(one: str, other: str, raw: Raw) -> None:
+    assert n_works(raw, one, other) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Caf\u00e9 Society", "Cafe\u0301 Society"),  # composed and decomposed
+        ("Emma", "EMMA!"),
+        ("Dune", "Dune (1965)"),
+        ("Dune (Dune Chronicles, #1)", "Dune (1965)"),
+        ("Dune (Paperback)", "Dune (Part 1)"),
+        ("#Girlboss", "Girlboss"),
+        ("Love + Hate", "Love Hate"),
+        ("Naruto #1", "Naruto 1"),
+    ],
+)
+def test_titles_of_one_work(one: str, other: str, raw: Raw) -> None:
+    assert n_works(raw, one, other) == 1
+
+
+def n_works(raw: Raw, *titles: str) -> int:
+    """The number of works that the titles of one author are."""
+    named = dict(enumerate(titles, start=1))
+    root = raw([("a", 2, 5)], n_books=len(named), titles=named, authors={i: ["1"] for i in named})
+    return int(features.work_keys(features.build_books(bookdb.read(root), DataConfig())).nunique())
+
+
 def test_books_without_author_are_separate_works(raw: Raw) -> None:
     root = raw([("a", 2, 5)], n_books=2, titles={1: "Poems", 2: "Poems"}, authors={1: [], 2: []})
     assert features.work_keys(features.build_books(bookdb.read(root), DataConfig())).nunique() == 2
