@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from reranker.cache import LEFT_OUT_AT_DEFAULT
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("demo", "bookdb", "ucsd", "goodbooks", "pairs"),
+    "data.name": ("demo", "bookdb", "bookdb_features", "ucsd", "goodbooks", "pairs"),
     "data.text": ("given", "template"),
     "data.zero_rating": ("error", "rating", "unrated"),
     "data.storage.checksum": ("when_required", "when_supported"),
@@ -111,8 +111,8 @@ class StorageConfig:
 class DataConfig:
     """The raw tables, the split of users and histories, and the texts of books and contexts."""
 
-    # demo | bookdb | ucsd | goodbooks: the format of the raw tables | pairs: there are no tables;
-    # the run trains on sampling.path and evaluates on its held-out users.
+    # demo | bookdb | bookdb_features | ucsd | goodbooks: the format of the raw tables | pairs:
+    # there are no tables; the run trains on sampling.path and evaluates on its held-out users.
     name: str = MISSING
     # Folder or s3://BUCKET/PREFIX with the files of the source; null for demo, which generates
     # its tables.

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from reranker.tracking import RunLog
 
 # Stage of a run -> the folders of the cache that it builds.
-BUILDS = {"tables": ("world", "ucsd", "goodbooks", "tables"), "pairs": ("pairs",)}
+BUILDS = {
+    "tables": ("world", "ucsd", "goodbooks", "bookdb_features", "tables"),
+    "pairs": ("pairs",),
+}
 LISTED = {"pairs", "train", "evaluate"}  # stages that need candidate lists
 NO_RATINGS = (
     "data=pairs has no ratings, no catalogue and no timestamps, so {} baselines are not scored: {}"

@@ -93,7 +93,8 @@ BOOKDB = ["data=bookdb", "data.root=folder"]
 
 @pytest.mark.parametrize("preset", sorted(presets()))
 def test_every_preset_of_every_group_composes(preset: str) -> None:
-    needs = {f"data={name}": ["data.root=somewhere"] for name in ("bookdb", "ucsd", "goodbooks")}
+    sources = ("bookdb", "bookdb_features", "ucsd", "goodbooks")
+    needs = {f"data={name}": ["data.root=somewhere"] for name in sources}
     needs |= {
         "data=pairs": ["sampling.path=somewhere"],
         "model=path": ["model.path=somewhere"],
