@@ -1,6 +1,6 @@
 """Compare training and scoring on a GPU with the CPU: losses of every objective, and throughput.
 
-Usage: python experiments/benchmarks/cuda.py [--device cuda]
+Usage: python experiments/benchmarks/gpu.py [--device cuda]
 
 The losses are those of a random BERT of 2 layers on 240 random pairs, 20 steps, without dropout.
 The throughput is that of a BERT of MiniLM's shape (6 layers, 384 wide) on pairs of 123 tokens.
